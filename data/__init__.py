@@ -1,0 +1,1 @@
+"""Data at rest: corpora, Arrow tables and the artifact store. Knows neither MXNet nor Prefect."""

@@ -1,0 +1,53 @@
+"""Every error that a user can cause, each one sentence that names what is wrong and what to do.
+
+    RnnlmError                 exit code 2
+    ├── ConfigError            a preset, a field or a value
+    ├── CorpusError            a text that cannot be had or cannot be used
+    │   └── TransientError     the same, but worth another try later (a network's fault)
+    ├── StoreError             an artifact or the disk under it
+    ├── DeviceError            a GPU that was asked for and cannot be used
+    ├── TrainingError          training that cannot go on
+    └── Interrupted            Ctrl-C or SIGTERM; exit code 128 + the signal's number
+
+Anything else is a defect of this program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class RnnlmError(Exception):
+    """Base of the tree; its text is shown to the user as it stands."""
+
+    exit_code = 2
+
+
+class ConfigError(RnnlmError):
+    """A preset, a field or a value that the configuration refuses."""
+
+
+class CorpusError(RnnlmError):
+    """A corpus that cannot be had, or that is not text a model can learn from."""
+
+
+class TransientError(CorpusError):
+    """A corpus that could not be had this time; the same request may succeed later."""
+
+
+class StoreError(RnnlmError):
+    """An artifact that is missing or damaged, or a disk that cannot take one."""
+
+
+class DeviceError(RnnlmError):
+    """A device that was asked for by name and cannot be used."""
+
+
+class TrainingError(RnnlmError):
+    """Training that cannot start or go on, a loss that is not finite for one."""
+
+
+class Interrupted(RnnlmError):
+    """Work that a signal ended; ``signum`` is that signal's number."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum

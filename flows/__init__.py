@@ -1,0 +1,1 @@
+"""Orchestration: the pipeline as Prefect flows. The only floor that imports Prefect."""

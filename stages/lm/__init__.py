@@ -1,0 +1,1 @@
+"""The language model itself: its parameters, its training engine, its sampler and its metrics."""
