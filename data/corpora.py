@@ -1,0 +1,144 @@
+"""From what a user calls a corpus to where its bytes are: the catalogue, an http(s) address or a local file."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import stat
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from data.errors import CorpusError
+
+CATALOGUE = Path(__file__).with_name("corpora.toml")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One entry of the catalogue: either ``addresses`` with their ``sha256``, or a packaged ``file``."""
+
+    name: str
+    title: str
+    licence: str
+    addresses: tuple[str, ...] = ()
+    sha256: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a corpus comes from: ``addresses`` to try in turn, or the ``path`` of a local file."""
+
+    name: str
+    """The corpus as the user named it."""
+    addresses: tuple[str, ...]
+    path: Path | None
+    sha256: str | None
+    """Hex digest that the bytes, before any unpacking, must have; None where nobody knows it."""
+
+    @property
+    def identity(self) -> str:
+        """What the cache key uses: ``sha256:<hex>`` where the content is known, else the address.
+
+        A local copy of a catalogue file therefore has the identity of the catalogue's name.
+        """
+        return f"sha256:{self.sha256}" if self.sha256 else self.addresses[0]
+
+
+def catalogue() -> dict[str, Corpus]:
+    """Every named corpus, in the order of ``corpora.toml``."""
+    tables = tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))
+    return {
+        name: Corpus(
+            name=name,
+            title=table["title"],
+            licence=table["licence"],
+            addresses=tuple(table.get("addresses", ())),
+            sha256=table.get("sha256"),
+            file=table.get("file"),
+        )
+        for name, table in tables.items()
+    }
+
+
+def resolve(corpus: str) -> Source:
+    """Find what ``corpus`` means. Local files are read once, for their digest; nothing is fetched.
+
+    A catalogue name wins over a local file of that name: ``./sample`` means the file.
+    Raises CorpusError for an unusable address and for a file that is missing or cannot be read.
+    """
+    entry = catalogue().get(corpus)
+    if entry is not None and entry.file is None:
+        return Source(corpus, entry.addresses, None, entry.sha256)
+    if entry is not None and entry.file is not None:
+        path = CATALOGUE.with_name(entry.file)
+        if not path.exists():
+            raise CorpusError(
+                f"the packaged corpus {corpus!r} is missing from {str(path)!r}; install the project again"
+            )
+        return _local(corpus, path)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", corpus)
+    if scheme is None:
+        return _local(corpus, Path(corpus))
+    if scheme[1].lower() not in ("http", "https"):
+        raise CorpusError(
+            f"corpus {corpus!r} has the scheme {scheme[1]}://, but only http:// and https:// can be fetched; "
+            "get the file yourself and give its path"
+        )
+    _check_address(corpus)
+    return Source(corpus, (corpus,), None, None)
+
+
+def _check_address(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        usable = bool(parts.hostname) and parts.port != 0  # .port raises where it is no port number
+    except ValueError:
+        usable = False
+    if not usable or not address.isprintable() or " " in address:
+        raise CorpusError(f"{address!r} is not a usable http(s) address; check its host, port and characters")
+    if parts.username is not None:
+        # The message must not repeat what it objects to.
+        raise CorpusError(
+            f"the address on {parts.hostname} holds a user name or password, which would be recorded beside the text; "
+            "download the file yourself and give its path"
+        )
+
+
+def _local(name: str, path: Path) -> Source:
+    try:
+        path = path.expanduser()
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise CorpusError(_nothing_called(name)) from None
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such ~user; ValueError: a NUL in the path
+        raise CorpusError(f"the corpus file {name!r} cannot be used: {_reason(error)}") from None
+    if stat.S_ISDIR(mode):
+        raise CorpusError(f"the corpus {name!r} is a directory; give the path of one text file")
+    if not stat.S_ISREG(mode):
+        raise CorpusError(f"the corpus {name!r} is not a regular file; save its text to a file and give that path")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorpusError(f"the corpus file {name!r} cannot be read: {_reason(error)}") from None
+    return Source(name, (), path, digest)
+
+
+def _nothing_called(name: str) -> str:
+    names = list(catalogue())
+    if "/" in name or "\\" in name:
+        return f"there is no corpus file {name!r}; check the path"
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return (
+        f"no corpus or file is called {name!r}{hint} "
+        f"give a name of the catalogue ({', '.join(names)}), an http(s) address or the path of a text file"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

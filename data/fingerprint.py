@@ -1,0 +1,177 @@
+"""What a stage's key is made of: pure functions from values, files and source code to digests, and back to words.
+
+A key is the SHA-256 of its components written as canonical JSON. The components stay readable, definition by
+definition, so that two keys that differ can say in words where.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Components = Mapping[str, Any]
+"""Nested mappings of JSON values: ``stage``, ``version``, ``config``, ``inputs``, ``code``, ``libraries``, …"""
+
+
+def canonical(value: object) -> bytes:
+    """One spelling per JSON value: sorted keys, no white space, UTF-8; not-a-number and infinities are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: object) -> str:
+    """SHA-256 of ``canonical(value)``, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code(module: str, root: Path) -> dict[str, dict[str, str]]:
+    """Digests of everything that ``module`` runs out of the source tree at ``root``.
+
+    ``{"stages/train.py": {"train": digest, "Trainer.step": digest, "<module>": digest}, …}`` for the module itself and
+    every module below ``root`` that it imports, transitively, wherever in its code the import stands. Comments,
+    docstrings, formatting, the order of imports and what only a type checker reads do not count.
+    """
+    digests: dict[str, dict[str, str]] = {}
+    waiting = [module]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        waiting.extend(_parents(name))
+        path = _source(name, root)
+        if path is None:
+            continue
+        tree = _Essence().visit(ast.parse(path.read_bytes(), filename=str(path)))
+        digests[path.relative_to(root).as_posix()] = _definitions(tree)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting.extend(_imports(tree, package))
+    return dict(sorted(digests.items()))
+
+
+def _source(module: str, root: Path) -> Path | None:
+    """The file of a module of this project; None for anything else, an imported function for one."""
+    base = root.joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _parents(module: str) -> Iterator[str]:
+    """Importing a.b.c runs a/__init__.py and a/b/__init__.py too."""
+    while "." in module:
+        module = module.rpartition(".")[0]
+        yield module
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
+                base = f"{anchor}.{base}".strip(".")
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+class _Essence(ast.NodeTransformer):
+    """Drops what cannot change a result: strings that stand alone (docstrings), and ``if TYPE_CHECKING:`` blocks."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST] | None:
+        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            return [self.visit(statement) for statement in node.orelse]
+        return self.generic_visit(node)
+
+
+def _definitions(tree: ast.Module) -> dict[str, str]:
+    """A digest per function, per method, per class (without its methods) and one for the rest of the module."""
+    parts: dict[str, list[str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            parts.setdefault(node.name, []).append(ast.dump(node))
+        elif isinstance(node, ast.ClassDef):
+            methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+            for method in methods:
+                parts.setdefault(f"{node.name}.{method.name}", []).append(ast.dump(method))
+            node.body = [item for item in node.body if item not in methods]
+            parts.setdefault(node.name, []).append(ast.dump(node))
+        else:
+            parts.setdefault("<module>", []).append(ast.dump(node))
+    if "<module>" in parts:
+        # A formatter sorts imports; their order is no change of the code.
+        imports = [part for part in parts["<module>"] if part.startswith("Import")]
+        rest = [part for part in parts["<module>"] if not part.startswith("Import")]
+        parts["<module>"] = [*sorted(imports), *rest]
+    return {name: digest(dumps)[:16] for name, dumps in sorted(parts.items())}
+
+
+def difference(stage: str, old: Components, new: Components) -> list[str]:
+    """What changed between two keys of a stage, one phrase each; empty when nothing did."""
+    phrases: list[str] = []
+    for component in sorted(old.keys() | new.keys()):
+        before, after = old.get(component), new.get(component)
+        if before == after:
+            continue
+        if component == "code":
+            phrases.extend(_code_difference(before or {}, after or {}))
+        elif isinstance(before, Mapping) or isinstance(after, Mapping):
+            before, after = before or {}, after or {}
+            for name in sorted(before.keys() | after.keys()):
+                if before.get(name) != after.get(name):
+                    phrases.append(_phrase(stage, component, name, before.get(name), after.get(name)))
+        else:
+            phrases.append(_phrase(stage, component, "", before, after))
+    return phrases
+
+
+def _phrase(stage: str, component: str, name: str, before: object, after: object) -> str:
+    change = f"{_show(before)} → {_show(after)}"
+    match component:
+        case "config":
+            return f"{stage}.{name}: {change}"
+        case "inputs":
+            return f"{name} differs: {change}"
+        case "libraries":
+            return f"{name} {change}"
+        case "version":
+            return f"format version of {stage}: {change}"
+        case _:
+            return f"{component}: {change}"
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "absent"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    prefix, _, tail = text.rpartition(":")
+    if len(tail) == 64 and all(character in "0123456789abcdef" for character in tail):
+        return f"{prefix}:{tail[:12]}…" if prefix else f"{tail[:12]}…"
+    return text
+
+
+def _code_difference(old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    for path in sorted(old.keys() | new.keys()):
+        before, after = old.get(path), new.get(path)
+        if before is None:
+            yield f"{path} is now imported"
+        elif after is None:
+            yield f"{path} is no longer imported"
+        elif before != after:
+            changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+            yield f"{path} changed: {', '.join('module level' if name == '<module>' else name for name in changed)}"

@@ -1,0 +1,144 @@
+"""Text at rest, read in chunks: line ends, normalisers, words. Where a text is cut into chunks never shows."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import string
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from data.errors import CorpusError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+Level = Literal["char", "word"]
+Normalizer = Literal["book", "lower", "none"]
+
+CHUNK = 1 << 19
+"""Bytes per chunk: large enough for NumPy, small enough for the processor's cache."""
+LONGEST_WORD = 1_000_000
+"""Characters without white space after which a text is not a text of words."""
+
+SPACE, NEWLINE = b" ", b"\n"
+_UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
+# Letters become lowercase, anything else a space; a newline stays one where it makes a difference.
+_WORD_TABLE = bytes.maketrans(_UPPER, _LOWER).translate(
+    bytes(code if chr(code) in string.ascii_lowercase else SPACE[0] for code in range(256))
+)
+_CHAR_TABLE = _WORD_TABLE[: NEWLINE[0]] + NEWLINE + _WORD_TABLE[NEWLINE[0] + 1 :]
+
+
+def read(path: Path, size: int = CHUNK) -> Iterator[str]:
+    """The text of a UTF-8 file, one chunk for each ``size`` bytes: without byte order mark, every line end a newline.
+
+    Raises:
+        CorpusError: bytes that are not UTF-8.
+    """
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    with path.open("rb") as file:
+        try:
+            while data := file.read(size):
+                yield decoder.decode(data)
+            yield decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            position = file.tell() - len(error.object) + error.start
+            raise CorpusError(f"{path} is not UTF-8 text (see byte {position:,}): convert it to UTF-8 first") from None
+
+
+def normalize(chunks: Iterable[str], normalizer: Normalizer, level: Level) -> Iterator[str]:
+    """The normalised text in chunks; any cut points give the same text.
+
+    ``book`` is the rule of the chapter, ``re.sub("[^A-Za-z]+", " ", line).strip().lower()`` for each line. Its lines
+    are joined with nothing for characters, as in the book, and with a space for words.
+    ``lower`` lowercases every character by itself: a capital sigma becomes σ wherever it stands.
+    """
+    if normalizer == "book":
+        yield from _book(chunks, _WORD_TABLE if level == "word" else _CHAR_TABLE)
+    elif normalizer == "lower":
+        yield from map(_lower, chunks)
+    else:
+        yield from chunks
+
+
+def normalize_prefix(text: str, normalizer: Normalizer) -> str:
+    """A prompt in the spelling of a normalised text; spaces at its ends stay, for they are part of what it says."""
+    if normalizer == "book":
+        return re.sub("[^A-Za-z]+", " ", text).lower()
+    return _lower(text) if normalizer == "lower" else text
+
+
+def words(chunks: Iterable[str]) -> Iterator[pa.StringArray]:
+    """What stands between white space, as ``str.split`` has it: one array of words for each chunk that ends some.
+
+    Raises:
+        CorpusError: more than ``LONGEST_WORD`` characters without white space.
+    """
+    begun = ""
+    for chunk in chunks:
+        text = begun + chunk
+        if not text or text[-1].isspace():
+            whole, begun = text, ""
+        else:
+            *front, begun = text.rsplit(maxsplit=1)
+            whole = front[0] if front else ""
+        if len(begun) > LONGEST_WORD:
+            raise CorpusError(
+                f"the text runs on for more than {LONGEST_WORD:,} characters without white space, so that it has no "
+                "words to speak of: set tokenize.level=char"
+            )
+        yield from _split(whole)
+    yield from _split(begun)
+
+
+def code_points(text: str) -> NDArray[np.unsignedinteger]:
+    """The text's characters as numbers, uint8 or uint32 of shape (characters,)."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
+
+
+def _lower(text: str) -> str:
+    # str.lower looks around a capital sigma, at letters that may lie in another chunk.
+    return text.replace("Σ", "σ").lower()
+
+
+def _book(chunks: Iterable[str], table: bytes) -> Iterator[str]:
+    """Each run of separators becomes one space, or nothing when it holds a newline or stands at an end of the text.
+
+    The run at the end of a chunk waits for the next one as a single byte. The text begins behind a newline.
+    """
+    waiting = NEWLINE
+    for chunk in chunks:
+        text = np.frombuffer(waiting + chunk.encode("ascii", "replace").translate(table), np.uint8).copy()
+        where = np.flatnonzero(text <= SPACE[0])
+        if not len(where):
+            waiting = b""
+            yield text.tobytes().decode("ascii")
+            continue
+        first = np.flatnonzero(np.diff(where, prepend=-2) != 1)
+        runs = where[first]
+        kinds = np.minimum.reduceat(text[where], first)  # a newline is less than a space
+        stop = len(text)
+        waiting = b""
+        if where[-1] == stop - 1:
+            stop, waiting = runs[-1], kinds[-1].tobytes()
+        keep = text > SPACE[0]
+        keep[runs] = kinds == SPACE[0]
+        text[runs] = SPACE[0]
+        yield text[:stop][keep[:stop]].tobytes().decode("ascii")
+
+
+def _split(text: str) -> Iterator[pa.StringArray]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if text := text.strip():  # an end of white space would count as an empty word
+        yield pc.utf8_split_whitespace(pa.scalar(text)).values

@@ -1,0 +1,342 @@
+"""The command line, ``rnnlm``: results on standard output, progress and log lines on standard error.
+
+Exit code 2 and one sentence for whatever a user can mend; 130 or 143 when interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from data import corpora
+from data.errors import ConfigError, Interrupted, RnnlmError, StoreError
+from data.store import DEFAULT_ROOT, Artifact, Store
+from stages import config, pipeline
+from stages.progress import reporting
+
+app = typer.Typer(
+    name="rnnlm",
+    help="A recurrent language model from raw text to report, in four cached stages: "
+    "download, tokenize, train, evaluate. Only what changed reruns.",
+    epilog="""\b
+Examples:
+  rnnlm run                                     our own story, offline, in a minute
+  rnnlm run --corpus my.txt                     your own text
+  rnnlm run --preset book                       the book's model on its text
+  rnnlm run --set train.hidden_size=512         one field changed: what depends on it reruns
+  rnnlm status --set train.hidden_size=512      what would rerun, and why
+  rnnlm sample --prefix 'the sea' --temperature 0.7 --count 3
+
+\b
+Fields are STAGE.FIELD; `rnnlm explain STAGE` lists a stage's with their values.
+Results go to standard output, progress to standard error; exit code 2 is a mistake
+that you can mend, said in one sentence.""",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Preset = Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset (see `rnnlm presets`), or such a TOML file.")]
+Corpus = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|URL|PATH", help="The text: a name (see `rnnlm corpora`), an address or a file."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Set a field, train.hidden_size=512 for one; repeatable."),
+]
+Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Rerun this stage although cached; repeatable.")]
+From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Rerun this stage and all after it.")]
+StoreAt = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else data/artifacts]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def _verb(until: str) -> Callable[..., None]:
+    """The command that walks the pipeline up to a stage; all of them take the same options."""
+
+    def verb(
+        preset: Preset = config.DEFAULT_PRESET,
+        corpus: Corpus = None,
+        set_: Set = None,
+        force: Force = None,
+        from_: From = None,
+        store: StoreAt = None,
+        as_json: Json = False,
+    ) -> None:
+        chosen = config.load(preset, corpus, set_ or ())
+        outcomes = _outcomes(until, chosen, _forced(until, force or [], from_), open_store(store))
+        last = outcomes[-1].artifact.folder
+        if as_json:
+            metrics = json.loads((last / "metrics.json").read_text(encoding="utf-8")) if until == "evaluate" else {}
+            _print_json({"stages": [outcome.json() for outcome in outcomes], "metrics": metrics})
+        elif until == "evaluate":
+            print((last / "report.md").read_text(encoding="utf-8"))
+            print(f"report: {last / 'report.md'}")
+        else:
+            print(last)
+
+    return verb
+
+
+app.command("run", help="Run the whole pipeline: download, tokenize, train, evaluate.")(_verb("evaluate"))
+for _stage in pipeline.STAGES.values():
+    app.command(_stage.name, help=_stage.summary)(_verb(_stage.name))
+
+
+@app.command()
+def sample(
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A model's folder. [default: the newest in the store]")
+    ] = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")] = "time traveller",
+    length: Annotated[int, typer.Option(min=1, metavar="N", help="How many tokens to add.")] = 50,
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="T", help="0 always takes the likeliest token, 1 draws as the model says.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed draws the same text.")] = 0,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many continuations, from seeds S, S+1, …")] = 1,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Random weights of the preset's shape, as before training.")
+    ] = False,
+    preset: Preset = config.DEFAULT_PRESET,
+    corpus: Corpus = None,
+    set_: Set = None,
+    store: StoreAt = None,
+) -> None:
+    """Continue a text with a trained model.
+
+    With --untrained, --preset, --corpus and --set describe the model whose weights are drawn at random.
+    """
+    from data.tokens import IndexTable
+    from data.vocab import Vocab
+    from stages.lm.sampler import LanguageModel
+
+    if count > 1 and temperature == 0:
+        raise ConfigError("--count above 1 needs a --temperature above 0: greedy continuations are all the same")
+    if untrained:
+        if model is not None:
+            raise ConfigError("--untrained draws its own weights: leave out --model")
+        chosen = config.load(preset, corpus, set_ or ())
+        *_, tokens = _outcomes("tokenize", chosen, set(), open_store(store))
+        table = IndexTable.open(tokens.artifact.folder / "tokens.arrow")
+        vocab = Vocab.read(tokens.artifact.folder / "vocab.arrow")
+        language_model = LanguageModel.untrained(chosen.train, vocab, level=table.level, normalizer=table.normalizer)
+    else:
+        language_model = LanguageModel.load(model if model is not None else _newest_model(open_store(store)).folder)
+    for number in range(count):
+        print(language_model.sample(prefix, length, temperature=temperature, seed=seed + number))
+
+
+@app.command()
+def status(
+    preset: Preset = config.DEFAULT_PRESET,
+    corpus: Corpus = None,
+    set_: Set = None,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is cached, and why the rest would rerun.
+
+    Nothing runs. Past a stage that has to run, what comes after it cannot be known: the same output ends the rerun.
+    """
+    states = list(pipeline.status(config.load(preset, corpus, set_ or ()), open_store(store)))
+    if as_json:
+        _print_json({"stages": [state.json() for state in states]})
+        return
+    for state in states:
+        print(f"{state.name:9} {state.state:8} {state.reason}")
+
+
+@app.command()
+def explain(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="download, tokenize, train or evaluate.")],
+    preset: Preset = config.DEFAULT_PRESET,
+    corpus: Corpus = None,
+    set_: Set = None,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a stage's key is made of.
+
+    Then the closest artifact that the store has of this stage, the last one made of several, and what differs.
+    """
+    pipeline.forced([stage], None)
+    opened = open_store(store)
+    states = {state.name: state for state in pipeline.status(config.load(preset, corpus, set_ or ()), opened)}
+    state = states[stage]
+    components = state.decision.components if state.decision else None
+    nearest = pipeline.closest(components, opened) if components else None
+    if as_json:
+        last = {"key": nearest.manifest.key, "components": nearest.manifest.components} if nearest else None
+        _print_json({**state.json(), "components": components, "closest": last})
+        return
+    print(f"{stage} is {state.state}: {state.reason}")
+    if state.decision is None:
+        return
+    print(f"\nkey {state.decision.key}")
+    print("\n".join(_lines(state.decision.components)))
+    if nearest is not None:
+        print(f"\nthe closest artifact is {nearest.folder}, made {pipeline.when(nearest)}")
+        for phrase in pipeline.differences(state.decision.config, nearest, state.decision.components):
+            print(f"  {phrase}")
+
+
+@app.command()
+def verify(store: StoreAt = None) -> None:
+    """Compare every artifact with its manifest, byte by byte."""
+    opened = open_store(store)
+    damaged = 0
+    artifacts = opened.artifacts()
+    for artifact in artifacts:
+        damage = opened.damage(artifact, again=True)
+        damaged += damage is not None
+        print(f"{artifact.manifest.stage:9} {artifact.manifest.key[:16]} {damage or 'sound'}")
+    if damaged:
+        raise StoreError(
+            f"{damaged} of {len(artifacts)} artifacts in {opened.root} are damaged: "
+            "the next run makes again what it needs, and `rnnlm gc` removes the rest"
+        )
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    store: StoreAt = None,
+) -> None:
+    """Remove what nobody needs.
+
+    That is leftovers of runs that were killed, damaged artifacts, and what has not been used for 30 days.
+    """
+    opened = open_store(store)
+    collected = opened.collect(dry_run=dry_run)
+    for folder, why, size in collected:
+        print(f"{folder}  {_bytes(size)}  {why}")
+    print(f"{'would free' if dry_run else 'freed'} {_bytes(sum(size for _, _, size in collected))}")
+
+
+@app.command()
+def presets() -> None:
+    """List the presets: runs worth repeating."""
+    for name, path in config.presets().items():
+        print(f"{name:12} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
+
+
+@app.command(name="corpora")
+def list_corpora() -> None:
+    """List the corpora that are known by name."""
+    for name, corpus in corpora.catalogue().items():
+        print(f"{name:16} {corpus.title} ({corpus.licence})")
+
+
+def main() -> None:
+    """The entry point of the command ``rnnlm``."""
+    handler = _StandardError()
+    for floor in ("data", "stages"):
+        logging.getLogger(floor).addHandler(handler)
+        logging.getLogger(floor).setLevel(logging.INFO)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
+    enter(app)
+
+
+def enter(app: typer.Typer) -> NoReturn:
+    """Run a command line; every error that a user can cause ends in one sentence and its exit code."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except (RnnlmError, TyperException) as error:
+        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        print(f"rnnlm: {message}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`rnnlm … | head`): nothing is wrong, and nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def open_store(folder: str | None) -> Store:
+    """The store in this folder, else in ``$RNNLM_STORE``, else in ``data/artifacts`` of the checkout."""
+    place = folder or os.environ.get("RNNLM_STORE") or str(DEFAULT_ROOT)
+    if "://" in place:
+        raise ConfigError(f"the store {place} is an address: this version keeps artifacts in a folder, name one")
+    return Store(Path(place).expanduser().absolute())
+
+
+class _StandardError(logging.Handler):
+    """Log records as plain lines on whatever standard error is at that moment, a live progress bar's included."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    name = signal.Signals(signum).name
+    raise Interrupted(f"interrupted by {name}; what was finished is kept, the same command goes on from there", signum)
+
+
+def _forced(until: str, force: list[str], from_: str | None) -> set[str]:
+    """The stages to rerun on the way to ``until``; one named with --force has to lie on that way."""
+    reached = set(pipeline.needed(until))
+    if beyond := pipeline.forced(force, None) - reached:
+        raise ConfigError(f"`rnnlm {until}` does not reach the stage {min(beyond)}: rerun that one with `rnnlm run`")
+    return pipeline.forced(force, from_) & reached
+
+
+def _outcomes(until: str, chosen: config.RunConfig, forced: set[str], store: Store) -> list[pipeline.Outcome]:
+    outcomes = []
+    with reporting() as reporter:
+        for outcome in pipeline.run(chosen, store, reporter, until=until, force=forced):
+            took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
+            print(f"{outcome.name:9} {outcome.state}{took} ({outcome.reason})", file=sys.stderr)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def _newest_model(store: Store) -> Artifact:
+    models = [artifact for artifact in store.artifacts("train") if not store.damage(artifact)]
+    if not models:
+        raise StoreError(
+            f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
+        )
+    return models[0]
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _lines(components: dict[str, Any], indent: str = "  ") -> list[str]:
+    lines = []
+    for name, value in components.items():
+        if isinstance(value, dict) and value:
+            lines.append(f"{indent}{name}")
+            lines.extend(_lines(value, indent + "  "))
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"{indent}{name}: {text}")
+    return lines
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+if __name__ == "__main__":
+    main()

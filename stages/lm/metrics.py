@@ -1,0 +1,35 @@
+"""What a loss amounts to."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+_LARGEST = sys.float_info.max
+
+
+def perplexity(loss: float) -> float:
+    """e to the loss (nats per token); the largest float where that overflows or the loss is not a number."""
+    return math.exp(loss) if loss < math.log(_LARGEST) else _LARGEST
+
+
+def summarize(loss: float, tokens: int, characters: int) -> dict[str, float | int]:
+    """The figures of a split, all of them numbers that JSON can hold.
+
+    Args:
+        loss: mean negative log-likelihood over the predicted tokens, nats; where it is not finite, the largest float.
+        tokens: how many were predicted: all of the split but its first.
+        characters: of the whole split, by which models over different tokens can be compared.
+
+    Returns:
+        ``loss``; ``perplexity`` = exp(loss); ``bits_per_character`` = loss / ln 2 / mean characters per token;
+        ``tokens``.
+    """
+    loss = float(loss) if math.isfinite(loss) else _LARGEST
+    bits = loss / math.log(2) * ((tokens + 1) / characters)
+    return {
+        "loss": loss,
+        "perplexity": perplexity(loss),
+        "bits_per_character": min(bits, _LARGEST),
+        "tokens": tokens,
+    }

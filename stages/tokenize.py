@@ -1,0 +1,202 @@
+"""From text to ids: the vocabulary and the index table of a corpus, streamed, whatever its size.
+
+The text is read once to count its tokens, once more for the training split's counts where the vocabulary is fitted on
+that alone, and once to look up the ids. ``count``, ``merge`` and ``index`` are all that happens to a piece of text, and
+know nothing of each other: a piece is an array of code points (characters) or of words, cut anywhere between tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from data import text
+from data.errors import CorpusError
+from data.tokens import SPLITS, Ids, IndexTable, Split
+from data.vocab import Vocab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from stages.config import TokenizeConfig
+    from stages.progress import Progress
+
+    Piece: TypeAlias = Ids | pa.StringArray
+
+logger = logging.getLogger(__name__)
+
+
+def tokenize(config: TokenizeConfig, corpus: Path, out: Path, progress: Progress) -> None:
+    """Write ``out/vocab.arrow`` and ``out/tokens.arrow`` for the text in ``corpus/corpus.txt``.
+
+    Raises:
+        CorpusError: a text of which nothing is left to train on, or that is not UTF-8.
+    """
+    path = corpus / "corpus.txt"
+    fit_on_all = config.fit_vocab_on == "all"
+    reader = _Reader(path, config, 2 if fit_on_all else 3, progress)
+
+    limit = config.max_tokens or None
+    if fit_on_all:
+        counts = merge(map(count, reader.pieces()))
+        total = min(counts.total(), limit or counts.total())
+    else:
+        total = sum(map(len, reader.pieces(limit)))
+    ends = bounds(total, config)
+    _check(total, ends, config, path)
+    if not fit_on_all:
+        counts = merge(map(count, reader.pieces(ends[0])))
+    vocab = Vocab.build(counts, config.min_freq)
+    if len(vocab) == 1:
+        raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
+
+    spill = out / "tokens.spill"
+    try:
+        splits = _index(reader.pieces(total), vocab, ends, spill)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        ids = np.memmap(spill, vocab.id_type, "r")
+        IndexTable(ids, splits, config.level, config.normalizer, sha256, len(vocab)).write(out / "tokens.arrow")
+    finally:
+        spill.unlink(missing_ok=True)
+    vocab.write(out / "vocab.arrow")
+    _report(splits, len(vocab), reader, config)
+
+
+def count(piece: Piece) -> Counter[str]:
+    """How often each token stands in a piece."""
+    if isinstance(piece, np.ndarray):
+        occurrences = np.bincount(piece)
+        codes = np.flatnonzero(occurrences)
+        return Counter(dict(zip(map(chr, codes), occurrences[codes].tolist(), strict=True)))
+    values, occurrences = piece.value_counts().flatten()
+    return Counter(dict(zip(values.to_pylist(), occurrences.to_pylist(), strict=True)))
+
+
+def merge(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """The counts of several pieces as one."""
+    merged: Counter[str] = Counter()
+    for part in counts:
+        merged.update(part)
+    return merged
+
+
+def index(piece: Piece, vocab: Vocab) -> Ids:
+    """The ids of a piece's tokens, of the vocabulary's ``id_type``."""
+    if isinstance(piece, np.ndarray):
+        return vocab.by_code_point.take(piece, mode="clip")
+    distinct = piece.dictionary_encode()
+    ids: Ids = np.array(vocab.ids(distinct.dictionary.to_pylist()), vocab.id_type)[distinct.indices.to_numpy()]
+    return ids
+
+
+def bounds(total: int, config: TokenizeConfig) -> tuple[int, int, int]:
+    """Where the training, the validation and the test split end; shares are taken as the decimals they were written as,
+    so that 90 % of ten tokens are nine."""
+    train, valid = (Fraction(str(share)) for share in (config.train_share, config.valid_share))
+    valid_stop = int(total * (train + valid)) if config.test_share else total
+    train_stop = int(total * train) if config.valid_share else valid_stop
+    return train_stop, valid_stop, total
+
+
+class _Reader:
+    """Passes over a corpus, each of which tells how far it is."""
+
+    def __init__(self, path: Path, config: TokenizeConfig, passes: int, progress: Progress) -> None:
+        self._path = path
+        self._config = config
+        self._size = path.stat().st_size
+        self._passes = passes
+        self._pass = 0
+        self._progress = progress
+        self.characters = 0
+        """Characters that the last pass read, before they were normalised."""
+
+    def pieces(self, limit: int | None = None) -> Iterator[Piece]:
+        """The first ``limit`` tokens of the corpus, or all of them, a piece at a time."""
+        level = self._config.level
+        chunks = text.normalize(self._chunks(), self._config.normalizer, level)
+        pieces = text.words(chunks) if level == "word" else map(text.code_points, chunks)
+        yield from pieces if limit is None else _first(pieces, limit)
+        self._pass += 1
+
+    def _chunks(self) -> Iterator[str]:
+        before = self._pass * self._size
+        began = time.monotonic()
+        read = self.characters = 0
+        for chunk in text.read(self._path):
+            self.characters += len(chunk)
+            read = min(read + text.CHUNK, self._size)
+            yield chunk
+            rate = read / 1e6 / max(time.monotonic() - began, 1e-9)
+            self._progress(before + read, self._passes * self._size, f"{rate:,.0f} MB/s")
+
+
+def _first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
+    for piece in pieces:
+        yield piece[:limit]
+        limit -= min(len(piece), limit)
+        if not limit:
+            return
+
+
+def _index(pieces: Iterable[Piece], vocab: Vocab, ends: tuple[int, ...], spill: Path) -> dict[str, Split]:
+    """Write the ids of all pieces to ``spill`` and measure the splits that end at ``ends``."""
+    starts = (0, *ends[:-1])
+    characters, unknown = [0] * len(ends), [0] * len(ends)
+    position = 0
+    with spill.open("wb") as file:
+        for piece in pieces:
+            ids = index(piece, vocab)
+            file.write(ids.data)
+            for number, (start, stop) in enumerate(zip(starts, ends, strict=True)):
+                part = slice(max(start - position, 0), max(stop - position, 0))
+                characters[number] += _characters(piece[part])
+                unknown[number] += len(ids[part]) - int(np.count_nonzero(ids[part]))
+            position += len(ids)
+    return {name: Split(*split) for name, *split in zip(SPLITS, starts, ends, characters, unknown, strict=True)}
+
+
+def _characters(piece: Piece) -> int:
+    """Characters that a piece stands for, one space behind each word."""
+    if isinstance(piece, np.ndarray):
+        return len(piece)
+
+    import pyarrow.compute as pc
+
+    return len(piece) + (pc.sum(pc.utf8_length(piece)).as_py() or 0)
+
+
+def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path) -> None:
+    if not total:
+        if config.normalizer == "book" and path.stat().st_size:
+            raise CorpusError(
+                f"nothing is left of {path}: normalizer=book keeps the letters A-Z only, and it has none; "
+                "set tokenize.normalizer=lower"
+            )
+        raise CorpusError(f"{path} holds no text to learn from: choose another corpus")
+    if not ends[0]:
+        raise CorpusError(
+            f"the training split is empty: {total:,} tokens are too few for a tokenize.train_share of "
+            f"{config.train_share:g}; use a longer text or a larger share"
+        )
+
+
+def _report(splits: Mapping[str, Split], entries: int, reader: _Reader, config: TokenizeConfig) -> None:
+    kept = sum(split.characters for split in splits.values())
+    if config.normalizer == "book" and not config.max_tokens and kept < reader.characters / 2:
+        logger.warning(
+            "normalizer=book keeps the letters A-Z only, %.0f %% of this text: tokenize.normalizer=lower keeps all",
+            100 * kept / reader.characters,
+        )
+    sizes = ", ".join(f"{name} {len(split):,} ({split.unknown:,} unknown)" for name, split in splits.items())
+    logger.info("%s entries in the vocabulary; tokens: %s", f"{entries:,}", sizes)

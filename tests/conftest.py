@@ -1,0 +1,75 @@
+"""What several tests share: a small run, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+TINY = """
+[tokenize]
+train_share = 0.8
+valid_share = 0.1
+test_share = 0.1
+
+[train]
+hidden_size = 8
+batch_size = 4
+num_steps = 8
+epochs = 2
+
+[evaluate]
+prefixes = ["the"]
+length = 8
+"""
+
+TEXT = "".join(
+    f"Then the {animal} saw {number} birds over the sea.\n" for number in range(12) for animal in ("cat", "dog")
+)
+
+Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A preset that trains in a moment, on a text file beside it."""
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    preset = tmp_path / "tiny.toml"
+    preset.write_text(f'[download]\ncorpus = "{tmp_path / "text.txt"}"\n{TINY}', encoding="utf-8")
+    return preset
+
+
+@pytest.fixture
+def rnnlm(tmp_path: Path) -> Rnnlm:
+    """Run ``rnnlm`` as a user would, its store in a folder of the test's own."""
+
+    def call(*arguments: str | Path, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "RNNLM_STORE": str(tmp_path / "store"), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "stages.cli", *map(str, arguments)]
+        options = {"cwd": ROOT, "env": environment, **options}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return call
+
+
+def states(printed: str) -> dict[str, str]:
+    """Stage → state, out of what ``--json`` printed."""
+    return {stage["name"]: stage["state"] for stage in json.loads(printed)["stages"]}
+
+
+def corpus(name: str) -> Path:
+    """One of the real texts, where a checkout has them beside it."""
+    path = ROOT.parent / "shared" / "corpora" / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not beside this checkout")
+    return path

@@ -1,0 +1,223 @@
+"""The stage on the book's file and on texts of many kinds, against a plain implementation of the same rules."""
+
+import hashlib
+import logging
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data import text
+from data.errors import CorpusError
+from data.tokens import IndexTable
+from data.vocab import Vocab
+from stages.config import TokenizeConfig
+from stages.tokenize import bounds, count, index, merge, tokenize
+
+CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
+ON_ALL = {"fit_vocab_on": "all", "normalizer": "book"}
+POLYGLOT = (
+    "Ein Überfluß — œuvre; İstanbul. ΟΔΟΣ ΣΑΣ!\nПривет, МИР: привет.\n\n"
+    "你好，世界。 世界 🙂🙂 <unk> a\u0301 שלום\u2028new\x85line\x1cend \n Oh, oh - no. "
+)
+TEXTS = {
+    "polyglot": POLYGLOT * 3,
+    "CRLF": "One line,\r\nanother  line.\r\n\r\nThe end\r\n" * 9,
+    "no newline": "to be or not to be that is the question " * 5,
+    "one line": "It was so; so it was.\n",
+    "byte order mark": "\ufeffabc abd abc\n",
+    "tiny": "no no",
+}
+
+
+def corpus(name: str) -> Path:
+    path = CORPORA / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not beside this checkout")
+    return path
+
+
+def run(folder: Path, content: bytes, name: str = "out", **fields: Any) -> tuple[IndexTable, Vocab]:
+    """Tokenize a text; the stage leaves its two files and nothing else."""
+    (folder / "corpus.txt").write_bytes(content)
+    out = folder / name
+    out.mkdir()
+    reports: list[tuple[float, float, str]] = []
+    tokenize(TokenizeConfig(**fields), folder, out, lambda *report: reports.append(report))
+    assert sorted(path.name for path in out.iterdir()) == ["tokens.arrow", "vocab.arrow"]
+    assert all(0 <= done <= total and figures.endswith(" MB/s") for done, total, figures in reports)
+    return IndexTable.open(out / "tokens.arrow"), Vocab.read(out / "vocab.arrow")
+
+
+def plain(content: bytes, config: TokenizeConfig) -> tuple[list[str], list[int], list[str], list[int]]:
+    """The rules once more, all in memory: the tokens, their ids, the vocabulary, its counts."""
+    source = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    if config.normalizer == "book":
+        lines = [re.sub("[^A-Za-z]+", " ", line).strip().lower() for line in source.split("\n")]
+        source = (" " if config.level == "word" else "").join(lines)
+    elif config.normalizer == "lower":
+        source = source.replace("Σ", "σ").lower()
+    tokens = source.split() if config.level == "word" else list(source)
+    kept = tokens[: config.max_tokens or None]
+    fitted = tokens if config.fit_vocab_on == "all" else kept[: bounds(len(kept), config)[0]]
+    counts = Counter(token for token in fitted if token != "<unk>")
+    ranked = sorted((-n, token) for token, n in counts.items() if n >= config.min_freq)
+    entries = ["<unk>", *(token for _, token in ranked)]
+    known = [-n for n, _ in ranked]
+    rows = {token: row for row, token in enumerate(entries)}
+    return kept, [rows.get(token, 0) for token in kept], entries, [len(fitted) - sum(known), *known]
+
+
+@pytest.mark.parametrize(
+    ("level", "tokens", "entries", "digest"),
+    [
+        ("char", 170_580, 28, "e0cb0e5148310a24022ed764f5ebf2c63fff9e8a3ca74a0cf1f1e2be1a0f4b3f"),
+        ("word", 32_775, 4_580, "ceb9554bcc5845449ee824f2bb4882a204a0497cd0fc3b16bcf215755f83acee"),
+    ],
+)
+def test_the_ids_are_the_books(tmp_path: Path, level: str, tokens: int, entries: int, digest: str) -> None:
+    content = corpus("timemachine.txt").read_bytes()
+    table, vocab = run(tmp_path, content, level=level, **ON_ALL)
+    assert (len(table.ids), len(vocab), table.vocab_size) == (tokens, entries, entries)
+    assert hashlib.sha256(table.ids.astype("<u2").tobytes()).hexdigest() == digest
+    assert table.ids.dtype == ("uint8" if level == "char" else "uint16")
+    assert table.corpus_sha256 == hashlib.sha256(content).hexdigest()
+
+    first, fitted = run(tmp_path, content, name="first", level=level, max_tokens=10_000, **ON_ALL)
+    assert np.array_equal(first.ids, table.ids[:10_000])
+    assert fitted.tokens == vocab.tokens
+
+
+def test_nine_tenths_are_the_nine_tenths_of_nanogpt(tmp_path: Path) -> None:
+    content = corpus("tinyshakespeare.txt").read_bytes()
+    shares = {"train_share": 0.9, "valid_share": 0.1, "test_share": 0}
+    table, vocab = run(tmp_path, content, normalizer="none", **shares)
+    characters = len(content.decode())
+    assert table.splits["train"].stop == int(characters * 0.9)
+    assert table.splits["valid"].stop == table.splits["test"].stop == characters
+    assert len(vocab) == 66
+    assert vocab.decode(table.ids[:13].tolist(), "char") == "First Citizen"
+
+
+@pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS.keys())
+@pytest.mark.parametrize("normalizer", ["book", "lower", "none"])
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_small_texts_agree_with_the_plain_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, normalizer: str, source: str
+) -> None:
+    content = source.encode()
+    shares = {"train_share": 0.5, "valid_share": 0.25, "test_share": 0.25}
+    for number, fields in enumerate(
+        (
+            {"fit_vocab_on": "all"},
+            {"fit_vocab_on": "train"},
+            {"fit_vocab_on": "train", "min_freq": 2, "max_tokens": 50},
+            {"fit_vocab_on": "all", "min_freq": 2, "max_tokens": 3},
+        )
+    ):
+        for size in (3, text.CHUNK):
+            monkeypatch.setattr(text.read, "__defaults__", (size,))
+            config = TokenizeConfig(level=level, normalizer=normalizer, **shares, **fields)
+            tokens, ids, entries, counts = plain(content, config)
+            if len(entries) == 1:
+                continue
+            table, vocab = run(tmp_path, content, name=f"{number}-{size}", **config.model_dump())
+            assert table.ids.tolist() == ids
+            assert (vocab.tokens, vocab.counts) == (entries, counts)
+            assert (table.level, table.normalizer) == (level, normalizer)
+            for split in table.splits.values():
+                part = slice(split.start, split.stop)
+                behind = 1 if level == "word" else 0
+                assert split.unknown == ids[part].count(0)
+                assert split.characters == sum(len(token) + behind for token in tokens[part])
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    content = (POLYGLOT * 50).encode()
+    folders = []
+    for size in (11, 1000, text.CHUNK, text.CHUNK):
+        monkeypatch.setattr(text.read, "__defaults__", (size,))
+        folders.append(f"out{len(folders)}")
+        run(tmp_path, content, name=folders[-1], level=level, min_freq=2)
+    for file in ("tokens.arrow", "vocab.arrow"):
+        assert len({(tmp_path / folder / file).read_bytes() for folder in folders}) == 1
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.Level) -> None:
+    source = POLYGLOT * 4
+    whole = [text.code_points(source)] if level == "char" else list(text.words([source]))
+    chunks = [source[at : at + 37] for at in range(0, len(source), 37)]
+    pieces = list(map(text.code_points, chunks)) if level == "char" else list(text.words(chunks))
+    shuffled = random.Random(0).sample(pieces, len(pieces))
+    counts = merge(map(count, shuffled))
+    assert counts == count(whole[0]) == Counter(source if level == "char" else source.split())
+    vocab = Vocab.build(counts, min_freq=5)
+    assert np.array_equal(np.concatenate([index(piece, vocab) for piece in pieces]), index(whole[0], vocab))
+
+
+def test_more_tokens_than_there_are_keep_them_all(tmp_path: Path) -> None:
+    table, _ = run(tmp_path, b"abc" * 20, max_tokens=10**9)
+    assert len(table.ids) == 60
+
+
+def test_shares_are_cut_at_the_decimals_they_say() -> None:
+    def ends(total: int, train: float, valid: float, test: float) -> tuple[int, int, int]:
+        return bounds(total, TokenizeConfig(train_share=train, valid_share=valid, test_share=test))
+
+    assert ends(10, 0.7, 0.2, 0.1) == (7, 9, 10)
+    assert ends(100, 0.29, 0.28, 0.43) == (29, 57, 100)
+    assert ends(1_000_000_007, 0.8, 0.1, 0.1) == (800_000_005, 900_000_006, 1_000_000_007)
+    assert ends(11, 1, 0, 0) == (11, 11, 11)
+    assert ends(11, 0.9, 0, 0.1) == (9, 9, 11)
+    assert ends(11, 0.9, 0.1, 0) == (9, 11, 11)
+    assert ends(3, 1e-05, 0.5, 0.49999) == (0, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "sentence"),
+    [
+        ("Привет, мир!\n" * 40, {"normalizer": "book"}, "set tokenize.normalizer=lower"),
+        (
+            "你好" * 40,
+            {"normalizer": "book", "level": "word", "fit_vocab_on": "all"},
+            "normalizer=book keeps the letters",
+        ),
+        ("", {}, "no text to learn from"),
+        ("", {"normalizer": "book"}, "no text to learn from"),
+        (" \n\r\n ", {"level": "word"}, "no text to learn from"),
+        ("a", {}, "training split is empty: 1 tokens"),
+        ("some text", {"max_tokens": 1}, "training split is empty: 1 tokens"),
+        ("你好" * 1_000_000, {"level": "word"}, "tokenize.level=char"),
+        ("some text", {"min_freq": 100}, "lower tokenize.min_freq"),
+    ],
+)
+def test_a_text_that_cannot_be_learnt_from_is_refused(
+    tmp_path: Path, content: str, fields: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(CorpusError, match=re.escape(sentence)):
+        run(tmp_path, content.encode(), **fields)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="not UTF-8"):
+        run(tmp_path, "où".encode("utf-16"))
+
+
+def test_a_text_that_the_books_rule_mostly_drops_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, b"Plain prose, line by line.\n" * 20, name="plain", normalizer="book")
+        run(tmp_path, "Ещё немного text\n".encode() * 20, name="lower")
+        assert not caplog.records
+        run(tmp_path, "Ещё немного text\n".encode() * 20, normalizer="book")
+    assert "24 % of this text" in caplog.text

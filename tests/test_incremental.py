@@ -1,0 +1,237 @@
+"""Edit X, and exactly these stages rerun."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.store import Store
+from stages import config, pipeline
+
+ROOT = Path(__file__).parent.parent
+STAGES = ["download", "tokenize", "train", "evaluate"]
+PRESET = """
+[tokenize]
+train_share = 0.8
+valid_share = 0.1
+test_share = 0.1
+[train]
+hidden_size = 8
+batch_size = 4
+num_steps = 8
+epochs = 2
+[evaluate]
+prefixes = ["the"]
+length = 8
+"""
+TEXT = "".join(
+    f"Then the {animal} saw {number} birds over the sea.\n" for number in range(12) for animal in ("cat", "dog")
+)
+
+
+class Workplace:
+    """A copy of the project, a text, a preset and a store that holds a finished run of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.text = folder / "text.txt"
+        self.preset = folder / "tiny.toml"
+        self.store = folder / "store"
+
+    def run(self, *arguments: str) -> dict[str, dict[str, str]]:
+        """Run the copy's pipeline in a process of its own; what became of each stage."""
+        environment = {**os.environ, "RNNLM_STORE": str(self.store), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "stages.cli", "run", "--json", "--preset", str(self.preset), *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder / "project", env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return {stage["name"]: stage for stage in json.loads(done.stdout)["stages"]}
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.folder / "project" / name
+        source = path.read_text(encoding="utf-8")
+        assert old in source, f"{name} no longer has the line that this test edits"
+        path.write_text(source.replace(old, new, 1), encoding="utf-8")
+
+    def append(self, name: str, text: str) -> None:
+        with (self.folder / "project" / name).open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    def artifact(self, stage: str) -> Path:
+        (folder,) = (self.store / stage).iterdir()
+        return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    folder = tmp_path_factory.mktemp("incremental")
+    for floor in ("data", "stages"):
+        ignored = shutil.ignore_patterns("artifacts", "__pycache__")
+        shutil.copytree(ROOT / floor, folder / "project" / floor, ignore=ignored)
+    place = Workplace(folder)
+    place.text.write_text(TEXT, encoding="utf-8")
+    place.preset.write_text(PRESET, encoding="utf-8")
+    assert {stage["state"] for stage in place.run("--corpus", str(place.text)).values()} == {"ran"}
+    return place
+
+
+@pytest.fixture
+def place(finished: Workplace, tmp_path: Path) -> Workplace:
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    return Workplace(tmp_path)
+
+
+FIELDS = [
+    ("download.corpus=sample", STAGES),
+    ("tokenize.level=word", STAGES[1:]),
+    ("tokenize.normalizer=book", STAGES[1:]),
+    ("tokenize.min_freq=20", STAGES[1:]),
+    ("tokenize.max_tokens=600", STAGES[1:]),
+    ("tokenize.fit_vocab_on=all", STAGES[1:]),
+    ("train.cell=gru", STAGES[2:]),
+    ("train.hidden_size=9", STAGES[2:]),
+    ("train.layers=2", STAGES[2:]),
+    ("train.batch_size=5", STAGES[2:]),
+    ("train.num_steps=9", STAGES[2:]),
+    ("train.partition=random", STAGES[2:]),
+    ("train.epochs=3", STAGES[2:]),
+    ("train.learning_rate=0.5", STAGES[2:]),
+    ("train.clip_norm=0.5", STAGES[2:]),
+    ("train.seed=1", STAGES[2:]),
+    ("train.device=cpu", []),
+    ("evaluate.prefixes=a cat", STAGES[3:]),
+    ("evaluate.length=9", STAGES[3:]),
+    ("evaluate.temperature=0.3", STAGES[3:]),
+    ("evaluate.seed=2", STAGES[3:]),
+    # The bound that a value is written with does not matter, only the value does.
+    ("train.hidden_size=8", []),
+    ("train.learning_rate=1", []),
+]
+
+
+@pytest.mark.parametrize(("assignment", "expected"), FIELDS, ids=[row[0] for row in FIELDS])
+def test_a_field_reruns_its_stage_and_what_depends_on_it(
+    place: Workplace, assignment: str, expected: list[str]
+) -> None:
+    chosen = config.load(str(place.preset), str(place.text), [assignment])
+    if assignment.startswith("download"):
+        chosen = config.load(str(place.preset), None, [assignment])
+    outcomes = list(pipeline.run(chosen, Store(place.store), lambda stage: lambda done, total, figures: None))
+    assert [outcome.name for outcome in outcomes if outcome.state == "ran"] == expected
+    if expected:
+        name, value = assignment.split("=")
+        first = next(outcome for outcome in outcomes if outcome.state == "ran")
+        assert name in first.reason
+        assert value in first.reason
+
+
+def test_shares_rerun_from_tokenize_on(place: Workplace) -> None:
+    chosen = config.load(str(place.preset), str(place.text), ["tokenize.train_share=0.7", "tokenize.valid_share=0.2"])
+    outcomes = list(pipeline.run(chosen, Store(place.store), lambda stage: lambda done, total, figures: None))
+    assert [outcome.name for outcome in outcomes if outcome.state == "ran"] == STAGES[1:]
+
+
+Edit = Callable[[Workplace], object]
+EDITS: list[tuple[str, Edit, list[str]]] = [
+    ("nothing", lambda place: None, []),
+    ("corpus touched", lambda place: place.text.touch(), []),
+    ("corpus rewritten with the same bytes", lambda place: place.text.write_text(TEXT), []),
+    ("corpus grown", lambda place: place.text.write_text(TEXT + "And the sea was calm.\n"), STAGES),
+    ("corpus changed in place", lambda place: place.text.write_text(TEXT.replace("cat", "fox", 1)), STAGES),
+    ("comment", lambda place: place.append("stages/train.py", "\n# Nothing to see here.\n"), []),
+    ("docstring", lambda place: place.edit("stages/tokenize.py", '"""', '"""Now, '), []),
+    ("the command line", lambda place: place.append("stages/cli.py", "\nNEW = 1\n"), []),
+    ("progress", lambda place: place.edit("stages/progress.py", "BETWEEN_LINES = 10.0", "BETWEEN_LINES = 11.0"), []),
+    ("config module", lambda place: place.append("stages/config.py", "\nNEW = 1\n"), []),
+    ("the pipeline's own code", lambda place: place.append("stages/pipeline.py", "\nNEW = 1\n"), []),
+    # The output stays the same to the byte, so what comes after does not notice.
+    ("download's code", lambda place: place.append("stages/download.py", "\nNEW = 1\n"), ["download"]),
+    ("tokenize's code", lambda place: place.append("stages/tokenize.py", "\nNEW = 1\n"), ["tokenize"]),
+    ("train's code", lambda place: place.append("stages/train.py", "\nNEW = 1\n"), ["train"]),
+    ("evaluate's code", lambda place: place.append("stages/evaluate.py", "\nNEW = 1\n"), ["evaluate"]),
+    ("a helper of train", lambda place: place.append("stages/lm/checkpoint.py", "\nNEW = 1\n"), ["train"]),
+    ("the engine", lambda place: place.append("stages/lm/gluon.py", "\nNEW = 1\n"), ["train"]),
+    ("a helper of evaluate", lambda place: place.append("stages/lm/ngram.py", "\nNEW = 1\n"), ["evaluate"]),
+    ("a helper of three", lambda place: place.append("data/tokens.py", "\nNEW = 1\n"), STAGES[1:]),
+    ("corpora, a helper of download", lambda place: place.append("data/corpora.py", "\nNEW = 1\n"), ["download"]),
+    (
+        "code that changes what comes out",
+        lambda place: place.edit("data/text.py", '.replace("Σ", "σ").lower()', '.replace("Σ", "σ").upper()'),
+        STAGES[1:],
+    ),
+    ("download deleted", lambda place: shutil.rmtree(place.artifact("download")), ["download"]),
+    ("tokenize deleted", lambda place: shutil.rmtree(place.artifact("tokenize")), ["tokenize"]),
+    ("train deleted", lambda place: shutil.rmtree(place.artifact("train")), ["train"]),
+    ("evaluate deleted", lambda place: shutil.rmtree(place.artifact("evaluate")), ["evaluate"]),
+    ("file deleted", lambda place: (place.artifact("tokenize") / "vocab.arrow").unlink(), ["tokenize"]),
+    ("manifest deleted", lambda place: (place.artifact("train") / "manifest.json").unlink(), ["train"]),
+    ("manifest broken", lambda place: (place.artifact("train") / "manifest.json").write_text("{}"), ["train"]),
+    ("truncated", lambda place: os.truncate(place.artifact("train") / "model.safetensors", 100), ["train"]),
+    ("one bit flipped", lambda place: flip(place.artifact("tokenize") / "tokens.arrow"), ["tokenize"]),
+    (
+        "a library of three stages",
+        lambda place: another_version(place, "numpy"),
+        STAGES[1:],
+    ),
+    ("a library of one stage", lambda place: another_version(place, "safetensors"), ["train"]),
+]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def another_version(place: Workplace, distribution: str) -> None:
+    """Pretend that another version is installed: its metadata stands first on the copy's path."""
+    folder = place.folder / "project" / f"{distribution}-99.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 99.0\n")
+
+
+@pytest.mark.parametrize(("edit", "expected"), [row[1:] for row in EDITS], ids=[row[0] for row in EDITS])
+def test_an_edit_reruns_exactly_what_depends_on_it(place: Workplace, edit: Edit, expected: list[str]) -> None:
+    edit(place)
+    outcomes = place.run("--corpus", str(place.text))
+    assert [name for name, outcome in outcomes.items() if outcome["state"] == "ran"] == expected
+    again = place.run("--corpus", str(place.text))
+    assert [name for name, outcome in again.items() if outcome["state"] == "ran"] == []
+
+
+def test_the_same_text_under_another_name_is_the_same_text(place: Workplace) -> None:
+    renamed = place.text.rename(place.folder / "renamed.txt")
+    assert {outcome["state"] for outcome in place.run("--corpus", str(renamed)).values()} == {"cached"}
+
+
+def test_force_reruns_one_stage_and_from_all_after_it(place: Workplace) -> None:
+    def ran(*arguments: str) -> list[str]:
+        outcomes = place.run("--corpus", str(place.text), *arguments)
+        return [name for name, outcome in outcomes.items() if outcome["state"] == "ran"]
+
+    assert ran("--force", "tokenize") == ["tokenize"]
+    assert ran("--from", "train") == ["train", "evaluate"]
+    assert ran("--force", "download", "--force", "evaluate") == ["download", "evaluate"]
+
+
+def test_outputs_are_the_same_to_the_byte_wherever_they_are_made(place: Workplace) -> None:
+    other = Workplace(place.folder)
+    other.store = place.folder / "other"
+    other.run("--corpus", str(other.text))
+    files = {
+        path.relative_to(store): path.read_bytes()
+        for store in (place.store, other.store)
+        for path in store.rglob("*")
+        if path.is_file() and path.parent.parent.name in STAGES and path.name not in ("manifest.json", "source.json")
+    }
+    for name, content in files.items():
+        assert (place.store / name).read_bytes() == content, name
+    assert {path.suffix for path in files} == {".txt", ".arrow", ".safetensors", ".json", ".md", ".png"}
