@@ -53,9 +53,9 @@ def code(module: str, root: Path) -> dict[str, dict[str, str]]:
         if path is None:
             continue
         tree = _Essence().visit(ast.parse(path.read_bytes(), filename=str(path)))
-        digests[path.relative_to(root).as_posix()] = _definitions(tree)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         waiting.extend(_imports(tree, package))
+        digests[path.relative_to(root).as_posix()] = _definitions(tree)
     return dict(sorted(digests.items()))
 
 
@@ -109,15 +109,15 @@ def _definitions(tree: ast.Module) -> dict[str, str]:
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
             for method in methods:
                 parts.setdefault(f"{node.name}.{method.name}", []).append(ast.dump(method))
-            node.body = [item for item in node.body if item not in methods]
-            parts.setdefault(node.name, []).append(ast.dump(node))
+            rest = ast.ClassDef(**{**vars(node), "body": [item for item in node.body if item not in methods]})
+            parts.setdefault(node.name, []).append(ast.dump(rest))
         else:
             parts.setdefault("<module>", []).append(ast.dump(node))
     if "<module>" in parts:
         # A formatter sorts imports; their order is no change of the code.
         imports = [part for part in parts["<module>"] if part.startswith("Import")]
-        rest = [part for part in parts["<module>"] if not part.startswith("Import")]
-        parts["<module>"] = [*sorted(imports), *rest]
+        others = [part for part in parts["<module>"] if not part.startswith("Import")]
+        parts["<module>"] = [*sorted(imports), *others]
     return {name: digest(dumps)[:16] for name, dumps in sorted(parts.items())}
 
 

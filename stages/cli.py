@@ -261,10 +261,6 @@ def enter(app: typer.Typer) -> NoReturn:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         print(f"rnnlm: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (`rnnlm … | head`): nothing is wrong, and nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def open_store(folder: str | None) -> Store:

@@ -104,8 +104,9 @@ class _Run:
         self._checkpoint_due = 0.0
         # Not the stream that the weights are drawn from.
         self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(1,))))
-        self._step = 0
-        self._totals = dict(_NO_TOTALS)
+        self._step, self._totals = 0, dict(_NO_TOTALS)
+        self._ahead = 1
+        """Steps that the engine is given before their figures are asked for."""
         found = checkpoint.latest(checkpoints, config.epochs)
         if found:
             self._restore(found)
@@ -143,29 +144,24 @@ class _Run:
 
         The engine answers before it has computed; its figures are asked for only now and then, so that it never waits.
         """
-        pending: list[tuple[SupportsFloat, SupportsFloat]] = []
-        ahead = 1
-        began = time.perf_counter()
-        for index in range(self._step, len(minibatches)):
-            if self.config.partition == "random":
-                self.engine.reset_state()
-            inputs, targets = minibatches[index]
-            pending.append(self.engine.step(inputs, targets, self.config.learning_rate))
-            if len(pending) < ahead and index + 1 < len(minibatches) and not received:
-                continue
-            for loss, norm in pending:
-                self._count(float(loss), float(norm), inputs.size)
-            now = time.perf_counter()
-            ahead = max(1, min(_STEPS_AHEAD, int(_SECONDS_AHEAD * len(pending) / (now - began))))
-            self.seconds += now - began
-            self.tokens += inputs.size * len(pending)
-            pending, began = [], now
+        while self._step < len(minibatches) and not received:
+            began = time.perf_counter()
+            figures: list[tuple[SupportsFloat, SupportsFloat]] = []
+            for inputs, targets in self.engine.upload(minibatches[self._step : self._step + self._ahead]):
+                if self.config.partition == "random":
+                    self.engine.reset_state()
+                figures.append(self.engine.step(inputs, targets, self.config.learning_rate))
+            for loss, norm in figures:
+                self._count(float(loss), float(norm))
+            seconds = time.perf_counter() - began
+            self._ahead = max(1, min(_STEPS_AHEAD, int(_SECONDS_AHEAD * len(figures) / seconds)))
+            self.tokens += len(figures) * self.config.batch_size * self.config.num_steps
+            self.seconds += seconds
             report(self._step / len(minibatches))
-            if received:
-                return
 
-    def _count(self, loss: float, norm: float, tokens: int) -> None:
+    def _count(self, loss: float, norm: float) -> None:
         """Add one minibatch's figures to the epoch's."""
+        tokens = self.config.batch_size * self.config.num_steps
         if not math.isfinite(loss):
             raise self._diverged("the loss")
         if not math.isfinite(norm):

@@ -27,6 +27,7 @@ class Model:
     """A model."""
     width = 2
     def forward(self, x):
+        from floor import method
         return x * self.width
 '''
 
@@ -39,6 +40,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "floor" / "helper.py").write_text("from . import below\ndef help(x):\n    return below.base(x)\n")
     (tmp_path / "floor" / "below.py").write_text("def base(x):\n    return x\n")
     (tmp_path / "floor" / "types.py").write_text("class Config: ...\n")
+    (tmp_path / "floor" / "method.py").write_text("VALUE = 1\n")
     (tmp_path / "floor" / "other.py").write_text("def nobody(): ...\n")
     (tmp_path / "floor" / "deep" / "__init__.py").write_text("")
     (tmp_path / "floor" / "deep" / "inner.py").write_text("VALUE = 1\n")
@@ -58,6 +60,7 @@ def test_follows_every_import_of_the_project_and_nothing_else(tree: Path) -> Non
         "floor/deep/__init__.py",
         "floor/deep/inner.py",
         "floor/helper.py",
+        "floor/method.py",
         "floor/work.py",
     ]
 

@@ -1,0 +1,74 @@
+"""Training learns: not less than counting would, and a text that repeats itself nearly by heart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import text
+from data.tokens import IndexTable, Split
+from data.vocab import Vocab
+from stages.config import TrainConfig
+from stages.lm import metrics, ngram
+from stages.lm.device import Device
+from stages.lm.sampler import LanguageModel
+from stages.train import train
+
+CORPUS = Path(__file__).parents[2].parent / "shared" / "corpora" / "timemachine.txt"
+
+
+def learn(folder, learned, held_out="", **config):
+    """Train on a text and give the model back, with the ids of both parts."""
+    whole = learned + held_out
+    vocab = Vocab.build(Counter(whole))
+    ids = np.array(vocab.ids(whole), vocab.id_type)
+    border = len(learned)
+    splits = {
+        "train": Split(0, border, border, 0),
+        "valid": Split(border, len(ids), len(held_out), 0),
+        "test": Split(len(ids), len(ids), 0, 0),
+    }
+    tokens, out = folder / "tokens", folder / "model"
+    tokens.mkdir()
+    out.mkdir()
+    IndexTable(ids, splits, "char", "book", "0" * 64, len(vocab)).write(tokens / "tokens.arrow")
+    vocab.write(tokens / "vocab.arrow")
+    train(TrainConfig(**config), tokens, out, lambda *call: None, folder / "checkpoints", Device("cpu"))
+    return LanguageModel.load(out), ids[:border], ids[border:]
+
+
+@pytest.fixture(scope="module")
+def time_machine():
+    if not CORPUS.exists():
+        pytest.skip(f"the corpus {CORPUS.name} is not here")
+    return "".join(text.normalize(text.read(CORPUS), "book", "char"))
+
+
+@pytest.mark.parametrize(("cell", "rate", "epochs"), [("rnn", 1.0, 60), ("gru", 4.0, 60), ("lstm", 8.0, 80)])
+def test_a_text_that_repeats_itself_is_learnt_by_heart(tmp_path, cell, rate, epochs):
+    sentence = "for so it will be convenient to speak of him "
+    model, ids, _ = learn(
+        tmp_path,
+        sentence * 60,
+        cell=cell,
+        hidden_size=48,
+        batch_size=8,
+        num_steps=20,
+        epochs=epochs,
+        learning_rate=rate,
+    )
+    assert metrics.perplexity(ngram.Unigram.fit(ids, len(model.vocab)).loss(ids)) > 8
+    assert metrics.perplexity(model.loss(ids)) < 1.3
+    assert model.sample("for so it", 80) == (sentence * 3)[:89]
+
+
+def test_the_time_machine_is_better_known_than_by_counting(tmp_path, time_machine):
+    model, learned, held_out = learn(
+        tmp_path, time_machine[:10_000], time_machine[10_000:14_000], hidden_size=128, epochs=30
+    )
+    unigram = ngram.Unigram.fit(learned, len(model.vocab))
+    for ids in (learned, held_out):
+        assert model.loss(ids) < unigram.loss(ids) - 0.4 < ngram.uniform_loss(len(model.vocab))
