@@ -89,7 +89,13 @@ def train() -> None:
                 float(loss)
 
         plain(), ours()
-        compare(f"train {cell} 256", "tok/s", tokens * 4, lambda: [plain() for _ in "1234"], lambda: [ours() for _ in "1234"])
+        compare(
+            f"train {cell} 256",
+            "tok/s",
+            tokens * 4,
+            lambda: [plain() for _ in "1234"],
+            lambda: [ours() for _ in "1234"],
+        )
 
 
 def normalize() -> None:

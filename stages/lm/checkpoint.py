@@ -39,7 +39,11 @@ class Checkpoint:
     """Epochs that are complete."""
     step: int
     """Minibatches done in the epoch after them."""
+    steps: int
+    """Minibatches done in all."""
     parameters: Arrays
+    averages: Arrays
+    """The parameters' running average."""
     state: Arrays
     """The recurrent state."""
     generator: Mapping[str, Any]
@@ -60,8 +64,9 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
     tensors: dict[str, npt.NDArray[Any]] = {"history": checkpoint.history}
     tensors |= {f"parameters/{name}": array for name, array in checkpoint.parameters.items()}
+    tensors |= {f"averages/{name}": array for name, array in checkpoint.averages.items()}
     tensors |= {f"state/{name}": array for name, array in checkpoint.state.items()}
-    facts = {"generator": checkpoint.generator, "totals": checkpoint.totals}
+    facts = {"steps": checkpoint.steps, "generator": checkpoint.generator, "totals": checkpoint.totals}
     # One entry, because the order of several is not fixed.
     metadata = {"checkpoint": json.dumps({**facts, "sha256": _digest(tensors, facts)}, sort_keys=True)}
     path = folder / f"{checkpoint.epoch:06}-{checkpoint.step:06}{_SUFFIX}"
@@ -104,7 +109,14 @@ def _read(path: Path, position: tuple[int, int]) -> Checkpoint:
     def under(prefix: str) -> Arrays:
         return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
-    return Checkpoint(*position, under("parameters/"), under("state/"), history=tensors["history"], **facts)
+    return Checkpoint(
+        *position,
+        parameters=under("parameters/"),
+        averages=under("averages/"),
+        state=under("state/"),
+        history=tensors["history"],
+        **facts,
+    )
 
 
 def _positions(folder: Path) -> list[tuple[tuple[int, int], Path]]:

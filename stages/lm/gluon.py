@@ -126,14 +126,36 @@ class GluonEngine:
         # The fused operators are of the older interface; these are views of the same memory.
         self._weights = [parameter.data().as_nd_ndarray() for parameter in trained]
         self._gradients = [parameter.grad().as_nd_ndarray() for parameter in trained]
+        self._averages = [weight.copy() for weight in self._weights]
         self._ones = nd.ones((len(trained),), ctx=self._device)
         self._no_decay = nd.zeros((len(trained),), ctx=self._device)
         self._state = self._model.begin_state(batch_size, self._device)
 
     def parameters(self) -> Parameters:
         """A copy of the weights, by the names and in the order of `stages.lm.parameters`."""
-        flat = self._weights[0].asnumpy()
-        result = {"dense.weight": self._weights[1].asnumpy(), "dense.bias": self._weights[2].asnumpy()}
+        return self._named(self._weights)
+
+    def averages(self) -> Parameters:
+        """A copy of the weights' running average, in the same form."""
+        return self._named(self._averages)
+
+    def load_parameters(self, values: Parameters) -> None:
+        """Take these weights, named as `parameters` names them; their running average begins anew from them."""
+        self._fill(self._weights, values)
+        self._fill(self._averages, values)
+
+    def load_averages(self, values: Parameters) -> None:
+        """Take the running average that `averages` gave."""
+        self._fill(self._averages, values)
+
+    def average(self, share: float) -> None:
+        """Move the running average towards the weights, by this share of the way."""
+        for average, weight in zip(self._averages, self._weights, strict=True):
+            average[:] = average * (1 - share) + weight * share
+
+    def _named(self, arrays: list[Any]) -> Parameters:
+        flat = arrays[0].asnumpy()
+        result = {"dense.weight": arrays[1].asnumpy(), "dense.bias": arrays[2].asnumpy()}
         start = 0
         for name in self._flat_order():
             shape = self._shapes[name]
@@ -142,11 +164,10 @@ class GluonEngine:
             start = stop
         return {name: result[name] for name in self._shapes}
 
-    def load_parameters(self, values: Parameters) -> None:
-        """Take these weights, named as `parameters` names them."""
+    def _fill(self, arrays: list[Any], values: Parameters) -> None:
         flat = np.concatenate([values[name].ravel() for name in self._flat_order()])
-        for weight, value in zip(self._weights, (flat, values["dense.weight"], values["dense.bias"]), strict=True):
-            weight[:] = value
+        for array, value in zip(arrays, (flat, values["dense.weight"], values["dense.bias"]), strict=True):
+            array[:] = value
 
     def upload(self, minibatches: Sequence[Minibatch]) -> list[tuple[Any, Any]]:
         """Bring minibatches of one shape to the device, for `step`.
@@ -180,14 +201,27 @@ class GluonEngine:
         return loss, norm.as_np_ndarray()
 
     def loss(self, minibatches: Iterable[Minibatch]) -> float:
-        """The mean loss (nats per token) over neighbouring minibatches, from a zero state, without learning."""
+        """The mean loss (nats per token) of the averaged weights over neighbouring minibatches, from a zero state."""
         state = self._model.begin_state(self._batch_size, self._device)
         total, tokens = 0.0, 0
-        for inputs, targets in minibatches:
-            loss, state = self._measuring(self._array(inputs), self._array(targets), state)
-            total += float(loss) * inputs.size
-            tokens += inputs.size
+        with self._averaged():
+            for inputs, targets in minibatches:
+                loss, state = self._measuring(self._array(inputs), self._array(targets), state)
+                total += float(loss) * inputs.size
+                tokens += inputs.size
         return total / tokens
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model computes with the averaged weights while this holds."""
+        kept = [weight.copy() for weight in self._weights]
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            weight[:] = average
+        try:
+            yield
+        finally:
+            for weight, own in zip(self._weights, kept, strict=True):
+                weight[:] = own
 
     def state(self) -> dict[str, npt.NDArray[np.float32]]:
         """A copy of the recurrent state: `hidden`, for an LSTM `cell` too, of shape (layers, batch, hidden) each."""

@@ -144,6 +144,19 @@ def test_measuring_learns_nothing_and_leaves_the_state_alone():
         assert all(old[name].tobytes() == new[name].tobytes() for name in old)
 
 
+def test_the_average_moves_by_its_share_and_is_what_is_measured():
+    batches = minibatches(2)
+    averaged = engine("gru", 1, scale=30)
+    begun = averaged.averages()
+    train(averaged, batches, 0.5)
+    averaged.average(0.25)
+    for name, array in averaged.averages().items():
+        np.testing.assert_allclose(array, 0.75 * begun[name] + 0.25 * averaged.parameters()[name], rtol=1e-6, atol=1e-7)
+    other = engine("gru", 1)
+    other.load_parameters(averaged.averages())
+    assert averaged.loss(batches) == other.loss(batches)
+
+
 def test_importing_mxnet_changes_neither_numpy_nor_logging():
     code = (
         "import logging, numpy; from stages.lm import gluon; "
