@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
@@ -170,12 +171,15 @@ class GluonEngine:
             array[:] = value
 
     def upload(self, minibatches: Sequence[Minibatch]) -> list[tuple[Any, Any]]:
-        """Bring minibatches of one shape to the device, for `step`.
+        """Bring minibatches to the device, for `step`.
 
-        A copy waits for all that the device was given before it. So one copy serves many steps.
+        A copy waits for all that the device was given before it. So one copy serves all steps in a row of one shape.
         """
-        arrays = self._array(np.array(minibatches))
-        return [(arrays[index, 0], arrays[index, 1]) for index in range(len(minibatches))]
+        uploaded: list[tuple[Any, Any]] = []
+        for _, alike in groupby(minibatches, key=lambda minibatch: minibatch[0].shape):
+            arrays = self._array(np.array(list(alike)))
+            uploaded.extend((arrays[index, 0], arrays[index, 1]) for index in range(len(arrays)))
+        return uploaded
 
     def step(self, inputs: Any, targets: Any, learning_rate: float) -> tuple[SupportsFloat, SupportsFloat]:
         """One minibatch of truncated backpropagation through time and one step of SGD; the state is carried, detached.

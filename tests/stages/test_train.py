@@ -244,7 +244,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     # One minibatch per epoch: its loss is that of the weights before the step, and finite.
     run = Runs(tokenized(tmp_path / "tokens", TEXT[:60], valid=0), tmp_path)
     with pytest.raises(TrainingError, match="a weight is no longer finite in epoch"):
-        run("shared", batch_size=4, num_steps=10, learning_rate=1e39)
+        run("shared", batch_size=4, num_steps=10, partition="random", learning_rate=1e39)
     assert checkpoint.latest(run.folder / "shared", 9) is None
 
 
