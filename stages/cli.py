@@ -85,9 +85,9 @@ def _verb(until: str) -> Callable[..., None]:
             _print_json({"stages": [outcome.json() for outcome in outcomes], "metrics": metrics})
         elif until == "evaluate":
             print((last / "report.md").read_text(encoding="utf-8"))
-            print(f"report: {last / 'report.md'}")
+            print(f"report: {_shown(last / 'report.md')}")
         else:
-            print(last)
+            print(_shown(last))
 
     return verb
 
@@ -324,6 +324,11 @@ def _lines(components: dict[str, Any], indent: str = "  ") -> list[str]:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             lines.append(f"{indent}{name}: {text}")
     return lines
+
+
+def _shown(path: Path) -> Path:
+    """A path as short as it can be typed from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _bytes(size: float) -> str:
