@@ -125,7 +125,7 @@ class Minibatches(Sequence[Minibatch]):
         partition: Literal["sequential", "random"],
         rng: np.random.Generator,
     ) -> None:
-        _check_length(len(ids), batch_size, num_steps)
+        _check_length(len(ids), batch_size, num_steps, partition)
         self._ids = ids
         self._num_steps = num_steps
         offset = int(rng.integers(num_steps, endpoint=True))
@@ -155,26 +155,29 @@ class Minibatches(Sequence[Minibatch]):
         return np.ascontiguousarray(sequences[:, :-1]), np.ascontiguousarray(sequences[:, 1:])
 
 
-def _check_length(tokens: int, batch_size: int, num_steps: int) -> None:
+def _check_length(tokens: int, batch_size: int, num_steps: int, partition: Literal["sequential", "random"]) -> None:
     """Refuse a split in which the largest offset, ``num_steps``, would leave no minibatch."""
-    needed = batch_size * num_steps + num_steps + 1
+    if partition == "sequential":  # rows of a single step will do
+        needed = batch_size + num_steps + 1
+        most_sequences, most_steps, most_steps_alone = tokens - num_steps - 1, tokens - batch_size - 1, tokens - 2
+    else:
+        needed = batch_size * num_steps + num_steps + 1
+        most_sequences = (tokens - 1) // num_steps - 1  # behind the largest offset
+        most_steps, most_steps_alone = (tokens - 1) // (batch_size + 1), (tokens - 1) // 2
     if tokens >= needed:
         return
-    sequences = (tokens - 1) // num_steps - 1  # of num_steps tokens, behind the largest offset
-    steps = (tokens - 1) // (batch_size + 1)
-    if sequences >= 1 and steps >= 1:
-        remedy = (
-            f"set train.batch_size to at most {sequences} or train.num_steps to at most {steps}, or use a longer text"
-        )
-    elif sequences >= 1:
-        remedy = f"set train.batch_size to at most {sequences}, or use a longer text"
-    elif steps >= 1:
-        remedy = f"set train.num_steps to at most {steps}, or use a longer text"
-    elif tokens >= 3:
-        remedy = f"set train.batch_size=1 and train.num_steps to at most {(tokens - 1) // 2}, or use a longer text"
+    choices = [
+        f"{field} to at most {most}"
+        for field, most in (("train.batch_size", most_sequences), ("train.num_steps", most_steps))
+        if most >= 1
+    ]
+    if choices:
+        remedy = f"set {' or '.join(choices)}, or use a longer text"
+    elif most_steps_alone >= 1:
+        remedy = f"set train.batch_size=1 and train.num_steps to at most {most_steps_alone}, or use a longer text"
     else:
         remedy = "the text is too short for any, use a longer one"
     raise CorpusError(
-        f"the split has {tokens:,} tokens and one minibatch of {batch_size:,} × {num_steps:,} needs {needed:,} of them "
-        f"(train.batch_size × train.num_steps, and room for the random offset): {remedy}"
+        f"the training split has {tokens:,} tokens, and {partition} minibatches of {batch_size:,} × {num_steps:,} "
+        f"(train.batch_size × train.num_steps) need {needed:,}: {remedy}"
     )

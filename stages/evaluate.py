@@ -161,9 +161,11 @@ def _verdict(measured: dict[str, Any]) -> str:
     seen, unseen = measured["train"], measured[held_out]
     unigram = measured["baselines"]["unigram"][held_out]["perplexity"]
     figures = f"Perplexity {seen['perplexity']:,.2f} on what it trained on, {unseen['perplexity']:,.2f} on unseen text"
-    if unseen["perplexity"] >= unigram:
+    if unseen["perplexity"] < unigram:
+        return f"{figures}, where mere token frequencies reach {unigram:,.2f}."
+    if seen["perplexity"] < measured["baselines"]["unigram"]["train"]["perplexity"]:
         return f"{figures}: worse there than mere token frequencies ({unigram:,.2f}); it has learnt its text by heart."
-    return f"{figures}, where mere token frequencies reach {unigram:,.2f}."
+    return f"{figures}: no better than mere token frequencies ({unigram:,.2f}); it needs more epochs, or another rate."
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -180,14 +180,15 @@ def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path
     if not total:
         if config.normalizer == "book" and path.stat().st_size:
             raise CorpusError(
-                f"nothing is left of {path}: normalizer=book keeps the letters A-Z only, and it has none; "
+                "nothing is left of the corpus: normalizer=book keeps the letters A-Z only, and it has none; "
                 "set tokenize.normalizer=lower"
             )
-        raise CorpusError(f"{path} holds no text to learn from: choose another corpus")
+        raise CorpusError("the corpus holds no text to learn from: choose another one")
     if not ends[0]:
+        remedy = "set tokenize.level=char" if config.level == "word" else "use a longer text or a larger share"
         raise CorpusError(
-            f"the training split is empty: {total:,} tokens are too few for a tokenize.train_share of "
-            f"{config.train_share:g}; use a longer text or a larger share"
+            f"the training split is empty: of the {total:,} {config.level}s of this text a tokenize.train_share of "
+            f"{config.train_share:g} takes none; {remedy}"
         )
 
 

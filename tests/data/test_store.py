@@ -1,8 +1,9 @@
 """Artifacts: whole or absent, verified, locked, collected."""
 
 import errno
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -97,27 +98,30 @@ def test_a_broken_manifest_is_no_artifact(store: Store) -> None:
     assert store.artifacts() == []
 
 
-def _hold(root: Path, held, release) -> None:  # type: ignore[no-untyped-def]
-    with Store(root).lock("train", "k" * 64, lambda: None):
-        held.set()
-        release.wait(30)
+HOLD = """
+import sys
+from pathlib import Path
+from data.store import Store
+with Store(Path(sys.argv[1])).lock("train", "k" * 64, lambda: None):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_the_lock_keeps_a_second_process_out_until_the_first_is_done(store: Store) -> None:
-    context = multiprocessing.get_context("spawn")
-    held, release = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(store.root, held, release))
-    other.start()
-    assert held.wait(30)
-    seen = []
+    command = [sys.executable, "-c", HOLD, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        waited = []
 
-    def waiting() -> None:
-        seen.append(other.is_alive())
-        release.set()
+        def waiting() -> None:
+            waited.append(other.poll())
+            other.stdin.close()  # type: ignore[union-attr]
 
-    with store.lock("train", "k" * 64, waiting):
-        assert seen == [True]
-    other.join()
+        with store.lock("train", "k" * 64, waiting):
+            assert waited == [None]
 
 
 def age(path: Path, days: float) -> None:
