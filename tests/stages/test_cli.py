@@ -165,7 +165,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(rnnlm: Rnnlm, arguments: list
 
 def test_a_failed_stage_leaves_what_came_before_and_the_last_good_artifact(rnnlm: Rnnlm, tiny: Path) -> None:
     rnnlm("run", "--preset", tiny)
-    done = rnnlm("run", "--preset", tiny, "--set", "train.batch_size=500", code=2)
+    done = rnnlm("run", "--preset", tiny, "--set", "train.batch_size=5000", code=2)
     assert "train.batch_size" in done.stderr
     assert rnnlm("verify").stdout.count("sound") == 4
     assert list((tiny.parent / "store" / "tmp").iterdir()) == []
