@@ -174,4 +174,6 @@ def _code_difference(old: Mapping[str, Mapping[str, str]], new: Mapping[str, Map
             yield f"{path} is no longer imported"
         elif before != after:
             changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-            yield f"{path} changed: {', '.join('module level' if name == '<module>' else name for name in changed)}"
+            names = ["module level" if name == "<module>" else name for name in changed]
+            more = f", and {len(names) - 4} more" if len(names) > 4 else ""
+            yield f"{path} changed: {', '.join(names[:4])}{more}"

@@ -2,6 +2,7 @@
 
     <store>/<stage>/<first 16 digits of the key>/   manifest.json and the stage's files
     <store>/checkpoints/<identity>/                 unfinished (and finished, resumable) training
+    <store>/reports/                                a page per run
     <store>/tmp/, <store>/locks/                    work in progress
 
 An artifact is built in ``tmp`` on the same file system, synced, and renamed into place with its manifest inside, so
@@ -16,7 +17,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from data.fingerprint import file_digest
 DEFAULT_ROOT = Path(__file__).parent / "artifacts"
 MANIFEST = "manifest.json"
 KEPT_DAYS = 30
-WORKING_FOLDERS = ("tmp", "locks", "checkpoints")
+OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports")
 
 
 class Output(BaseModel):
@@ -106,7 +107,7 @@ class Store:
 
     def artifacts(self, stage: str | None = None) -> list[Artifact]:
         """All artifacts (of a stage), the last created first."""
-        stages = [stage] if stage else _subfolders(self.root, without=WORKING_FOLDERS)
+        stages = [stage] if stage else _subfolders(self.root, without=OTHER_FOLDERS)
         folders = [self.root / name / key for name in stages for key in _subfolders(self.root / name)]
         found = [artifact for folder in folders if (artifact := _read(folder)) is not None]
         return sorted(found, key=lambda artifact: artifact.manifest.created, reverse=True)
@@ -194,11 +195,14 @@ class Store:
         self._verified.add((target, manifest.created))
         return Artifact(target, manifest)
 
-    def collect(self, *, dry_run: bool = False, days: float = KEPT_DAYS) -> list[tuple[Path, str, int]]:
+    def collect(
+        self, *, pinned: Collection[str] = (), dry_run: bool = False, days: float = KEPT_DAYS
+    ) -> list[tuple[Path, str, int]]:
         """Delete what nobody needs and return it: folder, why, bytes.
 
         Collected are leftovers of runs that were killed, damaged artifacts, artifacts that neither they nor anything
-        made from them was used for ``days``, and checkpoints untouched for as long.
+        made from them was used for ``days``, and checkpoints untouched for as long. Artifacts with a ``pinned`` key and
+        what they were made from stay.
         """
         oldest = time.time() - days * 86_400
         doomed: list[tuple[Path, str]] = []
@@ -206,7 +210,7 @@ class Store:
             if not _in_use(self.root / "tmp" / name):
                 doomed.append((self.root / "tmp" / name, "left by a run that was killed"))
         sound: dict[tuple[str, str], Artifact] = {}
-        for stage in _subfolders(self.root, without=WORKING_FOLDERS):
+        for stage in _subfolders(self.root, without=OTHER_FOLDERS):
             for name in _subfolders(self.root / stage):
                 folder = self.root / stage / name
                 artifact = _read(folder)
@@ -217,7 +221,7 @@ class Store:
                 else:
                     sound[stage, artifact.manifest.key] = artifact
         needed: set[tuple[str, str]] = set()
-        waiting = [stage_and_key for stage_and_key, artifact in sound.items() if artifact.used >= oldest]
+        waiting = [(stage, key) for (stage, key), artifact in sound.items() if artifact.used >= oldest or key in pinned]
         while waiting:
             stage_and_key = waiting.pop()
             if stage_and_key in sound and stage_and_key not in needed:

@@ -13,16 +13,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
+from data import champion as champions
 from data import corpora
 from data.errors import ConfigError, Interrupted, RnnlmError, StoreError
 from data.store import DEFAULT_ROOT, Artifact, Store
 from stages import config, pipeline
 from stages.progress import reporting
+
+if TYPE_CHECKING:
+    from stages.report import Report
 
 app = typer.Typer(
     name="rnnlm",
@@ -78,14 +82,15 @@ def _verb(until: str) -> Callable[..., None]:
         as_json: Json = False,
     ) -> None:
         chosen = config.load(preset, corpus, set_ or ())
-        outcomes = _outcomes(until, chosen, _forced(until, force or [], from_), open_store(store))
+        opened = open_store(store)
+        outcomes = _outcomes(until, chosen, _forced(until, force or [], from_), opened)
         last = outcomes[-1].artifact.folder
         if as_json:
             metrics = json.loads((last / "metrics.json").read_text(encoding="utf-8")) if until == "evaluate" else {}
             _print_json({"stages": [outcome.json() for outcome in outcomes], "metrics": metrics})
         elif until == "evaluate":
             print((last / "report.md").read_text(encoding="utf-8"))
-            print(f"report: {_shown(last / 'report.md')}")
+            print(f"report: {_shown(_page(opened, outcomes))}")
         else:
             print(_shown(last))
 
@@ -100,7 +105,8 @@ for _stage in pipeline.STAGES.values():
 @app.command()
 def sample(
     model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A model's folder. [default: the newest in the store]")
+        Path | None,
+        typer.Option(metavar="DIR", help="A model's folder. [default: the store's champion, else its newest]"),
     ] = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")] = "time traveller",
     length: Annotated[int, typer.Option(min=1, metavar="N", help="How many tokens to add.")] = 50,
@@ -136,7 +142,7 @@ def sample(
         vocab = Vocab.read(tokens.artifact.folder / "vocab.arrow")
         language_model = LanguageModel.untrained(chosen.train, vocab, level=table.level, normalizer=table.normalizer)
     else:
-        language_model = LanguageModel.load(model if model is not None else _newest_model(open_store(store)).folder)
+        language_model = LanguageModel.load(model if model is not None else _best_model(open_store(store)).folder)
     for number in range(count):
         print(language_model.sample(prefix, length, temperature=temperature, seed=seed + number))
 
@@ -219,13 +225,46 @@ def gc(
 ) -> None:
     """Remove what nobody needs.
 
-    That is leftovers of runs that were killed, damaged artifacts, and what has not been used for 30 days.
+    That is leftovers of runs that were killed, damaged artifacts, and what has not been used for 30 days. The champion
+    and those before it stay, with all that they were made from.
     """
     opened = open_store(store)
-    collected = opened.collect(dry_run=dry_run)
+    collected = opened.collect(pinned=champions.pinned(opened), dry_run=dry_run)
     for folder, why, size in collected:
         print(f"{folder}  {_bytes(size)}  {why}")
     print(f"{'would free' if dry_run else 'freed'} {_bytes(sum(size for _, _, size in collected))}")
+
+
+@app.command()
+def champion(store: StoreAt = None, as_json: Json = False) -> None:
+    """Show the champion and those before it.
+
+    The champion is the model that the flow `retrain` promoted last, and that `rnnlm sample` uses.
+    """
+    opened = open_store(store)
+    reigns = champions.history(opened)
+    now = champions.current(opened)
+    if as_json:
+        current = now.model_dump(mode="json") if now else None
+        _print_json({"champion": current, "history": [reign.model_dump(mode="json") for reign in reigns]})
+        return
+    if now is None:
+        print(f"no model has been promoted in {opened.root}")
+    for reign in reversed(reigns):
+        mark = "champion" if reign is now or reign == now else "withdrawn" if reign.withdrawn else "before"
+        print(f"{mark:9} {reign.model[:16]}  since {pipeline.minute(reign.since)}  {reign.reason}")
+        if reign.withdrawn:
+            print(f"{'':27} withdrawn {pipeline.minute(reign.withdrawn.when)}: {reign.withdrawn.why}")
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")] = "asked for by hand",
+    store: StoreAt = None,
+) -> None:
+    """Go back to the champion before the present one."""
+    reign = champions.rollback(open_store(store), reason)
+    print(f"{reign.model[:16]} is the champion again")
 
 
 @app.command()
@@ -283,6 +322,19 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise Interrupted(f"interrupted by {name}; what was finished is kept, the same command goes on from there", signum)
 
 
+def write_report(store: Store, gathered: Report) -> Path:
+    """Write a run's page, in place of an earlier one about the same evaluation; where it is."""
+    from stages import report
+
+    path = _page(store, list(gathered.outcomes.values()))
+    report.write(gathered, path)
+    return path
+
+
+def _page(store: Store, outcomes: list[pipeline.Outcome]) -> Path:
+    return store.root / "reports" / f"{outcomes[-1].artifact.manifest.key[:16]}.html"
+
+
 def _forced(until: str, force: list[str], from_: str | None) -> set[str]:
     """The stages to rerun on the way to ``until``; one named with --force has to lie on that way."""
     reached = set(pipeline.needed(until))
@@ -298,10 +350,25 @@ def _outcomes(until: str, chosen: config.RunConfig, forced: set[str], store: Sto
             took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
             print(f"{outcome.name:9} {outcome.state}{took} ({outcome.reason})", file=sys.stderr)
             outcomes.append(outcome)
+    if until == "evaluate" and (outcomes[-1].state == "ran" or not _page(store, outcomes).is_file()):
+        from stages.report import gather
+
+        write_report(store, gather(outcomes))
     return outcomes
 
 
-def _newest_model(store: Store) -> Artifact:
+def _best_model(store: Store) -> Artifact:
+    """The champion, else the newest model."""
+    reign = champions.current(store)
+    if reign is not None:
+        artifact = store.find("train", reign.model)
+        damage = store.damage(artifact) if artifact else "it is gone"
+        if artifact is None or damage:
+            raise StoreError(
+                f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "
+                "before, --model names another"
+            )
+        return artifact
     models = [artifact for artifact in store.artifacts("train") if not store.damage(artifact)]
     if not models:
         raise StoreError(

@@ -30,6 +30,9 @@ class DownloadConfig(StageConfig):
 
     corpus: Annotated[str, Field(min_length=1)] = "sample"
     """A name of the catalogue (see `rnnlm corpora`), an http(s) address, or the path of a local file."""
+    as_of: str = ""
+    """Any label: for an address whose content is not known beforehand, another label fetches it again and keeps what
+    was there before. The flow `retrain` labels each night."""
 
 
 class TokenizeConfig(StageConfig):

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import data
 from data import corpora, fingerprint
-from data.errors import ConfigError
+from data.errors import ConfigError, CorpusError
 from data.store import Artifact, Manifest, Store, now
 from stages.config import DownloadConfig, RunConfig, StageConfig, TrainConfig
 from stages.download import download
@@ -62,7 +62,7 @@ STAGES: dict[str, Stage] = {
             "Get the corpus and check that it is text.",
             download,
             inputs={},
-            outside_key=frozenset({"corpus"}),
+            outside_key=frozenset({"corpus", "as_of"}),
         ),
         Stage(
             "tokenize",
@@ -228,6 +228,8 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
     on: device.Device | None = None
     if isinstance(own, DownloadConfig):
         components["source"] = corpora.resolve(own.corpus).identity
+        if not components["source"].startswith("sha256:"):
+            components["as_of"] = own.as_of
     elif isinstance(own, TrainConfig):
         on = device.resolve(own.device)
         components["device"] = on.kind
@@ -273,7 +275,9 @@ def _reuse(decision: Decision, store: Store) -> Outcome:
 def _execute(decision: Decision, reason: str, upstream: Upstream, store: Store, progress: Progress) -> Outcome:
     stage, config = decision.stage, decision.config
     extra: dict[str, Any] = {}
-    if isinstance(config, TrainConfig):
+    if isinstance(config, DownloadConfig):
+        extra = {"previous": _last_download(config.corpus, store)}
+    elif isinstance(config, TrainConfig):
         # All that makes the run what it is but its length, so that more epochs go on from where fewer ended.
         identity = {**decision.components, "config": {**decision.components["config"], "epochs": None}}
         extra = {"checkpoints": store.checkpoints(fingerprint.digest(identity)), "device": decision.device}
@@ -282,6 +286,8 @@ def _execute(decision: Decision, reason: str, upstream: Upstream, store: Store, 
         folders = [upstream[parent].folder for parent in stage.inputs]
         timing = stage.function(config, *folders, out=folder, progress=progress, **extra) or {}
         seconds = time.perf_counter() - began
+        if isinstance(config, DownloadConfig):
+            _check_unchanged(config.corpus, decision.components["source"])
         outputs = {
             path.name: {"bytes": path.stat().st_size, "sha256": fingerprint.file_digest(path)}
             for path in sorted(folder.iterdir())
@@ -306,6 +312,17 @@ def _execute(decision: Decision, reason: str, upstream: Upstream, store: Store, 
     return Outcome(stage.name, "ran", artifact, seconds, reason)
 
 
+def _check_unchanged(corpus: str, identity: str) -> None:
+    if corpora.resolve(corpus).identity != identity:
+        raise CorpusError(f"{corpus} was changed while it was read: run again")
+
+
+def _last_download(corpus: str, store: Store) -> Path | None:
+    """The folder of the last sound download of this corpus, which may still be what its address has."""
+    found = (artifact for artifact in store.artifacts("download") if artifact.manifest.config["corpus"] == corpus)
+    return next((artifact.folder for artifact in found if store.damage(artifact) is None), None)
+
+
 def closest(components: Mapping[str, Any], store: Store) -> Artifact | None:
     """The same stage's artifact that differs in the fewest places; of several, the last one made."""
     stage = components["stage"]
@@ -328,7 +345,12 @@ def differences(config: StageConfig, artifact: Artifact, components: Mapping[str
 
 def when(artifact: Artifact) -> str:
     """When an artifact was made, to the minute."""
-    return f"{artifact.manifest.created[:16].replace('T', ' ')} UTC"
+    return minute(artifact.manifest.created)
+
+
+def minute(moment: str) -> str:
+    """A moment as manifests spell it, for people."""
+    return f"{moment[:16].replace('T', ' ')} UTC"
 
 
 def _version(distribution: str) -> str:

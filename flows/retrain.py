@@ -1,0 +1,148 @@
+"""The scheduled flow ``retrain``: fetch the corpus again, run the pipeline, promote only what is better.
+
+And ``rollback``, which goes back to the champion before. Both tell Prefect's automations what they did by events:
+``rnnlm.model.promoted``, ``rnnlm.model.rejected``, ``rnnlm.model.rolled-back``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from data import champion
+from data.errors import RnnlmError
+from flows.walk import Walk, run_name
+from stages import cli, guard, report
+from stages.config import RunConfig
+from stages.judge import Contender, Verdict, judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data.store import Artifact, Store
+
+logger = logging.getLogger(__name__)
+
+
+@flow(
+    name="retrain",
+    description="Fetch the corpus again, run the pipeline, promote only what is better.",
+    flow_run_name=run_name,
+)
+def retrain(
+    config: RunConfig = RunConfig(),  # noqa: B008 (frozen)
+    largest_loss: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    store: str | None = None,
+) -> Any:
+    """One night.
+
+    Args:
+        config: the configuration of each stage.
+        largest_loss: the share of its characters that a corpus may lose against the champion's before it is refused.
+        store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
+    """
+    try:
+        opened = cli.open_store(store)
+        stage = Walk(_tonight(config), opened, set())
+        reign = champion.current(opened)
+        reigning = _contender(opened, reign.model) if reign else None
+
+        corpus = stage("download")
+        _guard(corpus.folder, reigning.corpus if reigning else None, largest_loss)
+        tokens = stage("tokenize", download=corpus)
+        model = stage("train", tokenize=tokens)
+        stage("evaluate", train=model, tokenize=tokens)
+        key = model.manifest.key
+        if reign and reign.model == key:
+            return Completed(name="Unchanged", message=f"nothing has changed: the champion {key[:16]} stays")
+        verdict = _judge(Contender(model.folder, tokens.folder, corpus.folder), reigning)
+        if verdict.promoted:
+            champion.promote(opened, key, verdict.reason, verdict.json())
+        _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
+        _publish_report(stage, verdict)
+    except RnnlmError as error:
+        return Failed(message=str(error), data=error)
+    return Completed(name="Promoted" if verdict.promoted else "Rejected", message=verdict.reason)
+
+
+@flow(name="rollback", description="Go back to the champion before the present one.")
+def rollback(reason: str = "asked for by hand", store: str | None = None) -> Any:
+    """Withdraw the champion.
+
+    Args:
+        reason: why, for the history.
+        store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
+    """
+    try:
+        reign = champion.rollback(cli.open_store(store), reason)
+    except RnnlmError as error:
+        return Failed(message=str(error), data=error)
+    _announce("rolled-back", reign.model, reason)
+    return Completed(message=f"{reign.model[:16]} is the champion again")
+
+
+def _tonight(config: RunConfig) -> RunConfig:
+    """The same configuration with the corpus as of this run; a run that is tried again keeps its night."""
+    if config.download.as_of:
+        return config
+    night = flow_run.scheduled_start_time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return config.model_copy(update={"download": config.download.model_copy(update={"as_of": night})})
+
+
+def _contender(store: Store, key: str) -> Contender | None:
+    """The champion with what it was made from; None, and a warning, where some of it is gone."""
+    folders: list[Path] = []
+    for name, parent in (("train", "tokenize"), ("tokenize", "download"), ("download", "")):
+        artifact: Artifact | None = store.find(name, key)
+        damage = store.damage(artifact) if artifact else "gone"
+        if artifact is None or damage:
+            logger.warning("the champion cannot be compared with: its %s artifact is %s", name, damage)
+            return None
+        folders.append(artifact.folder)
+        key = artifact.manifest.parents.get(parent, "")
+    return Contender(*folders)
+
+
+@task(name="guard", description="Refuse a corpus that must not reach training.", cache_policy=NO_CACHE)
+def _guard_task(corpus: Path, accepted: Path | None, largest_loss: float) -> Any:
+    try:
+        guard.check(corpus, accepted, largest_loss=largest_loss)
+    except RnnlmError as error:
+        return Failed(message=str(error), data=error)
+    return Completed(message="the corpus is fit to train on")
+
+
+def _guard(corpus: Path, accepted: Path | None, largest_loss: float) -> None:
+    _guard_task(corpus, accepted, largest_loss, return_state=True).result()
+
+
+@task(
+    name="judge",
+    description="Compare the candidate with the champion.",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def _judge(candidate: Contender, reigning: Contender | None) -> Verdict:
+    verdict = judge(candidate, reigning)
+    logger.info(verdict.reason)
+    return verdict
+
+
+def _announce(what: str, key: str, reason: str) -> None:
+    resource = {"prefect.resource.id": f"rnnlm.model.{key[:16]}", "prefect.resource.name": f"model {key[:16]}"}
+    emit_event(f"rnnlm.model.{what}", resource, payload={"model": key, "reason": reason})
+
+
+def _publish_report(stage: Walk, verdict: Verdict) -> None:
+    gathered = report.gather(stage.outcomes, verdict.json())
+    path = cli.write_report(stage.store, gathered)
+    create_markdown_artifact(report.markdown(gathered), key="report", description=verdict.reason)
+    logger.info("report: %s", path)

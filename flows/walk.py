@@ -1,0 +1,136 @@
+"""The stages as Prefect tasks, and one walk over them; every flow takes its steps from here.
+
+The store decides what is reused, so Prefect's own result cache stays off: it hashes the text of one function and
+nothing that function calls, and it trusts folders that may be gone. A hit shows in the UI as a state named ``Cached``.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.tasks import exponential_backoff
+
+from data.errors import Interrupted, RnnlmError, TransientError
+from stages import pipeline
+from stages.progress import LogLines
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+    from data.store import Artifact, Store
+    from stages.config import RunConfig
+
+# Prefect forwards these loggers to its API ([tool.prefect] in pyproject.toml), at the level they have here.
+for _floor in ("data", "stages", "flows"):
+    logging.getLogger(_floor).setLevel(logging.INFO)
+
+
+class Walk:
+    """Runs stages as tasks, one after another, and remembers what became of each."""
+
+    def __init__(self, config: RunConfig, store: Store, forced: set[str]) -> None:
+        self.config = config
+        self.store = store
+        self.outcomes: list[pipeline.Outcome] = []
+        self._forced = forced
+
+    def __call__(self, name: str, **upstream: Artifact) -> Artifact:
+        """Run a stage, or reuse its artifact.
+
+        Raises:
+            RnnlmError: what the user can mend, after the task has failed with that sentence.
+        """
+        state = TASKS[name](name, self.config, upstream, self.store, name in self._forced, return_state=True)
+        outcome = cast("pipeline.Outcome", state.result())
+        self.outcomes.append(outcome)
+        return outcome.artifact
+
+
+class _Shown(LogLines):
+    """Progress as log lines and, once it takes a while, as a progress artifact of the run."""
+
+    def __init__(self, stage: str, seconds_between: float = 5.0) -> None:
+        super().__init__(stage)
+        self._artifact: UUID | None = None
+        self._seconds_between = seconds_between
+        self._due = time.monotonic() + seconds_between
+
+    def __call__(self, done: float, total: float, figures: str) -> None:
+        super().__call__(done, total, figures)
+        if not total or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + self._seconds_between
+        percent = min(100.0, 100 * done / total)
+        if self._artifact is None:
+            key = f"{self._stage}-progress"
+            self._artifact = cast("UUID", create_progress_artifact(percent, key=key, description=figures))
+        else:
+            update_progress_artifact(artifact_id=self._artifact, progress=percent, description=figures)
+
+    def finish(self) -> None:
+        if self._artifact is not None:
+            update_progress_artifact(artifact_id=self._artifact, progress=100.0)
+
+
+def run_name() -> str:
+    """A flow run's name: what it trains, and on what."""
+    config = flow_run.parameters["config"]
+    section = config if isinstance(config, dict) else config.model_dump()
+    train, download = section.get("train", {}), section.get("download", {})
+    corpus = str(download.get("corpus", "sample")).rstrip("/").rpartition("/")[2]
+    model = f"{train.get('cell', 'rnn')} {train.get('hidden_size', 256)} × {train.get('epochs', 50)} epochs"
+    return f"{corpus}: {model}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
+
+
+def _perform(name: str, config: RunConfig, upstream: dict[str, Artifact], store: Store, forced: bool) -> State[Any]:
+    progress = _Shown(name)
+    try:
+        outcome = pipeline.perform(name, config, upstream, store, progress, forced=forced)
+    except TransientError:
+        raise
+    except Interrupted as interrupted:
+        # Training has put its checkpoint down; now Prefect may see the signal that it asked the process to stop with.
+        signal.raise_signal(interrupted.signum)
+        raise
+    except RnnlmError as error:
+        return Failed(message=str(error), data=error)
+    progress.finish()
+    message = f"{outcome.reason} · {outcome.artifact.folder}"
+    if outcome.state == "cached":
+        return Completed(name="Cached", message=message, data=outcome)
+    return Completed(message=message, data=outcome)
+
+
+def _may_succeed_later(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+_RETRIES: dict[str, dict[str, Any]] = {
+    "download": {
+        "retries": 3,
+        "retry_delay_seconds": exponential_backoff(backoff_factor=10),
+        "retry_jitter_factor": 0.5,
+        "retry_condition_fn": _may_succeed_later,
+    }
+}
+TASKS = {
+    name: task(
+        name=name,
+        description=stage.summary,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        **_RETRIES.get(name, {}),
+    )(_perform)
+    for name, stage in pipeline.STAGES.items()
+}

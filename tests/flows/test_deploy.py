@@ -1,0 +1,206 @@
+"""Deployments with the real things: server, work pool, deploy, worker, schedule, and processes that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LONG = 1_000_000
+
+
+class Site:
+    """A server with the project's deployments, and a worker."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        self.address = address
+        self.store = folder / "store"
+        self.environment = {
+            **os.environ,
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_API_URL": address,
+            "RNNLM_STORE": str(self.store),
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
+        }
+
+    def prefect(self, *arguments: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "prefect", *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def ask(self, what: str, **query: Any) -> list[dict[str, Any]]:
+        answer = httpx.post(f"{self.address}/{what}/filter", json=query, timeout=30)
+        answer.raise_for_status()
+        return answer.json()  # type: ignore[no-any-return]
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        flow, name = deployment.split("/")
+        return self.ask(
+            "flow_runs",
+            flows={"name": {"any_": [flow]}},
+            deployments={"name": {"any_": [name]}},
+            sort="EXPECTED_START_TIME_DESC",
+        )
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """What the button in the UI does; the flow run's id."""
+        flow, name = deployment.split("/")
+        found = httpx.get(f"{self.address}/deployments/name/{flow}/{name}", timeout=30).json()
+        answer = httpx.post(
+            f"{self.address}/deployments/{found['id']}/create_flow_run",
+            json={"parameters": parameters, "state": {"type": "SCHEDULED"}},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def state(self, run: str) -> tuple[str, str]:
+        answer = httpx.get(f"{self.address}/flow_runs/{run}", timeout=30).json()
+        return answer["state"]["name"], answer["state"].get("message") or ""
+
+    def wait(self, what: Callable[[], Any], seconds: float = 90) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := what():
+                return found
+            time.sleep(0.3)
+        raise AssertionError("it did not happen in time")
+
+    def logs(self, run: str) -> str:
+        lines = self.ask("logs", logs={"flow_run_id": {"any_": [run]}}, limit=200)
+        return "\n".join(line["message"] for line in lines)
+
+
+@pytest.fixture(scope="module")
+def site(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The commands of the README, in their order."""
+    folder = tmp_path_factory.mktemp("site")
+    opened = Site(server, folder)
+    opened.prefect("work-pool", "create", "rnnlm", "--type", "process")
+    opened.prefect("--no-prompt", "deploy", "--prefect-file", "flows/prefect.yaml", "--all")
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "rnnlm"]
+    with (folder / "worker.log").open("w") as log:
+        worker = subprocess.Popen(
+            command, cwd=ROOT, env=opened.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield opened
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+@pytest.fixture
+def config(tiny: Path) -> dict[str, Any]:
+    return {
+        "download": {"corpus": str(tiny.parent / "text.txt")},
+        "train": {"hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2},
+        "evaluate": {"length": 8, "prefixes": ["the"]},
+    }
+
+
+def test_a_deployment_runs_and_a_wrong_field_is_refused_before_anything_runs(site: Site, config: dict[str, Any]) -> None:
+    said = site.prefect(
+        "deployment", "run", "language-model/on-demand", "--params", json.dumps({"config": config}), "--watch"
+    )
+    run = site.runs("language-model/on-demand")[0]
+    assert run["state"]["name"] == "Completed", said
+    assert "text.txt" in run["name"]
+
+    before = len(site.runs("language-model/on-demand"))
+    for wrong in ({"train": {"hiden_size": 8}}, {"train": {"hidden_size": "many"}}, {"train": {"device": "tpu"}}):
+        said = site.prefect(
+            "deployment", "run", "language-model/on-demand", "--params", json.dumps({"config": wrong}), code=1
+        )
+        assert "hid" in said or "tpu" in said
+    assert len(site.runs("language-model/on-demand")) == before
+
+
+def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site, config: dict[str, Any]) -> None:
+    (nightly,) = site.ask("deployments", deployments={"name": {"any_": ["nightly"]}})
+    assert nightly["entrypoint"] == "flows.retrain.retrain"
+    assert [entry["schedule"]["cron"] for entry in nightly["schedules"]] == ["0 3 * * *"]
+    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+
+    httpx.post(
+        f"{site.address}/deployments/{nightly['id']}/schedules",
+        json=[{"schedule": {"interval": 5}, "active": True, "parameters": {"config": config}}],
+        timeout=30,
+    ).raise_for_status()
+    try:
+        ended = site.wait(
+            lambda: [run for run in site.runs("retrain/nightly") if run["state"]["type"] in ("COMPLETED", "FAILED")]
+        )
+        assert ended[0]["auto_scheduled"]
+        assert ended[0]["state"]["type"] == "COMPLETED", ended[0]["state"]
+    finally:
+        for schedule in site_schedules(site, nightly["id"]):
+            if schedule["schedule"].get("interval"):
+                httpx.delete(f"{site.address}/deployments/{nightly['id']}/schedules/{schedule['id']}", timeout=30)
+
+
+def site_schedules(site: Site, deployment: str) -> list[dict[str, Any]]:
+    return httpx.get(f"{site.address}/deployments/{deployment}", timeout=30).json()["schedules"]  # type: ignore[no-any-return]
+
+
+def training(site: Site, config: dict[str, Any], seed: int) -> tuple[str, dict[str, Any]]:
+    """Start a long training and wait until it has a checkpoint."""
+    long = {**config, "train": {**config["train"], "epochs": LONG, "seed": seed}}
+    before = set(site.store.glob("checkpoints/*/*"))
+    run = site.start("language-model/on-demand", config=long)
+    site.wait(lambda: set(site.store.glob("checkpoints/*/*.safetensors")) - before)
+    return run, long
+
+
+def cut_short(site: Site, long: dict[str, Any]) -> str:
+    """Start the same training again, let it say where it goes on, cancel it, and give back what it logged."""
+    run = site.start("language-model/on-demand", config=long)
+    site.wait(lambda: "training goes on in epoch" in site.logs(run))
+    site.prefect("flow-run", "cancel", run)
+    site.wait(lambda: site.state(run)[0] == "Cancelled")
+    return site.logs(run)
+
+
+def flow_processes() -> list[int]:
+    """Processes that run a flow for a worker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(word.endswith((b"prefect.flow_engine", b"prefect.engine")) for word in words):
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_killed_training_is_crashed_and_the_next_run_goes_on(site: Site, config: dict[str, Any]) -> None:
+    run, long = training(site, config, seed=1)
+    for process in flow_processes():
+        os.kill(process, signal.SIGKILL)
+    site.wait(lambda: site.state(run)[0] == "Crashed")
+    cut_short(site, long)
+
+
+def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site: Site, config: dict[str, Any]) -> None:
+    run, long = training(site, config, seed=2)
+    site.prefect("flow-run", "cancel", run)
+    site.wait(lambda: site.state(run)[0] == "Cancelled")
+    assert "training goes on in epoch" in cut_short(site, long)
