@@ -6,6 +6,7 @@
     │   └── TransientError     the same, but worth another try later (a network's fault)
     ├── StoreError             an artifact or the disk under it
     ├── DeviceError            a GPU that was asked for and cannot be used
+    ├── ServerError            a Prefect server that does not answer
     ├── TrainingError          training that cannot go on
     └── Interrupted            Ctrl-C or SIGTERM; exit code 128 + the signal's number
 
@@ -39,6 +40,10 @@ class StoreError(RnnlmError):
 
 class DeviceError(RnnlmError):
     """A device that was asked for by name and cannot be used."""
+
+
+class ServerError(RnnlmError):
+    """A Prefect server that is asked for and does not answer."""
 
 
 class TrainingError(RnnlmError):

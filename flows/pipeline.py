@@ -6,9 +6,10 @@ from typing import Any
 
 import typer
 from prefect import flow
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 
-from data.errors import RnnlmError
+from data.errors import RnnlmError, ServerError
 from flows.walk import Walk, run_name
 from stages import cli, pipeline
 from stages.config import DEFAULT_PRESET, RunConfig, load
@@ -50,7 +51,16 @@ def main(
     store: cli.StoreAt = None,
 ) -> None:
     """Run the flow `language-model` here, against the server of PREFECT_API_URL or a temporary one."""
-    language_model(load(preset, corpus, set_ or ()), force=tuple(force or ()), store=store)
+    chosen = load(preset, corpus, set_ or ())
+    try:
+        language_model(chosen, force=tuple(force or ()), store=store)
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        raise ServerError(
+            f"the Prefect server at {PREFECT_API_URL.value()} does not answer: start it with `prefect server start`, or "
+            "unset PREFECT_API_URL to run with a temporary one"
+        ) from error
 
 
 if __name__ == "__main__":

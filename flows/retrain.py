@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from data import champion
-from data.errors import RnnlmError
+from data.errors import RnnlmError, StoreError
 from flows.walk import Walk, run_name
 from stages import cli, guard, report
 from stages.config import RunConfig
@@ -27,7 +27,7 @@ from stages.judge import Contender, Verdict, judge
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data.store import Artifact, Store
+    from data.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -97,17 +97,24 @@ def _tonight(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"download": config.download.model_copy(update={"as_of": night})})
 
 
-def _contender(store: Store, key: str) -> Contender | None:
-    """The champion with what it was made from; None, and a warning, where some of it is gone."""
+def _contender(store: Store, key: str) -> Contender:
+    """The champion with what it was made from.
+
+    Raises:
+        StoreError: some of it is gone or damaged: nobody could say what is better, so that is for a person to decide.
+    """
     folders: list[Path] = []
+    of = key
     for name, parent in (("train", "tokenize"), ("tokenize", "download"), ("download", "")):
-        artifact: Artifact | None = store.find(name, key)
-        damage = store.damage(artifact) if artifact else "gone"
+        artifact = store.find(name, of)
+        damage = store.damage(artifact) if artifact else "it is gone"
         if artifact is None or damage:
-            logger.warning("the champion cannot be compared with: its %s artifact is %s", name, damage)
-            return None
+            raise StoreError(
+                f"nothing can be compared with the champion {key[:16]}, for its {name} artifact cannot be used "
+                f"({damage}): `rnnlm rollback` goes back to the one before"
+            )
         folders.append(artifact.folder)
-        key = artifact.manifest.parents.get(parent, "")
+        of = artifact.manifest.parents.get(parent, "")
     return Contender(*folders)
 
 

@@ -140,6 +140,12 @@ def test_a_download_is_retried_as_a_task(prefect: Prefect, tiny: Path, recoverin
     assert tasks["download"]["run_count"] == 2
 
 
+def test_a_server_that_is_away_is_one_sentence(tiny: Path, tmp_path: Path) -> None:
+    said = Prefect("http://127.0.0.1:9/api", tmp_path).run(tiny, code=2)
+    assert said.splitlines()[-1].startswith("rnnlm: the Prefect server at http://127.0.0.1:9/api does not answer")
+    assert "Traceback" not in said
+
+
 def test_without_a_server_the_flow_brings_its_own(tiny: Path, tmp_path: Path) -> None:
     said = Prefect(None, tmp_path).run(tiny)
     assert "temporary server" in said
