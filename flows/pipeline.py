@@ -58,7 +58,7 @@ def main(
         if "Failed to reach API" not in str(error):
             raise
         raise ServerError(
-            f"the Prefect server at {PREFECT_API_URL.value()} does not answer: start it with `prefect server start`, or "
+            f"the Prefect server at {PREFECT_API_URL.value()} does not answer: start it (`prefect server start`), or "
             "unset PREFECT_API_URL to run with a temporary one"
         ) from error
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import json
+import logging
+import os
 import random
 import re
 import socket
@@ -16,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,7 +27,8 @@ from data.corpora import Source
 from data.errors import CorpusError, RnnlmError, TransientError
 from stages import download as stage
 from stages.config import DownloadConfig
-from stages.download import Patience, download, obtain
+from stages.download import download, obtain
+from stages.fetch import Patience
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,9 +131,10 @@ class Seen:
         self.calls.append((done, total, figures))
 
 
-def fetched(out: Path, *addresses: str, sha256: str | None = None) -> bytes:
+def fetched(out: Path, *addresses: str, sha256: str | None = None, previous: Path | None = None) -> bytes:
     """The text that the stage makes of these addresses."""
-    obtain(Source("test", addresses, None, sha256), out, Seen(), HASTE)
+    out.mkdir(exist_ok=True)
+    obtain(Source("test", addresses, None, sha256), out, Seen(), HASTE, previous)
     assert sorted(path.name for path in out.iterdir()) == ["corpus.txt", "source.json"]
     return (out / "corpus.txt").read_bytes()
 
@@ -141,6 +146,12 @@ def refused(out: Path, *addresses: str, sha256: str | None = None) -> RnnlmError
     assert not (out / "source.json").exists()
     assert not (out / "corpus.part").exists()
     return refusal.value
+
+
+def record(out: Path) -> dict[str, Any]:
+    """What the stage noted of where the text is from."""
+    noted: dict[str, Any] = json.loads((out / "source.json").read_text(encoding="utf-8"))
+    return noted
 
 
 def sha(body: bytes) -> str:
@@ -467,6 +478,216 @@ def test_when_all_mirrors_fail_each_is_named(server: Server, tmp_path: Path) -> 
     assert isinstance(refused(tmp_path, busy, missing), TransientError)
 
 
+# --- what was fetched before
+
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+VERSIONS = {"strong": {"ETag": '"1"'}, "weak": {"ETag": 'W/"1"'}, "date": {"Last_Modified": DATE}}
+CONDITIONS = ("If-None-Match", "If-Modified-Since")
+
+
+def versioned(body: bytes, **version: str) -> Route:
+    """A well-behaved server of one version of a file."""
+    wanted = {"If-None-Match": version.get("ETag"), "If-Modified-Since": version.get("Last_Modified")}
+
+    def route(handler: Handler, _: int) -> None:
+        asked = [name for name in CONDITIONS if handler.headers[name] is not None]
+        if asked and handler.headers[asked[0]] == wanted[asked[0]]:
+            handler.head(304, **version)
+        else:
+            handler.body(body, 200, **version)
+
+    return route
+
+
+def redirect(target: str) -> Route:
+    return lambda handler, _: handler.body(b"", 302, Location=target)
+
+
+def conditions(asked: dict[str, str]) -> dict[str, str]:
+    return {name: asked[name] for name in CONDITIONS if name in asked}
+
+
+def earlier(out: Path, address: str) -> Path:
+    """A first download of an address, some time ago."""
+    fetched(out, address)
+    (out / "source.json").write_text(json.dumps(record(out) | {"when": "2026-01-02T03:04:05+00:00"}), encoding="utf-8")
+    return out
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "packed"])
+def test_an_unchanged_file_is_carried_over(
+    server: Server,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    version: dict[str, str],
+    pack: Callable[[bytes], bytes],
+) -> None:
+    caplog.set_level(logging.INFO)
+    address = server.route("/a", versioned(pack(TEXT), **version))
+    first = earlier(tmp_path / "first", address)
+    sent = server.sent
+    assert fetched(tmp_path / "second", address, previous=first) == TEXT
+    assert server.sent == sent
+    assert conditions(server.asked()[0]) == {}
+    assert list(conditions(server.asked()[1]).values()) == list(version.values())
+    assert "test: unchanged since 2026-01-02 03:04 UTC" in caplog.text
+    second = record(tmp_path / "second")
+    assert second.pop("checked") > second["when"] == "2026-01-02T03:04:05+00:00"
+    assert second == record(first)
+
+    # and once more, from what was carried over
+    assert fetched(tmp_path / "third", address, previous=tmp_path / "second") == TEXT
+    assert record(tmp_path / "third")["when"] == second["when"]
+    assert server.sent == sent
+
+
+def test_the_stage_takes_what_it_made_before(server: Server, tmp_path: Path) -> None:
+    config = DownloadConfig(corpus=server.route("/a", versioned(TEXT, ETag='"1"')))
+    for name, previous in ("first", None), ("second", tmp_path / "first"):
+        (tmp_path / name).mkdir()
+        download(config, tmp_path / name, Seen(), previous=previous)
+    assert (tmp_path / "second" / "corpus.txt").samefile(tmp_path / "first" / "corpus.txt")
+    assert server.sent == len(TEXT)
+
+
+def test_a_file_system_without_links(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    address = server.route("/a", versioned(TEXT, ETag='"1"'))
+    assert fetched(tmp_path / "second", address, previous=earlier(tmp_path / "first", address)) == TEXT
+    assert not (tmp_path / "second" / "corpus.txt").samefile(tmp_path / "first" / "corpus.txt")
+
+
+def test_a_changed_file_replaces_the_earlier_one(server: Server, tmp_path: Path) -> None:
+    address = server.route("/a", versioned(TEXT, ETag='"1"', Last_Modified=DATE))
+    first = earlier(tmp_path / "first", address)
+    server.route("/a", versioned(b"a new chapter", ETag='"2"', Last_Modified="Thu, 22 Oct 2015 07:28:00 GMT"))
+    assert fetched(tmp_path / "second", address, previous=first) == b"a new chapter"
+    assert (first / "corpus.txt").read_bytes() == TEXT
+    second = record(tmp_path / "second")
+    assert second["when"] > record(first)["when"]
+    assert (second["sha256"], second["etag"], second["last_modified"]) == (
+        sha(b"a new chapter"),
+        '"2"',
+        "Thu, 22 Oct 2015 07:28:00 GMT",
+    )
+    assert "checked" not in second
+
+
+def test_a_server_that_knows_no_versions_sends_all_again(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    address = server.route("/a", lambda h, _: h.body(TEXT))
+    first = earlier(tmp_path / "first", address)
+    assert fetched(tmp_path / "second", address, previous=first) == TEXT
+    assert conditions(server.asked()[1]) == {}
+    assert "sent again, but unchanged since 2026-01-02 03:04 UTC" in caplog.text
+    assert record(tmp_path / "second").pop("checked") > record(tmp_path / "second")["when"] == record(first)["when"]
+
+
+def test_unchanged_after_a_busy_moment(server: Server, tmp_path: Path) -> None:
+    address = server.route("/a", lambda h, n: h.body(b"", 503) if n == 1 else versioned(TEXT, ETag='"1"')(h, n))
+    assert fetched(tmp_path / "second", address, previous=earlier(tmp_path / "first", address)) == TEXT
+    assert len(server.asked()) == 3
+
+
+def test_a_changed_file_that_breaks_off_is_resumed_without_condition(server: Server, tmp_path: Path) -> None:
+    address = server.route("/a", versioned(b"old", ETag='"0"'))
+    first = earlier(tmp_path / "first", address)
+    server.route("/a", lambda h, n: h.rest(TEXT) if n > 1 else h.cut(TEXT, 200_000, False, ETag='"1"'))
+    assert fetched(tmp_path / "second", address, previous=first) == TEXT
+    whole, rest = server.asked()[1:]
+    assert conditions(whole) == {"If-None-Match": '"0"'}
+    assert conditions(rest) == {}
+    assert rest["If-Range"] == '"1"'
+
+
+def test_nothing_new_is_no_answer_in_the_middle_of_a_changed_file(server: Server, tmp_path: Path) -> None:
+    address = server.route("/a", versioned(b"old", ETag='"0"'))
+    first = earlier(tmp_path / "first", address)
+    server.route("/a", lambda h, n: h.head(304) if n > 1 else h.cut(TEXT, 200_000, False, ETag='"1"'))
+    with pytest.raises(CorpusError, match=r"304 \(Not Modified\) though it was asked for the file as it is"):
+        fetched(tmp_path / "second", address, previous=first)
+
+
+@pytest.mark.parametrize("after", [0, 200_000])
+def test_nothing_new_is_no_answer_to_who_has_nothing(server: Server, tmp_path: Path, after: int) -> None:
+    def nothing(handler: Handler, n: int) -> None:
+        handler.cut(TEXT, after, False) if after and n == 0 else handler.head(304)
+
+    error = refused(tmp_path, address := server.route("/a", nothing))
+    assert not isinstance(error, TransientError)
+    assert f"{address} answered with status 304 (Not Modified) though it was asked for the file as it is" in str(error)
+
+
+def test_the_version_of_one_mirror_says_nothing_of_another(server: Server, tmp_path: Path) -> None:
+    first = earlier(tmp_path / "first", server.route("/a", versioned(TEXT, ETag='"1"')))
+    other = server.route("/b", versioned(b"another text", ETag='"1"'))
+    assert fetched(tmp_path / "second", other, previous=first) == b"another text"
+    assert conditions(server.asked("/b")[0]) == {}
+
+    gone = server.route("/gone", lambda h, _: h.body(b"", 404))
+    mine = record(first)["address"]
+    assert fetched(tmp_path / "third", gone, mine, previous=first) == TEXT
+    assert conditions(server.asked("/gone")[0]) == {}
+    assert conditions(server.asked("/a")[-1]) == {"If-None-Match": '"1"'}
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, True), (False, True), (True, False)])
+def test_with_a_redirect_a_date_says_nothing(server: Server, tmp_path: Path, before: bool, after: bool) -> None:
+    old, new = versioned(TEXT, Last_Modified=DATE), versioned(b"an older file", Last_Modified=DATE)
+    server.route("/old", old)
+    server.route("/new", new)
+    address = server.route("/a", redirect("/old") if before else old)
+    first = earlier(tmp_path / "first", address)
+    server.route("/a", redirect("/new") if after else new)
+    assert fetched(tmp_path / "second", address, previous=first) == b"an older file"
+
+
+def test_behind_a_redirect_a_tag_is_good(server: Server, tmp_path: Path) -> None:
+    server.route("/b", versioned(TEXT, ETag='"1"'))
+    address = server.route("/a", redirect("/b"))
+    assert fetched(tmp_path / "second", address, previous=earlier(tmp_path / "first", address)) == TEXT
+    assert server.sent == len(TEXT)
+
+
+def test_a_version_is_noted_only_of_a_file_that_is_sure_to_be_whole(server: Server, tmp_path: Path) -> None:
+    def of_unknown_length(handler: Handler, _: int) -> None:
+        handler.head(ETag='"1"', Last_Modified=DATE)
+        handler.send(TEXT[:1000])
+
+    def of_two_parts(handler: Handler, n: int) -> None:
+        handler.rest(TEXT) if n else handler.cut(TEXT, 200_000, False, ETag='W/"1"')
+
+    for path, route in ("/a", of_unknown_length), ("/b", of_two_parts):
+        fetched(tmp_path, server.route(path, route))
+        assert not record(tmp_path).keys() & {"etag", "last_modified"}
+
+
+@pytest.mark.parametrize("tag", ["1", '"caf\xe9"', '"' + "1" * 5000 + '"', '"1" "2"', ""])
+def test_a_tag_that_is_none_is_not_sent_back(server: Server, tmp_path: Path, tag: str) -> None:
+    address = server.route("/a", versioned(TEXT, ETag=tag))
+    assert fetched(tmp_path / "second", address, previous=earlier(tmp_path / "first", address)) == TEXT
+    assert [conditions(asked) for asked in server.asked()] == [{}, {}]
+
+
+def test_a_known_content_needs_no_request(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    address = server.route("/a", versioned(TEXT, ETag='"1"'))
+    first = earlier(tmp_path / "first", address)
+    assert fetched(tmp_path / "second", address, sha256=sha(TEXT), previous=first) == TEXT
+    assert len(server.asked()) == 1
+    assert record(tmp_path / "second") == record(first)
+    assert "test: unchanged since 2026-01-02 03:04 UTC" in caplog.text
+
+    new = server.route("/a", lambda h, _: h.head(304) if conditions(dict(h.headers)) else h.body(b"new"))
+    assert fetched(tmp_path / "third", new, sha256=sha(b"new"), previous=first) == b"new"
+
+
 # --- archives
 
 
@@ -536,6 +757,17 @@ def test_a_local_file(tmp_path: Path) -> None:
     assert record.pop("when")
     assert record == {"name": str(mine), "file": "mine.txt", "sha256": sha(TEXT), "bytes": len(TEXT)}
     assert seen.calls[-1][:2] == (len(TEXT), len(TEXT))
+
+
+def test_a_local_file_is_read_again_whatever_was_before(server: Server, tmp_path: Path) -> None:
+    first = earlier(tmp_path / "first", server.route("/a", versioned(TEXT, ETag='"1"')))
+    mine, out = tmp_path / "mine.txt", tmp_path / "out"
+    out.mkdir()
+    mine.write_bytes(TEXT)
+    download(DownloadConfig(corpus=str(mine)), out, Seen(), first)
+    assert record(out).keys() == {"name", "file", "sha256", "bytes", "when"}
+    assert not (out / "corpus.txt").samefile(first / "corpus.txt")
+    assert len(server.asked()) == 1
 
 
 def test_a_local_archive_is_unpacked(tmp_path: Path) -> None:
