@@ -38,6 +38,7 @@ def language_model(
         tokens = stage("tokenize", download=corpus)
         model = stage("train", tokenize=tokens)
         stage("evaluate", train=model, tokenize=tokens)
+        stage.leave_report()
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     return [outcome.json() for outcome in stage.outcomes]

@@ -10,7 +10,6 @@ import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.runtime import flow_run
@@ -20,7 +19,7 @@ from pydantic import Field
 from data import champion
 from data.errors import RnnlmError, StoreError
 from flows.walk import Walk, run_name
-from stages import cli, guard, report
+from stages import cli, guard
 from stages.config import RunConfig
 from stages.judge import Contender, Verdict, judge
 
@@ -67,7 +66,7 @@ def retrain(
         if verdict.promoted:
             champion.promote(opened, key, verdict.reason, verdict.json())
         _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
-        _publish_report(stage, verdict)
+        stage.leave_report(verdict.json())
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     return Completed(name="Promoted" if verdict.promoted else "Rejected", message=verdict.reason)
@@ -146,10 +145,3 @@ def _judge(candidate: Contender, reigning: Contender | None) -> Verdict:
 def _announce(what: str, key: str, reason: str) -> None:
     resource = {"prefect.resource.id": f"rnnlm.model.{key[:16]}", "prefect.resource.name": f"model {key[:16]}"}
     emit_event(f"rnnlm.model.{what}", resource, payload={"model": key, "reason": reason})
-
-
-def _publish_report(stage: Walk, verdict: Verdict) -> None:
-    gathered = report.gather(stage.outcomes, verdict.json())
-    path = cli.write_report(stage.store, gathered)
-    create_markdown_artifact(report.markdown(gathered), key="report", description=verdict.reason)
-    logger.info("report: %s", path)

@@ -12,17 +12,18 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
 from data.errors import Interrupted, RnnlmError, TransientError
-from stages import pipeline
+from stages import pipeline, report
 from stages.progress import LogLines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from prefect.client.schemas.objects import State, TaskRun
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from data.store import Artifact, Store
     from stages.config import RunConfig
+
+logger = logging.getLogger(__name__)
 
 # Prefect forwards these loggers to its API ([tool.prefect] in pyproject.toml), at the level they have here.
 for _floor in ("data", "stages", "flows"):
@@ -55,6 +58,13 @@ class Walk:
         outcome = cast("pipeline.Outcome", state.result())
         self.outcomes.append(outcome)
         return outcome.artifact
+
+    def leave_report(self, verdict: Mapping[str, Any] | None = None) -> None:
+        """Leave a page in the store and the same in Prefect's UI, once all four stages are done."""
+        path = report.keep(self.store, self.outcomes, verdict)
+        gathered = report.gather(self.outcomes, verdict)
+        create_markdown_artifact(report.markdown(gathered), key="report", description=gathered.summary)
+        logger.info("report: %s", path)
 
 
 class _Shown(LogLines):

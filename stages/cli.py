@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -22,11 +22,8 @@ from data import champion as champions
 from data import corpora
 from data.errors import ConfigError, Interrupted, RnnlmError, StoreError
 from data.store import DEFAULT_ROOT, Artifact, Store
-from stages import config, pipeline
+from stages import config, pipeline, report
 from stages.progress import reporting
-
-if TYPE_CHECKING:
-    from stages.report import Report
 
 app = typer.Typer(
     name="rnnlm",
@@ -85,12 +82,13 @@ def _verb(until: str) -> Callable[..., None]:
         opened = open_store(store)
         outcomes = _outcomes(until, chosen, _forced(until, force or [], from_), opened)
         last = outcomes[-1].artifact.folder
+        page = report.keep(opened, outcomes) if until == "evaluate" else None
         if as_json:
             metrics = json.loads((last / "metrics.json").read_text(encoding="utf-8")) if until == "evaluate" else {}
             _print_json({"stages": [outcome.json() for outcome in outcomes], "metrics": metrics})
-        elif until == "evaluate":
+        elif page:
             print((last / "report.md").read_text(encoding="utf-8"))
-            print(f"report: {_shown(_page(opened, outcomes))}")
+            print(f"report: {_shown(page)}")
         else:
             print(_shown(last))
 
@@ -322,19 +320,6 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise Interrupted(f"interrupted by {name}; what was finished is kept, the same command goes on from there", signum)
 
 
-def write_report(store: Store, gathered: Report) -> Path:
-    """Write a run's page, in place of an earlier one about the same evaluation; where it is."""
-    from stages import report
-
-    path = _page(store, list(gathered.outcomes.values()))
-    report.write(gathered, path)
-    return path
-
-
-def _page(store: Store, outcomes: list[pipeline.Outcome]) -> Path:
-    return store.root / "reports" / f"{outcomes[-1].artifact.manifest.key[:16]}.html"
-
-
 def _forced(until: str, force: list[str], from_: str | None) -> set[str]:
     """The stages to rerun on the way to ``until``; one named with --force has to lie on that way."""
     reached = set(pipeline.needed(until))
@@ -350,10 +335,6 @@ def _outcomes(until: str, chosen: config.RunConfig, forced: set[str], store: Sto
             took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
             print(f"{outcome.name:9} {outcome.state}{took} ({outcome.reason})", file=sys.stderr)
             outcomes.append(outcome)
-    if until == "evaluate" and (outcomes[-1].state == "ran" or not _page(store, outcomes).is_file()):
-        from stages.report import gather
-
-        write_report(store, gather(outcomes))
     return outcomes
 
 

@@ -107,7 +107,7 @@ class EvaluateConfig(StageConfig):
     length: Annotated[int, Field(ge=1)] = 50
     """Tokens per continuation."""
     temperature: Annotated[float, Field(ge=0)] = 0.7
-    """Each prefix is continued greedily and, when this is above 0, once more at this temperature."""
+    """Each prefix is continued greedily, at this temperature and at 1, as the model says."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seeds the sampled continuations."""
 

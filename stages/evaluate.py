@@ -39,7 +39,7 @@ def evaluate(config: EvaluateConfig, model: Path, tokens: Path, out: Path, progr
     samples = [
         {"prefix": prefix, "temperature": temperature, "text": text}
         for prefix in config.prefixes
-        for temperature in dict.fromkeys((0.0, config.temperature))
+        for temperature in sorted({0.0, config.temperature, 1.0})
         for text in [language_model.sample(prefix, config.length, temperature=temperature, seed=config.seed)]
     ]
     history = _history(model / "history.arrow")
@@ -149,7 +149,8 @@ def _report(
     for sample in samples:
         how = "greedily" if sample["temperature"] == 0 else f"at temperature {sample['temperature']:g}"
         text = (f"    {line}" for line in sample["text"].split("\n"))
-        lines += [f"`{sample['prefix']}`, continued {how}:", "", *text, ""]
+        prefix = " ".join(sample["prefix"].replace("`", "'").split())  # so that it stays in its code span
+        lines += [f"`{prefix}`, continued {how}:", "", *text, ""]
     return "\n".join([*lines, "## How it learnt", "", "![perplexity per epoch](curve.png)", ""])
 
 

@@ -20,6 +20,7 @@ from stages.pipeline import STAGES, when
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from data.store import Store
     from stages.pipeline import Outcome
 
     Points = Sequence[tuple[float, float]]
@@ -142,6 +143,23 @@ def markdown(report: Report) -> str:
         cells += [", ".join(f"{name} {version}" for name, version in _versions(outcome).items())]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+def page(store: Store, outcomes: Sequence[Outcome]) -> Path:
+    """Where the page about a run belongs, by the evaluation that it ended with."""
+    return store.root / "reports" / f"{outcomes[-1].artifact.manifest.key[:16]}.html"
+
+
+def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] | None = None) -> Path:
+    """See that there is a page about a run; one is written where none is, or where it has something new to tell.
+
+    Raises:
+        StoreError: a place that cannot be written.
+    """
+    path = page(store, outcomes)
+    if verdict is not None or outcomes[-1].state == "ran" or not path.is_file():
+        write(gather(outcomes, verdict), path)
+    return path
 
 
 def write(report: Report, path: Path) -> None:

@@ -38,7 +38,13 @@ class Site:
     def prefect(self, *arguments: str, code: int = 0) -> str:
         command = [sys.executable, "-m", "prefect", *arguments]
         done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            stdin=subprocess.DEVNULL,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -114,7 +120,9 @@ def config(tiny: Path) -> dict[str, Any]:
     }
 
 
-def test_a_deployment_runs_and_a_wrong_field_is_refused_before_anything_runs(site: Site, config: dict[str, Any]) -> None:
+def test_a_deployment_runs_and_a_wrong_field_is_refused_before_anything_runs(
+    site: Site, config: dict[str, Any]
+) -> None:
     said = site.prefect(
         "deployment", "run", "language-model/on-demand", "--params", json.dumps({"config": config}), "--watch"
     )
@@ -157,6 +165,29 @@ def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site, config: 
 
 def site_schedules(site: Site, deployment: str) -> list[dict[str, Any]]:
     return httpx.get(f"{site.address}/deployments/{deployment}", timeout=30).json()["schedules"]  # type: ignore[no-any-return]
+
+
+def test_a_second_night_is_cancelled_while_one_lasts(site: Site, config: dict[str, Any]) -> None:
+    long = {**config, "train": {**config["train"], "epochs": LONG, "seed": 3}}
+    first = site.start("retrain/nightly", config=long)
+    site.wait(lambda: site.state(first)[0] == "Running")
+    second = site.start("retrain/nightly", config=long)
+    site.wait(lambda: site.state(second)[0] == "Cancelled")
+    assert site.state(first)[0] == "Running"
+    site.prefect("flow-run", "cancel", first)
+    site.wait(lambda: site.state(first)[0] == "Cancelled")
+
+
+def test_the_readme_has_the_commands_that_these_tests_run() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in (
+        "prefect work-pool create rnnlm --type process",
+        "prefect --no-prompt deploy --prefect-file flows/prefect.yaml --all",
+        "prefect worker start --pool rnnlm",
+        "prefect deployment run language-model/on-demand --params",
+        "python -m flows.serve",
+    ):
+        assert command in readme
 
 
 def training(site: Site, config: dict[str, Any], seed: int) -> tuple[str, dict[str, Any]]:
@@ -204,3 +235,20 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site
     site.prefect("flow-run", "cancel", run)
     site.wait(lambda: site.state(run)[0] == "Cancelled")
     assert "training goes on in epoch" in cut_short(site, long)
+
+
+def test_one_process_serves_all_deployments_without_a_pool(site: Site, config: dict[str, Any], tmp_path: Path) -> None:
+    with (tmp_path / "serve.log").open("w") as log:
+        command = [sys.executable, "-m", "flows.serve"]
+        serving = subprocess.Popen(command, cwd=ROOT, env=site.environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        nightly = f"{site.address}/deployments/name/retrain/nightly"
+        site.wait(lambda: httpx.get(nightly, timeout=30).json().get("work_pool_name") is None)
+        served = httpx.get(nightly, timeout=30).json()
+        assert served["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+        assert [entry["schedule"]["cron"] for entry in served["schedules"]] == ["0 3 * * *"]
+        run = site.start("language-model/on-demand", config=config)
+        site.wait(lambda: site.state(run)[0] == "Completed")
+    finally:
+        serving.send_signal(signal.SIGINT)
+        serving.wait(60)
