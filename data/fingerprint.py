@@ -95,7 +95,7 @@ class _Essence(ast.NodeTransformer):
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST] | None:
         if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            return [self.visit(statement) for statement in node.orelse]
+            return [kept for statement in node.orelse if (kept := self.visit(statement)) is not None]
         return self.generic_visit(node)
 
 

@@ -11,6 +11,7 @@ that a reader sees all of it or nothing. What a manifest promises is checked bef
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -18,7 +19,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +84,7 @@ class Artifact:
     @property
     def used(self) -> float:
         """When it was last published or reused, in seconds since the epoch."""
-        return (self.folder / MANIFEST).stat().st_mtime
+        return _touched(self.folder / MANIFEST)
 
 
 class Store:
@@ -117,18 +118,20 @@ class Store:
 
         Presence and size are looked at every time, the content once per process unless ``again``.
         """
+        mark = (artifact.folder, artifact.manifest.created)
         for name, output in artifact.manifest.outputs.items():
             path = artifact.folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != output.bytes:
-                return f"{name} has {path.stat().st_size:,} bytes instead of {output.bytes:,}"
-        mark = (artifact.folder, artifact.manifest.created)
-        if mark not in self._verified or again:
-            for name, output in artifact.manifest.outputs.items():
-                if file_digest(artifact.folder / name) != output.sha256:
+            try:
+                size = path.stat().st_size
+                if size != output.bytes:
+                    return f"{name} has {size:,} bytes instead of {output.bytes:,}"
+                if (mark not in self._verified or again) and file_digest(path) != output.sha256:
                     return f"the content of {name} is not what was published"
-            self._verified.add(mark)
+            except FileNotFoundError:
+                return f"{name} is missing"
+            except OSError as error:
+                return f"{name} cannot be read ({error.strerror})"
+        self._verified.add(mark)
         return None
 
     def touch(self, artifact: Artifact) -> None:
@@ -136,7 +139,7 @@ class Store:
         try:
             os.utime(artifact.folder / MANIFEST)
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
                 raise
 
     @contextmanager
@@ -185,10 +188,7 @@ class Store:
             target = self.folder(manifest.stage, manifest.key)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
-                old = self.root / "tmp" / f"replaced-{secrets.token_hex(8)}"
-                target.rename(old)
-                folder.rename(target)
-                shutil.rmtree(old, ignore_errors=True)
+                _exchange(folder, target)  # what was there goes the way of the folder it was built in
             else:
                 folder.rename(target)
             _sync(target.parent)
@@ -234,7 +234,7 @@ class Store:
         )
         for name in _subfolders(self.root / "checkpoints"):
             folder = self.root / "checkpoints" / name
-            if max(path.stat().st_mtime for path in (folder, *folder.iterdir())) < oldest:
+            if max(map(_touched, (folder, *folder.iterdir()))) < oldest:
                 doomed.append((folder, f"not used for {days:g} days"))
         collected = [(folder, why, _size(folder)) for folder, why in doomed]
         if not dry_run:
@@ -288,6 +288,22 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders at once, so that neither name is ever without one (Linux: renameat2 with RENAME_EXCHANGE)."""
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
+        return
+    aside = one.with_name(f"{one.name}-aside")  # other systems, and file systems that cannot: a moment without
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def _in_use(folder: Path) -> bool:
     """Whether a living process holds the folder that it builds in."""
     handle = os.open(folder, os.O_RDONLY)
@@ -300,5 +316,17 @@ def _in_use(folder: Path) -> bool:
     return False
 
 
+def _touched(path: Path) -> float:
+    """When a file was last changed, seconds since the epoch; now, where another process has just taken it away."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size

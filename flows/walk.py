@@ -81,16 +81,22 @@ class _Shown(LogLines):
         if not total or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + self._seconds_between
-        percent = min(100.0, 100 * done / total)
-        if self._artifact is None:
-            key = f"{self._stage}-progress"
-            self._artifact = cast("UUID", create_progress_artifact(percent, key=key, description=figures))
-        else:
-            update_progress_artifact(artifact_id=self._artifact, progress=percent, description=figures)
+        self._show(min(100.0, 100 * done / total), figures)
 
     def finish(self) -> None:
         if self._artifact is not None:
-            update_progress_artifact(artifact_id=self._artifact, progress=100.0)
+            self._show(100.0, "done")
+
+    def _show(self, percent: float, figures: str) -> None:
+        try:
+            if self._artifact is None:
+                key = f"{self._stage}-progress"
+                self._artifact = cast("UUID", create_progress_artifact(percent, key=key, description=figures))
+            else:
+                update_progress_artifact(artifact_id=self._artifact, progress=percent, description=figures)
+        except Exception as error:  # whatever is wrong with the server: work that cannot be shown goes on all the same
+            self._due = time.monotonic() + 60
+            logger.warning("progress cannot be shown (%s)", error)
 
 
 def run_name() -> str:
@@ -110,6 +116,7 @@ def _perform(name: str, config: RunConfig, upstream: dict[str, Artifact], store:
     except TransientError:
         raise
     except Interrupted as interrupted:
+        logger.info("%s", interrupted)
         # Training has put its checkpoint down; now Prefect may see the signal that it asked the process to stop with.
         signal.raise_signal(interrupted.signum)
         raise

@@ -256,6 +256,24 @@ def champion(store: StoreAt = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def promote(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, or the first digits of its key.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")] = "promoted by hand",
+    store: StoreAt = None,
+) -> None:
+    """Make a model the champion by hand, without comparing it."""
+    opened = open_store(store)
+    name = Path(model).name
+    keys = [artifact.manifest.key for artifact in opened.artifacts("train") if artifact.manifest.key.startswith(name)]
+    if len(keys) != 1:
+        raise StoreError(
+            f"{len(keys) or 'no'} models in {opened.root} begin with {name!r}: name one of `rnnlm champion`"
+        )
+    champions.promote(opened, keys[0], reason, {})
+    print(f"{keys[0][:16]} is the champion")
+
+
+@app.command()
 def rollback(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")] = "asked for by hand",
     store: StoreAt = None,
@@ -350,12 +368,12 @@ def _best_model(store: Store) -> Artifact:
                 "before, --model names another"
             )
         return artifact
-    models = [artifact for artifact in store.artifacts("train") if not store.damage(artifact)]
-    if not models:
+    newest = next((artifact for artifact in store.artifacts("train") if not store.damage(artifact)), None)
+    if newest is None:
         raise StoreError(
             f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
         )
-    return models[0]
+    return newest
 
 
 def _print_json(value: dict[str, Any]) -> None:

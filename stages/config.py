@@ -143,7 +143,7 @@ def load(preset: str = DEFAULT_PRESET, corpus: str | None = None, assignments: I
     """
     values = _read_preset(preset)
     if corpus is not None:
-        values.setdefault("download", {})["corpus"] = corpus
+        assignments = (f"download.corpus={corpus}", *assignments)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         stage, dot, field = name.strip().partition(".")

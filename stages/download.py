@@ -115,7 +115,7 @@ def _fetched(record: dict[str, Any]) -> Fetched | None:
     """What a record says was fetched; None where it was a local file."""
     if "address" not in record:
         return None
-    return Fetched(record["address"], record["sha256"], record.get("etag", ""), record.get("last_modified", ""))
+    return Fetched(record["address"], record["sha256"], record.get("etag", ""))
 
 
 def _now() -> str:

@@ -51,7 +51,8 @@ class Fetched:
     sha256: str
     """Hex digest of the bytes as they came."""
     etag: str = ""
-    last_modified: str = ""
+    """Empty where the server gives none. A date would be no substitute: a file put back with its old date, or changed
+    twice within a second, goes unnoticed."""
 
 
 @dataclass
@@ -67,7 +68,6 @@ class _Arrival:
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     etag: str = ""
     last_modified: str = ""
-    redirected: bool = False
     content_type: str = ""
     retry_after: float | None = None
 
@@ -87,12 +87,7 @@ class _Arrival:
         if self.done:
             resume = {"Range": f"bytes={self.done}-"}
             return {**resume, "If-Range": self.validator} if self.validator else resume
-        if self.known is None:
-            return {}
-        # The date says less, and would only have a say where the ETag was not understood.
-        return (
-            {"If-None-Match": self.known.etag} if self.known.etag else {"If-Modified-Since": self.known.last_modified}
-        )
+        return {"If-None-Match": self.known.etag} if self.known else {}
 
 
 def fetch(
@@ -120,7 +115,7 @@ def fetch(
             try:
                 with part.open("w+b") as file:
                     arrival = _Arrival(file, limit)
-                    if known and known.address == address and (known.etag or known.last_modified):
+                    if known and known.address == address and known.etag:
                         arrival.known = known
                     return _fetch(client, address, source.sha256, arrival, progress, patience)
             except CorpusError as failure:
@@ -166,8 +161,7 @@ def _fetch(
     if arrival.unchanged:
         return None
     _check_arrival(address, arrival, sha256)
-    date = "" if arrival.redirected else arrival.last_modified  # the next time it may be the date of another file
-    return Fetched(address, arrival.digest.hexdigest(), arrival.etag, date)
+    return Fetched(address, arrival.digest.hexdigest(), arrival.etag)
 
 
 def _request(client: httpx.Client, address: str, arrival: _Arrival, progress: Progress) -> None:
@@ -204,7 +198,7 @@ def _request(client: httpx.Client, address: str, arrival: _Arrival, progress: Pr
 def _begin(address: str, response: httpx.Response, arrival: _Arrival) -> None:
     """Judge status and headers, and make ``arrival`` ready for the body that follows."""
     status = response.status_code
-    if status == 416 or (status == 206 and not _continues(response, arrival)):
+    if status == 416 or (status == 206 and not _goes_on(response, arrival)):
         arrival.restart()
         raise TransientError(f"{address} sent another part of the file than was asked for")
     if status >= 500 or status in (408, 429):
@@ -212,7 +206,11 @@ def _begin(address: str, response: httpx.Response, arrival: _Arrival) -> None:
         arrival.retry_after = float(wait) if re.fullmatch(r"[0-9]{1,9}", wait) else None  # a date: the usual backoff
         raise TransientError(f"{address} answered with status {_status(status)}")
     if status == 304:
-        _begin_nothing(address, response, arrival)
+        if arrival.known is None or arrival.done:
+            raise CorpusError(
+                f"{address} answered with status {_status(304)} though it was asked for the file as it is"
+            )
+        arrival.unchanged = True
         return
     if status not in (200, 206):
         raise CorpusError(f"{address} answered with status {_status(status)}")
@@ -226,16 +224,6 @@ def _begin(address: str, response: httpx.Response, arrival: _Arrival) -> None:
     arrival.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
-def _begin_nothing(address: str, response: httpx.Response, arrival: _Arrival) -> None:
-    """Judge an answer that there is nothing new."""
-    if arrival.known is None or arrival.done:
-        raise CorpusError(f"{address} answered with status {_status(304)} though it was asked for the file as it is")
-    if response.history and not arrival.known.etag:
-        arrival.known = None  # a date says nothing of a file that lies elsewhere now
-        raise TransientError(f"{address} was moved since the file was fetched")
-    arrival.unchanged = True
-
-
 def _note_version(response: httpx.Response, arrival: _Arrival) -> None:
     """Note what the server calls this version of the file, where that can be relied on to ask about it later."""
     headers = response.headers
@@ -246,10 +234,9 @@ def _note_version(response: httpx.Response, arrival: _Arrival) -> None:
     date = headers.get("Last-Modified", "")
     if re.fullmatch(r"[ -~]{1,50}", date):
         arrival.last_modified = date
-    arrival.redirected = bool(response.history)
 
 
-def _continues(response: httpx.Response, arrival: _Arrival) -> bool:
+def _goes_on(response: httpx.Response, arrival: _Arrival) -> bool:
     """Whether a 206 goes on where ``arrival`` stands, in a file of the same length."""
     found = re.fullmatch(
         r"bytes ([0-9]{1,19})-[0-9]+/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "").strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shutil
 import subprocess
 import time
 import unicodedata
@@ -33,6 +34,7 @@ from stages.train import train
 logger = logging.getLogger(__name__)
 
 ROOT = Path(data.__file__).parent.parent
+PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ STAGES: dict[str, Stage] = {
             "Turn the corpus into a vocabulary and an index table.",
             tokenize,
             inputs={"download": ("corpus.txt",)},
-            libraries=("numpy", "pyarrow"),
+            libraries=("numpy", "pyarrow", "unicode"),
         ),
         Stage(
             "train",
@@ -87,7 +89,7 @@ STAGES: dict[str, Stage] = {
                 "train": ("model.safetensors", "config.json", "vocab.arrow", "history.arrow"),
                 "tokenize": ("tokens.arrow",),
             },
-            libraries=("matplotlib", "numpy"),
+            libraries=("matplotlib", "numpy", "pillow", "unicode"),
         ),
     )
 }
@@ -108,6 +110,8 @@ class Decision:
     reason: str
     """Why the stage would be reused or rerun, in words."""
     device: device.Device | None = None
+    damaged: bool = False
+    """Whether there is an artifact with this key that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -201,12 +205,17 @@ def perform(
     with store.lock(name, decision.key, waiting):
         # Another process may have published while this one waited for the lock.
         present = decide(name, config, upstream, store)
+        if present.key != decision.key:
+            raise CorpusError(f"{config.download.corpus} was changed while it was read: run again")
         if present.artifact is not None and not forced:
             return _reuse(present, store)
-        reason = "forced" if forced else decision.reason
-        if decision.reason.startswith("damaged"):
+        if decision.damaged:
             logger.warning("%s: the artifact is %s; running the stage again", name, decision.reason)
-        return _execute(present, reason, upstream, store, progress)
+        if not isinstance(decision.config, TrainConfig):
+            return _execute(present, upstream, store, progress, forced)
+        # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
+        with store.lock("checkpoints", _identity(decision), waiting):
+            return _execute(present, upstream, store, progress, forced)
 
 
 def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> Decision:
@@ -223,7 +232,8 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
             for file in files
         },
         "code": fingerprint.code(stage.function.__module__, ROOT),
-        "libraries": {library: _version(library) for library in stage.libraries},
+        # Another Python parses the same code to another tree, so that the digests of code are its own.
+        "libraries": {"python": PYTHON, **{library: _version(library) for library in stage.libraries}},
     }
     on: device.Device | None = None
     if isinstance(own, DownloadConfig):
@@ -233,19 +243,20 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
     elif isinstance(own, TrainConfig):
         on = device.resolve(own.device)
         components["device"] = on.kind
-    elif name == "tokenize":
-        # Lower-casing and white space follow the Unicode tables that Python was built with.
-        components["libraries"]["unicode"] = unicodedata.unidata_version
     key = fingerprint.digest(components)
-    artifact = store.find(name, key)
-    if artifact is None:
+    artifact, damage = store.find(name, key), None
+    if artifact is not None:
+        damage = store.damage(artifact)
+    elif store.folder(name, key).exists():
+        damage = "its manifest cannot be read"
+    if damage:
+        artifact, reason = None, f"damaged: {damage}"
+    elif artifact is None:
         nearest = closest(components, store)
         reason = "; ".join(differences(own, nearest, components)) if nearest else "no artifact of this stage yet"
-    elif damage := store.damage(artifact):
-        artifact, reason = None, f"damaged: {damage}"
     else:
         reason = f"unchanged since {when(artifact)}"
-    return Decision(stage, own, key, components, artifact, reason, on)
+    return Decision(stage, own, key, components, artifact, reason, on, damaged=damage is not None)
 
 
 def status(config: RunConfig, store: Store) -> Iterator[Status]:
@@ -272,15 +283,21 @@ def _reuse(decision: Decision, store: Store) -> Outcome:
     return Outcome(decision.stage.name, "cached", decision.artifact, 0.0, decision.reason)
 
 
-def _execute(decision: Decision, reason: str, upstream: Upstream, store: Store, progress: Progress) -> Outcome:
+def _identity(decision: Decision) -> str:
+    """What a training run is but for its length: more epochs go on from where fewer ended."""
+    return fingerprint.digest({**decision.components, "config": {**decision.components["config"], "epochs": None}})
+
+
+def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Progress, forced: bool) -> Outcome:
     stage, config = decision.stage, decision.config
     extra: dict[str, Any] = {}
-    if isinstance(config, DownloadConfig):
+    if isinstance(config, DownloadConfig) and not forced:
         extra = {"previous": _last_download(config.corpus, store)}
     elif isinstance(config, TrainConfig):
-        # All that makes the run what it is but its length, so that more epochs go on from where fewer ended.
-        identity = {**decision.components, "config": {**decision.components["config"], "epochs": None}}
-        extra = {"checkpoints": store.checkpoints(fingerprint.digest(identity)), "device": decision.device}
+        checkpoints = store.checkpoints(_identity(decision))
+        if forced:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
+        extra = {"checkpoints": checkpoints, "device": decision.device}
     with store.building(stage.name, decision.key) as folder:
         began = time.perf_counter()
         folders = [upstream[parent].folder for parent in stage.inputs]
@@ -309,7 +326,7 @@ def _execute(decision: Decision, reason: str, upstream: Upstream, store: Store, 
             }
         )
         artifact = store.publish(folder, manifest)
-    return Outcome(stage.name, "ran", artifact, seconds, reason)
+    return Outcome(stage.name, "ran", artifact, seconds, "forced" if forced else decision.reason)
 
 
 def _check_unchanged(corpus: str, identity: str) -> None:
@@ -355,6 +372,8 @@ def minute(moment: str) -> str:
 
 def _version(distribution: str) -> str:
     """The installed version; MXNet's builds for a GPU go by other names."""
+    if distribution == "unicode":  # lower-casing and white space follow the tables that Python was built with
+        return unicodedata.unidata_version
     if distribution == "mxnet":
         return device.build_version()
     try:

@@ -79,8 +79,8 @@ def train(
     if device.why:
         where = f"the GPU {device.index}" if device.kind == "gpu" else "the CPU"
         logger.info("training on %s: %s", where, device.why)
-    run = _Run(config, table, device, checkpoints)
     with _signals() as received:
+        run = _Run(config, table, device, checkpoints)
         run.go(progress, received)
     if received:
         raise Interrupted(
@@ -264,10 +264,11 @@ def _streams(ids: Ids, batch_size: int, num_steps: int) -> Iterator[Minibatch]:
 def _export(run: _Run, table: IndexTable, out: Path) -> None:
     """Write the weights, what is needed to use them, and the history."""
     import pyarrow as pa
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     config = run.config
-    save_file(run.engine.averages(), out / "model.safetensors")
+    # Written by us, so that a disk that cannot take it is an OSError like any other.
+    (out / "model.safetensors").write_bytes(save(run.engine.averages()))
     description = {
         "format": parameters.FORMAT,
         "cell": config.cell,

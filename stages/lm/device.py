@@ -149,7 +149,7 @@ def driver_cards() -> list[Card] | str:
 
 def probe(index: int) -> str:
     """Train one step on a GPU, in a process of its own; empty when it ran, else the last thing it said."""
-    code = f"from stages.lm.gluon import probe; probe({index})"
+    code = f"from stages.lm import device, gluon; gluon.probe(device.Device('gpu', {index}))"
     try:
         done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:

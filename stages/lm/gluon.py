@@ -248,11 +248,9 @@ class GluonEngine:
         return mnp.array(values, dtype=values.dtype, device=self._device)
 
 
-def probe(index: int) -> None:
-    """Train one step on the GPU ``index``; whatever is wrong with MXNet, its libraries or the card comes up here."""
-    from stages.lm.device import Device
-
-    engine = GluonEngine("rnn", 2, 1, 3, 1, 1.0, Device("gpu", index))
+def probe(device: Device) -> None:
+    """Train one step on a device; whatever is wrong with MXNet, its libraries or the card comes up here."""
+    engine = GluonEngine("rnn", 2, 1, 3, 1, 1.0, device)
     ids = np.zeros((1, 2), np.int32)
     [(inputs, targets)] = engine.upload([(ids, ids)])
     float(engine.step(inputs, targets, 1.0)[0])

@@ -481,7 +481,7 @@ def test_when_all_mirrors_fail_each_is_named(server: Server, tmp_path: Path) -> 
 # --- what was fetched before
 
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
-VERSIONS = {"strong": {"ETag": '"1"'}, "weak": {"ETag": 'W/"1"'}, "date": {"Last_Modified": DATE}}
+VERSIONS = {"strong": {"ETag": '"1"'}, "weak": {"ETag": 'W/"1"'}}
 CONDITIONS = ("If-None-Match", "If-Modified-Since")
 
 
@@ -569,11 +569,7 @@ def test_a_changed_file_replaces_the_earlier_one(server: Server, tmp_path: Path)
     assert (first / "corpus.txt").read_bytes() == TEXT
     second = record(tmp_path / "second")
     assert second["when"] > record(first)["when"]
-    assert (second["sha256"], second["etag"], second["last_modified"]) == (
-        sha(b"a new chapter"),
-        '"2"',
-        "Thu, 22 Oct 2015 07:28:00 GMT",
-    )
+    assert (second["sha256"], second["etag"]) == (sha(b"a new chapter"), '"2"')
     assert "checked" not in second
 
 
@@ -637,15 +633,10 @@ def test_the_version_of_one_mirror_says_nothing_of_another(server: Server, tmp_p
     assert conditions(server.asked("/a")[-1]) == {"If-None-Match": '"1"'}
 
 
-@pytest.mark.parametrize(("before", "after"), [(True, True), (False, True), (True, False)])
-def test_with_a_redirect_a_date_says_nothing(server: Server, tmp_path: Path, before: bool, after: bool) -> None:
-    old, new = versioned(TEXT, Last_Modified=DATE), versioned(b"an older file", Last_Modified=DATE)
-    server.route("/old", old)
-    server.route("/new", new)
-    address = server.route("/a", redirect("/old") if before else old)
-    first = earlier(tmp_path / "first", address)
-    server.route("/a", redirect("/new") if after else new)
-    assert fetched(tmp_path / "second", address, previous=first) == b"an older file"
+def test_a_date_says_nothing_of_what_is_there(server: Server, tmp_path: Path) -> None:
+    first = earlier(tmp_path / "first", address := server.route("/a", versioned(b"broken", Last_Modified=DATE)))
+    server.route("/a", versioned(TEXT, Last_Modified=DATE))  # the good file is back, with its old date
+    assert fetched(tmp_path / "second", address, previous=first) == TEXT
 
 
 def test_behind_a_redirect_a_tag_is_good(server: Server, tmp_path: Path) -> None:
@@ -665,7 +656,7 @@ def test_a_version_is_noted_only_of_a_file_that_is_sure_to_be_whole(server: Serv
 
     for path, route in ("/a", of_unknown_length), ("/b", of_two_parts):
         fetched(tmp_path, server.route(path, route))
-        assert not record(tmp_path).keys() & {"etag", "last_modified"}
+        assert "etag" not in record(tmp_path)
 
 
 @pytest.mark.parametrize("tag", ["1", '"caf\xe9"', '"' + "1" * 5000 + '"', '"1" "2"', ""])
