@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "champion.json"
+KEPT_REJECTIONS = 100
 STAGE = "train"
 """The stage whose artifacts can be champions."""
 
@@ -58,13 +59,27 @@ class Reign(BaseModel):
     """None for the champion and for those that a later promotion took the place of."""
 
 
-class _Reigns(BaseModel):
-    """The content of the file."""
+class Rejection(BaseModel):
+    """A model that was compared with a champion, and was not better."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    model: str
+    over: str
+    """The champion's key."""
+    when: str
+    reason: str
+
+
+class _Record(BaseModel):
+    """The content of the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
     format: Literal[1] = 1
-    reigns: tuple[Reign, ...] = ()
+    reigns: list[Reign] = []
+    rejections: list[Rejection] = []
+    """The last ``KEPT_REJECTIONS``."""
 
 
 def current(store: Store) -> Reign | None:
@@ -82,11 +97,36 @@ def history(store: Store) -> list[Reign]:
     Raises:
         StoreError: a ``champion.json`` that cannot be read.
     """
+    return _read(store).reigns
+
+
+def withdrawn(store: Store, key: str) -> Withdrawal | None:
+    """Why a model was gone back from, unless it was promoted again since."""
+    last = next((reign for reign in reversed(history(store)) if reign.model == key), None)
+    return last.withdrawn if last else None
+
+
+def rejected(store: Store, key: str, over: str) -> Rejection | None:
+    """What came of comparing a model with this champion, if they were compared and it was not better."""
+    found = (rejection for rejection in _read(store).rejections if (rejection.model, rejection.over) == (key, over))
+    return next(found, None)
+
+
+def reject(store: Store, key: str, over: str, reason: str) -> None:
+    """Remember that a model was compared with this champion and was not better, so that nobody asks again."""
+    with _changing(store) as record:
+        record.rejections = [
+            *record.rejections[-KEPT_REJECTIONS + 1 :],
+            Rejection(model=key, over=over, when=now(), reason=reason),
+        ]
+
+
+def _read(store: Store) -> _Record:
     path = _path(store)
     try:
-        return list(_Reigns.model_validate_json(path.read_bytes()).reigns)
+        return _Record.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return []
+        return _Record()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -99,7 +139,7 @@ def history(store: Store) -> list[Reign]:
     )
 
 
-def promote(store: Store, key: str, reason: str, figures: Mapping[str, Any]) -> Reign:
+def promote(store: Store, key: str, reason: str, figures: Mapping[str, Any], *, over: str | None = None) -> Reign:
     """Make a model the champion; its predecessors stay in the history. The champion itself just stays it.
 
     Args:
@@ -107,6 +147,7 @@ def promote(store: Store, key: str, reason: str, figures: Mapping[str, Any]) -> 
         key: of a sound artifact of `train`.
         reason: why, in one sentence for people.
         figures: what spoke for it, as JSON can hold it.
+        over: the champion that it was compared with, where it was; it has to be the champion still.
 
     Raises:
         StoreError: no such model or a damaged one, figures that are not finite, or a pointer that cannot be read or
@@ -121,12 +162,17 @@ def promote(store: Store, key: str, reason: str, figures: Mapping[str, Any]) -> 
         ) from None
     if fault := _fault(store, key):
         raise StoreError(f"the model {key[:16]} is not promoted, for its artifact {fault}: train again")
-    with _changing(store) as reigns:
-        champion = next((reign for reign in reversed(reigns) if not reign.withdrawn), None)
+    with _changing(store) as record:
+        champion = next((reign for reign in reversed(record.reigns) if not reign.withdrawn), None)
         if champion is not None and champion.model == key:
             return champion
+        if over is not None and (champion is None or champion.model != over):
+            raise StoreError(
+                f"the model {key[:16]} is not promoted, for it was compared with {over[:16]}, which is no longer the "
+                "champion: run the same again"
+            )
         reign = Reign(model=key, since=now(), reason=reason, figures=kept)
-        reigns.append(reign)
+        record.reigns.append(reign)
     return reign
 
 
@@ -139,7 +185,8 @@ def rollback(store: Store, reason: str) -> Reign:
     Raises:
         StoreError: nothing to go back to, or a pointer that cannot be read or written.
     """
-    with _changing(store) as reigns:
+    with _changing(store) as record:
+        reigns = record.reigns
         standing = [number for number, reign in enumerate(reigns) if not reign.withdrawn]
         if not standing:
             raise StoreError(f"the store {store.root} has no champion to go back from: `rnnlm run` trains a model")
@@ -190,18 +237,18 @@ def _fault(store: Store, key: str) -> str | None:
 
 
 @contextmanager
-def _changing(store: Store) -> Iterator[list[Reign]]:
-    """All reigns, to be changed in place by one process at a time, and written when the block ends as it should."""
+def _changing(store: Store) -> Iterator[_Record]:
+    """The record, to be changed in place by one process at a time, and written when the block ends as it should."""
 
     def waiting() -> None:
         logger.info("another process is changing the champion; waiting for it")
 
     with store.lock("champion", "", waiting):
-        reigns = history(store)
-        before = list(reigns)
-        yield reigns
-        if reigns != before:
-            _replace(_path(store), _Reigns(reigns=tuple(reigns)).model_dump_json(indent=1) + "\n")
+        record = _read(store)
+        before = record.model_copy(deep=True)
+        yield record
+        if record != before:
+            _replace(_path(store), record.model_dump_json(indent=1) + "\n")
 
 
 def _replace(path: Path, text: str) -> None:

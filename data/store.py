@@ -15,6 +15,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import time
@@ -28,11 +29,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import StoreError
-from data.fingerprint import file_digest
+from data.fingerprint import digest, file_digest
 
 DEFAULT_ROOT = Path(__file__).parent / "artifacts"
 MANIFEST = "manifest.json"
 KEPT_DAYS = 30
+_KEY = re.compile("[0-9a-f]{16}")
+_BUILT = re.compile("[a-z]+-[0-9a-f]{16}-[0-9a-f]{8}(-aside)?")
 OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports")
 
 
@@ -106,6 +109,10 @@ class Store:
         artifact = _read(self.folder(stage, key))
         return artifact if artifact is not None and artifact.manifest.key == key else None
 
+    def began(self, stage: str, key: str) -> bool:
+        """Whether a process ever set out to build this artifact here."""
+        return self._lock_file(stage, key).exists()
+
     def artifacts(self, stage: str | None = None) -> list[Artifact]:
         """All artifacts (of a stage), the last created first."""
         stages = [stage] if stage else _subfolders(self.root, without=OTHER_FOLDERS)
@@ -146,7 +153,7 @@ class Store:
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the only right to build an artifact; ``waiting`` is called once if another process has it."""
         with self._errors():
-            path = self.root / "locks" / f"{stage}-{key[:16]}"
+            path = self._lock_file(stage, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         with file:
@@ -187,6 +194,8 @@ class Store:
             _sync(folder)
             target = self.folder(manifest.stage, manifest.key)
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_symlink() or target.is_file():
+                target.unlink()
             if target.exists():
                 _exchange(folder, target)  # what was there goes the way of the folder it was built in
             else:
@@ -202,16 +211,16 @@ class Store:
 
         Collected are leftovers of runs that were killed, damaged artifacts, artifacts that neither they nor anything
         made from them was used for ``days``, and checkpoints untouched for as long. Artifacts with a ``pinned`` key and
-        what they were made from stay.
+        what they were made from stay, and so does whatever a store does not name like this.
         """
         oldest = time.time() - days * 86_400
         doomed: list[tuple[Path, str]] = []
         for name in _subfolders(self.root / "tmp"):
-            if not _in_use(self.root / "tmp" / name):
+            if _BUILT.fullmatch(name) and not _in_use(self.root / "tmp" / name):
                 doomed.append((self.root / "tmp" / name, "left by a run that was killed"))
         sound: dict[tuple[str, str], Artifact] = {}
         for stage in _subfolders(self.root, without=OTHER_FOLDERS):
-            for name in _subfolders(self.root / stage):
+            for name in filter(_KEY.fullmatch, _subfolders(self.root / stage)):
                 folder = self.root / stage / name
                 artifact = _read(folder)
                 if artifact is None:
@@ -232,7 +241,7 @@ class Store:
             for stage_and_key, artifact in sound.items()
             if stage_and_key not in needed
         )
-        for name in _subfolders(self.root / "checkpoints"):
+        for name in filter(_KEY.fullmatch, _subfolders(self.root / "checkpoints")):
             folder = self.root / "checkpoints" / name
             if max(map(_touched, (folder, *folder.iterdir()))) < oldest:
                 doomed.append((folder, f"not used for {days:g} days"))
@@ -241,6 +250,9 @@ class Store:
             for folder, _ in doomed:
                 shutil.rmtree(folder, ignore_errors=True)
         return collected
+
+    def _lock_file(self, stage: str, key: str) -> Path:
+        return self.root / "locks" / f"{stage}-{key[:16]}"
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -268,10 +280,10 @@ def now() -> str:
 
 def _read(folder: Path) -> Artifact | None:
     try:
-        text = (folder / MANIFEST).read_bytes()
-        return Artifact(folder, Manifest.model_validate_json(text))
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError):
         return None
+    return Artifact(folder, manifest) if digest(manifest.components) == manifest.key else None
 
 
 def _subfolders(folder: Path, without: tuple[str, ...] = ()) -> list[str]:

@@ -125,7 +125,7 @@ class Minibatches(Sequence[Minibatch]):
         partition: Literal["sequential", "random"],
         rng: np.random.Generator,
     ) -> None:
-        _check_length(len(ids), batch_size, num_steps, partition)
+        check_length(len(ids), batch_size, num_steps, partition)
         self._ids = ids
         self._num_steps = num_steps
         offset = int(rng.integers(num_steps, endpoint=True))
@@ -155,8 +155,12 @@ class Minibatches(Sequence[Minibatch]):
         return np.ascontiguousarray(sequences[:, :-1]), np.ascontiguousarray(sequences[:, 1:])
 
 
-def _check_length(tokens: int, batch_size: int, num_steps: int, partition: Literal["sequential", "random"]) -> None:
-    """Refuse a split in which the largest offset, ``num_steps``, would leave no minibatch."""
+def check_length(tokens: int, batch_size: int, num_steps: int, partition: Literal["sequential", "random"]) -> None:
+    """Refuse a split in which the largest offset, ``num_steps``, would leave no minibatch.
+
+    Raises:
+        CorpusError: what would fit, in one sentence.
+    """
     if partition == "sequential":  # rows of a single step will do
         needed = batch_size + num_steps + 1
         most_sequences, most_steps, most_steps_alone = tokens - num_steps - 1, tokens - batch_size - 1, tokens - 2

@@ -60,13 +60,15 @@ def retrain(
         model = stage("train", tokenize=tokens)
         stage("evaluate", train=model, tokenize=tokens)
         key = model.manifest.key
-        if reign and reign.model == key:
-            return Completed(name="Unchanged", message=f"nothing has changed: the champion {key[:16]} stays")
+        if known := _known(opened, key, reign):
+            return Completed(name="Unchanged", message=f"nothing has changed: {known}")
         verdict = _judge(Contender(model.folder, tokens.folder, corpus.folder), reigning)
-        if verdict.promoted:
-            champion.promote(opened, key, verdict.reason, verdict.json())
-        _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
         stage.leave_report(verdict.json())
+        if verdict.promoted:
+            champion.promote(opened, key, verdict.reason, verdict.json(), over=reign.model if reign else None)
+        elif reign:
+            champion.reject(opened, key, reign.model, verdict.reason)
+        _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     return Completed(name="Promoted" if verdict.promoted else "Rejected", message=verdict.reason)
@@ -86,6 +88,17 @@ def rollback(reason: str = "asked for by hand", store: str | None = None) -> Any
         return Failed(message=str(error), data=error)
     _announce("rolled-back", reign.model, reason)
     return Completed(message=f"{reign.model[:16]} is the champion again")
+
+
+def _known(store: Store, key: str, reign: champion.Reign | None) -> str:
+    """What is to be said of a model that there is nothing to decide about; empty where there is."""
+    if reign and reign.model == key:
+        return f"the champion {key[:16]} stays"
+    if withdrawal := champion.withdrawn(store, key):
+        return f"{key[:16]} was withdrawn ({withdrawal.why}); `rnnlm promote` would bring it back"
+    if reign and (rejection := champion.rejected(store, key, reign.model)):
+        return f"{key[:16]} was compared with this champion before: {rejection.reason}"
+    return ""
 
 
 def _tonight(config: RunConfig) -> RunConfig:
@@ -117,7 +130,12 @@ def _contender(store: Store, key: str) -> Contender:
     return Contender(*folders)
 
 
-@task(name="guard", description="Refuse a corpus that must not reach training.", cache_policy=NO_CACHE)
+@task(
+    name="guard",
+    description="Refuse a corpus that must not reach training.",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def _guard_task(corpus: Path, accepted: Path | None, largest_loss: float) -> Any:
     try:
         guard.check(corpus, accepted, largest_loss=largest_loss)

@@ -5,6 +5,8 @@ Exit code 2 and one sentence for whatever a user can mend; 130 or 143 when inter
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
 import os
@@ -24,6 +26,8 @@ from data.errors import ConfigError, Interrupted, RnnlmError, StoreError
 from data.store import DEFAULT_ROOT, Artifact, Store
 from stages import config, pipeline, report
 from stages.progress import reporting
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="rnnlm",
@@ -82,13 +86,13 @@ def _verb(until: str) -> Callable[..., None]:
         opened = open_store(store)
         outcomes = _outcomes(until, chosen, _forced(until, force or [], from_), opened)
         last = outcomes[-1].artifact.folder
-        page = report.keep(opened, outcomes) if until == "evaluate" else None
+        page = _keep_page(opened, outcomes) if until == "evaluate" else None
         if as_json:
             metrics = json.loads((last / "metrics.json").read_text(encoding="utf-8")) if until == "evaluate" else {}
             _print_json({"stages": [outcome.json() for outcome in outcomes], "metrics": metrics})
-        elif page:
+        elif until == "evaluate":
             print((last / "report.md").read_text(encoding="utf-8"))
-            print(f"report: {_shown(page)}")
+            print(f"report: {_shown(page or last / 'report.md')}")
         else:
             print(_shown(last))
 
@@ -107,7 +111,7 @@ def sample(
         typer.Option(metavar="DIR", help="A model's folder. [default: the store's champion, else its newest]"),
     ] = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")] = "time traveller",
-    length: Annotated[int, typer.Option(min=1, metavar="N", help="How many tokens to add.")] = 50,
+    length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many tokens to add.")] = 50,
     temperature: Annotated[
         float, typer.Option(min=0, metavar="T", help="0 always takes the likeliest token, 1 draws as the model says.")
     ] = 0.0,
@@ -299,6 +303,11 @@ def list_corpora() -> None:
 
 def main() -> None:
     """The entry point of the command ``rnnlm``."""
+    if sys.stderr is None:  # closed by whoever called us: nothing that is meant for it may reach standard output
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     handler = _StandardError()
     for floor in ("data", "stages"):
         logging.getLogger(floor).addHandler(handler)
@@ -312,6 +321,11 @@ def enter(app: typer.Typer) -> NoReturn:
     """Run a command line; every error that a user can cause ends in one sentence and its exit code."""
     try:
         sys.exit(app(standalone_mode=False))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("rnnlm: standard output cannot take what there is to say: no space left", file=sys.stderr)
+        sys.exit(2)
     except (RnnlmError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         print(f"rnnlm: {message}", file=sys.stderr)
@@ -323,7 +337,14 @@ def open_store(folder: str | None) -> Store:
     place = folder or os.environ.get("RNNLM_STORE") or str(DEFAULT_ROOT)
     if "://" in place:
         raise ConfigError(f"the store {place} is an address: this version keeps artifacts in a folder, name one")
-    return Store(Path(place).expanduser().absolute())
+    try:
+        root = Path(place).expanduser().absolute()
+        taken = root.exists() and not root.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"the store {place[:80]} cannot be a folder ({error}): name another one") from None
+    if taken:
+        raise StoreError(f"the store {root} is a file: name a folder with --store or RNNLM_STORE")
+    return Store(root)
 
 
 class _StandardError(logging.Handler):
@@ -335,7 +356,16 @@ class _StandardError(logging.Handler):
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     name = signal.Signals(signum).name
-    raise Interrupted(f"interrupted by {name}; what was finished is kept, the same command goes on from there", signum)
+    raise Interrupted(f"interrupted by {name}; what was finished is kept", signum)
+
+
+def _keep_page(store: Store, outcomes: list[pipeline.Outcome]) -> Path | None:
+    """The run's page; a store that cannot take one, being read-only, costs a warning and not the run."""
+    try:
+        return report.keep(store, outcomes)
+    except StoreError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def _forced(until: str, force: list[str], from_: str | None) -> set[str]:

@@ -104,7 +104,7 @@ class EvaluateConfig(StageConfig):
         "traveller",
     )
     """Texts that the model continues."""
-    length: Annotated[int, Field(ge=1)] = 50
+    length: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Tokens per continuation."""
     temperature: Annotated[float, Field(ge=0)] = 0.7
     """Each prefix is continued greedily, at this temperature and at 1, as the model says."""
@@ -166,8 +166,12 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
 def _read_preset(preset: str) -> dict[str, Any]:
     path = presets().get(preset)
     if path is None:
-        path = Path(preset).expanduser()
-        if not path.is_file():
+        try:
+            path = Path(preset).expanduser()
+            there = path.is_file()
+        except (OSError, RuntimeError):  # a name too long, or of a user that there is not
+            path, there = Path(), False
+        if not there:
             raise ConfigError(
                 f"there is no preset {preset!r}: name one of {', '.join(presets())}, or the path of a TOML file"
             )

@@ -136,8 +136,8 @@ def _report(
             continue
         unigram, uniform = (measured["baselines"][baseline][name]["perplexity"] for baseline in ("unigram", "uniform"))
         lines.append(
-            f"| {name} | {row['tokens']:,} | {row['perplexity']:,.2f} | {row['bits_per_character']:.3f} | "
-            f"{row['loss']:.4f} | {row['unknown_rate']:.2%} | {unigram:,.2f} | {uniform:,.2f} |"
+            f"| {name} | {row['tokens']:,} | {_figure(row['perplexity'])} | {row['bits_per_character']:.4g} | "
+            f"{row['loss']:.5g} | {row['unknown_rate']:.2%} | {_figure(unigram)} | {_figure(uniform)} |"
         )
     lines += [
         "",
@@ -161,12 +161,19 @@ def _verdict(measured: dict[str, Any]) -> str:
         return "No text was held out, so these figures say how well it remembers, not how well it predicts."
     seen, unseen = measured["train"], measured[held_out]
     unigram = measured["baselines"]["unigram"][held_out]["perplexity"]
-    figures = f"Perplexity {seen['perplexity']:,.2f} on what it trained on, {unseen['perplexity']:,.2f} on unseen text"
+    both = [_figure(row["perplexity"]) for row in (seen, unseen)]
+    figures = f"Perplexity {both[0]} on what it trained on, {both[1]} on unseen text"
     if unseen["perplexity"] < unigram:
         return f"{figures}, where mere token frequencies reach {unigram:,.2f}."
+    if seen["perplexity"] > 1000 * measured["baselines"]["uniform"]["train"]["perplexity"]:
+        return f"{figures}: training has diverged; try a smaller train.learning_rate."
     if seen["perplexity"] < measured["baselines"]["unigram"]["train"]["perplexity"]:
         return f"{figures}: worse there than mere token frequencies ({unigram:,.2f}); it has learnt its text by heart."
     return f"{figures}: no better than mere token frequencies ({unigram:,.2f}); it needs more epochs, or another rate."
+
+
+def _figure(perplexity: float) -> str:
+    return f"{perplexity:,.2f}" if perplexity < 1e6 else f"{perplexity:.1e}"
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -105,12 +105,16 @@ def fetch(
     import httpx
 
     failures: list[CorpusError] = []
-    with httpx.Client(
-        follow_redirects=True,
-        timeout=httpx.Timeout(patience.read, connect=patience.connect),
-        # identity: sizes and ranges then count the bytes that arrive
-        headers={"User-Agent": "rnnlm", "Accept-Encoding": "identity"},
-    ) as client:
+    try:
+        client = httpx.Client(
+            follow_redirects=True,
+            timeout=httpx.Timeout(patience.read, connect=patience.connect),
+            # identity: sizes and ranges then count the bytes that arrive
+            headers={"User-Agent": "rnnlm", "Accept-Encoding": "identity"},
+        )
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"SSL_CERT_FILE or a proxy in the environment cannot be used: {_plain(str(error))}") from None
+    with client:
         for address in source.addresses:
             try:
                 with part.open("w+b") as file:

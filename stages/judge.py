@@ -81,7 +81,7 @@ class Verdict:
     difference: float | None = None
     """Bits per character that the champion needs more than the candidate."""
     low: float | None = None
-    """Where the 95 % interval of the difference begins."""
+    """Where the 99 % interval of the difference begins."""
     high: float | None = None
     characters: int = 0
     """How many were compared."""
@@ -99,7 +99,7 @@ def judge(candidate: Contender, champion: Contender | None, progress: Progress |
 
     Both read that text with their own vocabulary and level, the state carried through all of it. Characters count but
     for the first token's, which nothing predicts, and those in a stretch of ``WINDOW`` characters that stands in the
-    training split of either model as well. The candidate is promoted when the whole 95 % interval of the difference is
+    training split of either model as well. The candidate is promoted when the whole 99 % interval of the difference is
     above zero. Where there is no champion, a finite candidate is promoted.
 
     How levels and normalisers that differ are dealt with:
@@ -177,7 +177,7 @@ def judge(candidate: Contender, champion: Contender | None, progress: Progress |
     low, high = bootstrap(bits[1] - bits[0], characters[kept])
     facts |= {"difference": champions - mine, "low": low, "high": high}
     figures = f"{mine:.3f} bits per character on {total:,} unseen characters and the champion {champions:.3f}"
-    interval = f"{champions - mine:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
+    interval = f"{champions - mine:+.4f}, 99 % interval {low:+.4f} to {high:+.4f}"
     if low > 0:
         return Verdict(True, f"it is better by more than chance: it needs {figures} ({interval})", **facts)
     what = "it is worse than the champion" if high < 0 else "what sets it apart from the champion may be chance"
@@ -215,7 +215,7 @@ def seen_in(codes: Ids, *trainings: Iterable[Ids]) -> Mask:
 
 
 def bootstrap(differences: Floats, characters: Floats, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of sum(differences) / sum(characters) over blocks drawn with replacement.
+    """The 99 % percentile interval of sum(differences) / sum(characters) over blocks drawn with replacement.
 
     Args:
         differences: bits of each block, shape (blocks,).
@@ -230,7 +230,7 @@ def bootstrap(differences: Floats, characters: Floats, draws: int = DRAWS, seed:
         part = shares[start : start + rows]
         chosen = rng.integers(len(differences), size=(len(part), len(differences)))
         part[:] = differences[chosen].sum(axis=1) / characters[chosen].sum(axis=1)
-    low, high = np.quantile(shares, (0.025, 0.975))
+    low, high = np.quantile(shares, (0.005, 0.995))
     return float(low), float(high)
 
 

@@ -14,7 +14,7 @@ import subprocess
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -211,6 +211,8 @@ def perform(
             return _reuse(present, store)
         if decision.damaged:
             logger.warning("%s: the artifact is %s; running the stage again", name, decision.reason)
+        # Taking the lock has left a trace of this attempt: why it was made is what was found before.
+        present = replace(present, reason=decision.reason)
         if not isinstance(decision.config, TrainConfig):
             return _execute(present, upstream, store, progress, forced)
         # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
@@ -246,14 +248,18 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
     key = fingerprint.digest(components)
     artifact, damage = store.find(name, key), None
     if artifact is not None:
-        damage = store.damage(artifact)
+        lost = _read_downstream(name) - artifact.manifest.outputs.keys()
+        damage = f"its manifest does not name {min(lost)}" if lost else store.damage(artifact)
     elif store.folder(name, key).exists():
         damage = "its manifest cannot be read"
     if damage:
         artifact, reason = None, f"damaged: {damage}"
     elif artifact is None:
         nearest = closest(components, store)
-        reason = "; ".join(differences(own, nearest, components)) if nearest else "no artifact of this stage yet"
+        if store.began(name, key):
+            reason = "it was never finished, or its artifact is gone"
+        else:
+            reason = "; ".join(differences(own, nearest, components)) if nearest else "no artifact of this stage yet"
     else:
         reason = f"unchanged since {when(artifact)}"
     return Decision(stage, own, key, components, artifact, reason, on, damaged=damage is not None)
@@ -334,9 +340,14 @@ def _check_unchanged(corpus: str, identity: str) -> None:
         raise CorpusError(f"{corpus} was changed while it was read: run again")
 
 
+def _read_downstream(name: str) -> set[str]:
+    """The files of a stage that others read."""
+    return {file for stage in STAGES.values() for file in stage.inputs.get(name, ())}
+
+
 def _last_download(corpus: str, store: Store) -> Path | None:
     """The folder of the last sound download of this corpus, which may still be what its address has."""
-    found = (artifact for artifact in store.artifacts("download") if artifact.manifest.config["corpus"] == corpus)
+    found = (artifact for artifact in store.artifacts("download") if artifact.manifest.config.get("corpus") == corpus)
     return next((artifact.folder for artifact in found if store.damage(artifact) is None), None)
 
 
@@ -354,7 +365,7 @@ def differences(config: StageConfig, artifact: Artifact, components: Mapping[str
     """In words, what sets a stage's key components apart from those of an artifact."""
     phrases = fingerprint.difference(components["stage"], artifact.manifest.components, components)
     if isinstance(config, DownloadConfig):
-        before, corpus = artifact.manifest.config["corpus"], config.corpus
+        before, corpus = artifact.manifest.config.get("corpus"), config.corpus
         change = f"the bytes of {corpus} changed" if before == corpus else f"download.corpus: {before} → {corpus}"
         phrases = [change if phrase.startswith("source: ") else phrase for phrase in phrases]
     return phrases

@@ -250,7 +250,7 @@ def _verdict_lines(verdict: Mapping[str, Any] | None) -> list[str]:
     left_out = f", {verdict['left_out']:,} left out as seen in training" if verdict.get("left_out") else ""
     return [
         *lines,
-        "| bits per character | this model | champion | difference | 95 % interval |",
+        "| bits per character | this model | champion | difference | 99 % interval |",
         "|---|--:|--:|--:|--:|",
         f"| over {verdict['characters']:,} characters{left_out} | {verdict['candidate_bits']:.4f} | "
         f"{verdict['champion_bits']:.4f} | {_signed(verdict['difference'])} | {_signed(verdict['low'])} to "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import signal
 import threading
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, SupportsFloat
 import numpy as np
 
 from data.errors import Interrupted, TrainingError
-from data.tokens import IndexTable, Minibatches
+from data.tokens import IndexTable, Minibatches, check_length
 from stages.lm import checkpoint, metrics, parameters
 from stages.lm.checkpoint import Checkpoint
 
@@ -99,8 +100,10 @@ class _Run:
     def __init__(self, config: TrainConfig, table: IndexTable, device: Device, checkpoints: Path) -> None:
         from stages.lm.gluon import GluonEngine
 
+        check_length(len(table.split("train")), config.batch_size, config.num_steps, config.partition)
         self.config = config
         shape = (config.cell, config.hidden_size, config.layers, table.vocab_size)
+        _check_memory(parameters.shapes(*shape))
         self.engine = GluonEngine(*shape, config.batch_size, config.clip_norm, device)
         self.epoch = 0
         """Epochs that are complete."""
@@ -229,6 +232,17 @@ class _Run:
         return TrainingError(
             f"{what} is no longer finite in epoch {self.epoch + 1:,}: try a smaller train.learning_rate than {rate:g}, "
             f"or {clipping}"
+        )
+
+
+def _check_memory(shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a model that this machine could not hold: weights, gradients, their average and a copy, float32 each."""
+    needed = 16 * sum(math.prod(shape) for shape in shapes.values())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise TrainingError(
+            f"the model would need {needed / 1e9:,.0f} GB and this machine has {there / 1e9:,.0f}: set a smaller "
+            "train.hidden_size, or fewer train.layers"
         )
 
 

@@ -167,6 +167,8 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
         lambda place: place.edit("data/text.py", '.replace("Σ", "σ").lower()', '.replace("Σ", "σ").upper()'),
         STAGES[1:],
     ),
+    ("what names the device", lambda place: place.append("stages/lm/device.py", "\nNEW = 1\n"), []),
+    ("manifest without a file", lambda place: forget(place, "tokenize", "vocab.arrow"), ["tokenize"]),
     ("download deleted", lambda place: shutil.rmtree(place.artifact("download")), ["download"]),
     ("tokenize deleted", lambda place: shutil.rmtree(place.artifact("tokenize")), ["tokenize"]),
     ("train deleted", lambda place: shutil.rmtree(place.artifact("train")), ["train"]),
@@ -183,6 +185,13 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
     ),
     ("a library of one stage", lambda place: another_version(place, "safetensors"), ["train"]),
 ]
+
+
+def forget(place: Workplace, stage: str, name: str) -> None:
+    path = place.artifact(stage) / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["outputs"][name]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def flip(path: Path) -> None:

@@ -87,12 +87,14 @@ def latest(folder: Path, epochs: int) -> Checkpoint | None:
 
     A damaged one is passed over with a warning.
     """
+    from safetensors import SafetensorError
+
     for position, path in reversed(_positions(folder)):
         if position > (epochs, 0):
             continue
         try:
             return _read(path, position)
-        except Exception as error:  # whatever a damaged file does to its reader
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             logger.warning("the checkpoint %s is damaged (%s): going on from the one before it", path, error)
     return None
 

@@ -2,8 +2,8 @@
 
 import json
 import logging
-import multiprocessing
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from data import champion, fingerprint
 from data.errors import StoreError
 from data.store import Artifact, Manifest, Store, now
 
+ROOT = Path(__file__).parents[2]
 FIGURES = {"candidate_bits": 2.1, "low": 0.01}
 
 
@@ -72,7 +73,7 @@ def test_history_is_kept_the_newest_last(store: Store, keys: list[str]) -> None:
     assert [reign.figures["number"] for reign in history] == [0, 1, 2]
     assert champion.current(store) == history[-1]
     assert champion.pinned(store) == set(keys)
-    assert list(json.loads((store.root / "champion.json").read_text())) == ["format", "reigns"]
+    assert list(json.loads((store.root / "champion.json").read_text())) == ["format", "reigns", "rejections"]
 
 
 def test_promoting_the_champion_again_changes_nothing(store: Store, keys: list[str]) -> None:
@@ -187,30 +188,63 @@ def test_a_pointer_that_cannot_be_written_leaves_the_champion(store: Store, keys
     assert reign.model == keys[2]
 
 
-def _promote(root: Path, keys: list[str], start) -> None:  # type: ignore[no-untyped-def]
-    start.wait(30)
-    for key in keys:
-        champion.promote(Store(root), key, str(os.getpid()), {})
+PROMOTE = """
+import sys
+from pathlib import Path
+from data import champion
+from data.store import Store
+for key in sys.argv[2:]:
+    champion.promote(Store(Path(sys.argv[1])), key, "better", {})
+"""
 
 
 def test_processes_that_promote_at_once_lose_nothing(store: Store) -> None:
     keys = [trained(store, f"model {number}") for number in range(24)]
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(3)
     parts = [keys[::2], keys[1::2]]
-    others = [context.Process(target=_promote, args=(store.root, part, start)) for part in parts]
-    for other in others:
-        other.start()
-    start.wait(30)
+    command = [sys.executable, "-c", PROMOTE, str(store.root)]
+    others = [subprocess.Popen([*command, *part], cwd=ROOT) for part in parts]
     lengths = []
-    while any(other.is_alive() for other in others):
+    while any(other.poll() is None for other in others):
         lengths.append(len(champion.history(store)))  # a reader without a lock sees whole files only
-    for other in others:
-        other.join()
-        assert other.exitcode == 0
+    assert [other.returncode for other in others] == [0, 0]
     history = champion.history(store)
     assert lengths == sorted(lengths)
     assert sorted(reign.model for reign in history) == sorted(keys)
     for part in parts:
         assert [reign.model for reign in history if reign.model in part] == part
     assert [path.name for path in store.root.glob("champion*")] == ["champion.json"]
+
+
+def test_a_promotion_over_someone_who_is_no_longer_champion_is_refused(store: Store) -> None:
+    first, second, third = (trained(store, text) for text in ("first", "second", "third"))
+    champion.promote(store, first, "the first", {})
+    champion.promote(store, second, "better", {}, over=first)
+    with pytest.raises(StoreError, match="no longer the champion"):
+        champion.promote(store, third, "better than the first", {}, over=first)
+    assert champion.pinned(store) == {first, second}
+
+
+def test_a_rejection_is_remembered_against_that_champion_only(store: Store) -> None:
+    first, second = trained(store, "first"), trained(store, "second")
+    champion.promote(store, first, "the first", {})
+    champion.reject(store, second, first, "it is no better")
+    found = champion.rejected(store, second, first)
+    assert found
+    assert found.reason == "it is no better"
+    assert champion.rejected(store, second, second) is None
+    for number in range(champion.KEPT_REJECTIONS):
+        champion.reject(store, f"{number:064}", first, "no")
+    assert champion.rejected(store, second, first) is None
+
+
+def test_a_withdrawn_model_is_known_until_it_is_promoted_again(store: Store) -> None:
+    first, second = trained(store, "first"), trained(store, "second")
+    champion.promote(store, first, "the first", {})
+    champion.promote(store, second, "better", {})
+    assert champion.withdrawn(store, second) is None
+    champion.rollback(store, "it swears")
+    found = champion.withdrawn(store, second)
+    assert found
+    assert found.why == "it swears"
+    champion.promote(store, second, "it no longer does", {})
+    assert champion.withdrawn(store, second) is None

@@ -1,5 +1,6 @@
 """Artifacts: whole or absent, verified, locked, collected."""
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -70,6 +71,40 @@ def test_publishing_again_replaces(store: Store) -> None:
     assert store.artifacts() == [second]
 
 
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "file"])
+def test_publishing_takes_the_place_of_whatever_is_there(store: Store, tmp_path: Path, kind: str) -> None:
+    folder = publish(store).folder
+    if kind != "folder":
+        folder.rename(tmp_path / "elsewhere")
+    if kind == "dangling link":
+        folder.symlink_to(tmp_path / "nowhere")
+    elif kind == "file":
+        folder.write_text("in the way")
+    again = publish(store)
+    assert (again.folder / "out.txt").read_text() == "hello"
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_the_old_artifact_is_never_away(store: Store, monkeypatch: pytest.MonkeyPatch, failing: bool) -> None:
+    first = publish(store)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *arguments, **options: None)  # a system that cannot exchange
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if failing and target == first.folder and "aside" not in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    if failing:
+        with pytest.raises(StoreError, match="no space"):
+            publish(store)
+        assert store.find("train", first.manifest.key) == first
+    else:
+        assert publish(store).manifest.created > first.manifest.created
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -91,9 +126,13 @@ def test_content_is_read_once_per_process_unless_asked_again(store: Store) -> No
     assert store.damage(artifact, again=True) is not None
 
 
-def test_a_broken_manifest_is_no_artifact(store: Store) -> None:
+@pytest.mark.parametrize(
+    "old_new", [("{", ""), ('"text": "hello"', '"text": "other"')], ids=["not JSON", "not its key"]
+)
+def test_a_broken_manifest_is_no_artifact(store: Store, old_new: tuple[str, str]) -> None:
     artifact = publish(store)
-    (artifact.folder / MANIFEST).write_text("{")
+    text = (artifact.folder / MANIFEST).read_text()
+    (artifact.folder / MANIFEST).write_text(text.replace(*old_new, 1))
     assert store.find("train", artifact.manifest.key) is None
     assert store.artifacts() == []
 
@@ -143,11 +182,19 @@ def test_collect_keeps_what_a_recent_artifact_was_made_from(store: Store) -> Non
 
 
 def test_collect_takes_leftovers_of_the_dead_and_spares_the_living(store: Store) -> None:
-    leftover = store.root / "tmp" / "train-dead"
+    leftover = store.root / "tmp" / "train-0123456789abcdef-01234567"
     leftover.mkdir(parents=True)
     with store.building("train", "k" * 64) as folder:
         assert [path for path, _, _ in store.collect()] == [leftover]
         assert folder.is_dir()
+
+
+def test_collect_touches_only_what_a_store_makes(store: Store) -> None:
+    publish(store)
+    for name in ("Documents/thesis", "tmp/mine", "checkpoints/mine", "train/notes", ".git/objects"):
+        (store.root / name).mkdir(parents=True)
+        age(store.root / name, 100)
+    assert store.collect() == []
 
 
 def test_collect_takes_the_damaged(store: Store) -> None:

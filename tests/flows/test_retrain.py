@@ -148,6 +148,9 @@ def test_ten_nights(night: Nights, source: Source) -> None:
     name, message = night(epochs=1)
     assert name == "Rejected", message
     assert night.champion == second
+    name, message = night(epochs=1)
+    assert name == "Unchanged", "what was decided is not decided again"
+    assert "compared with this champion before" in message
 
     good = source.text
     source.text = good[: len(good) // 4]
@@ -233,3 +236,9 @@ def test_rollback_goes_back_one_and_sample_follows(night: Nights, rnnlm: Any) ->
     assert "it swears" in rnnlm("champion", *at).stdout
     assert rnnlm("sample", "--prefix", "the ", *at).stdout != best
     assert "rnnlm: " in rnnlm("rollback", *at, code=2).stderr
+    name, message = night(epochs=30)
+    assert (name, night.champion) == ("Unchanged", first), "a night does not undo what a person did"
+    assert "it swears" in message
+    withdrawn = shown["champion"]["model"]
+    assert withdrawn[:16] in rnnlm("promote", withdrawn[:12], *at).stdout
+    assert night.champion == withdrawn

@@ -114,7 +114,7 @@ def test_verify_finds_what_the_next_run_mends(rnnlm: Rnnlm, tiny: Path) -> None:
 
 def test_gc_says_what_it_would_take_and_takes_it(rnnlm: Rnnlm, tiny: Path) -> None:
     rnnlm("run", "--preset", tiny)
-    leftover = tiny.parent / "store" / "tmp" / "train-killed"
+    leftover = tiny.parent / "store" / "tmp" / "train-0123456789abcdef-01234567"
     leftover.mkdir(parents=True)
     assert str(leftover) in rnnlm("gc", "--dry-run").stdout
     assert leftover.is_dir()
