@@ -41,7 +41,7 @@ def retrain(
     largest_loss: Annotated[float, Field(ge=0, le=1)] = 0.5,
     store: str | None = None,
 ) -> Any:
-    """One night.
+    """One night, and at its end the sweeping that `rnnlm gc` does.
 
     Args:
         config: the configuration of each stage.
@@ -69,6 +69,8 @@ def retrain(
         elif reign:
             champion.reject(opened, key, reign.model, verdict.reason)
         _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
+        freed = opened.collect(pinned=champion.pinned(opened))
+        logger.info("%d folders that nobody needs were removed", len(freed))
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     return Completed(name="Promoted" if verdict.promoted else "Rejected", message=verdict.reason)

@@ -139,6 +139,8 @@ _RETRIES: dict[str, dict[str, Any]] = {
         "retry_delay_seconds": exponential_backoff(backoff_factor=10),
         "retry_jitter_factor": 0.5,
         "retry_condition_fn": _may_succeed_later,
+        # A host that sends a byte now and then must not hold the only place that a night has.
+        "timeout_seconds": 3600,
     }
 }
 TASKS = {

@@ -65,6 +65,11 @@ def test_four_tasks_run_and_the_next_run_shows_them_as_cached(prefect: Prefect, 
         "train": "Completed",
         "evaluate": "Completed",
     }
+    (artifact,) = prefect.ask(
+        "artifacts", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}, "key": {"any_": ["report"]}}
+    )
+    assert "data:image/png;base64," in artifact["data"]
+    assert list((prefect.folder / "store" / "reports").glob("*.html"))
     logs = prefect.ask("logs", logs={"task_run_id": {"any_": [tasks["train"]["id"]]}})
     assert any("training on the" in line["message"] for line in logs), "a stage's own log lines reach the UI"
 
@@ -138,6 +143,18 @@ def test_a_download_is_retried_as_a_task(prefect: Prefect, tiny: Path, recoverin
     flow_run, tasks = prefect.last_run()
     assert flow_run["state"]["name"] == "Completed"
     assert tasks["download"]["run_count"] == 2
+
+
+def test_progress_that_cannot_be_shown_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import walk
+
+    def away(*arguments: object, **options: object) -> None:
+        raise httpx.ConnectError("the server is away")
+
+    monkeypatch.setattr(walk, "create_progress_artifact", away)
+    shown = walk._Shown("train", seconds_between=0)
+    shown(1, 2, "perplexity 4.1")
+    shown.finish()
 
 
 def test_a_server_that_is_away_is_one_sentence(tiny: Path, tmp_path: Path) -> None:
