@@ -2,6 +2,6 @@
 
 import os
 
-# Wherever a flow is started from: stage logs and progress reach the UI, and a server of the flow's own calls nobody.
+# As [tool.prefect] in pyproject.toml, for flows that are started from elsewhere than the root of the checkout.
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "data,stages,flows")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
