@@ -66,8 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send(body)
 
     def send(self, body: bytes) -> None:
+        self.server.sent += len(body)  # before the client can know
         self.wfile.write(body)
-        self.server.sent += len(body)
 
     def rest(self, body: bytes) -> None:
         """The range that was asked for, as a well-behaved server sends it."""
