@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import StoreError
+from data.files import replace
 from data.store import now
 
 if TYPE_CHECKING:
@@ -247,25 +247,12 @@ def _changing(store: Store) -> Iterator[_Record]:
         record = _read(store)
         before = record.model_copy(deep=True)
         yield record
-        if record != before:
-            _replace(_path(store), record.model_dump_json(indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a whole new file in the place of an old one: whoever reads, at any moment, reads the one or the other."""
-    written = path.with_name(f"{path.name}.new")  # one name for all, for the lock is held
-    try:
-        with written.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
+        if record == before:
+            return
+        path = _path(store)
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "free some space, `rnnlm gc` for one" if full else "make it writable"
-        raise StoreError(f"{path} cannot be written ({error.strerror}), so the champion stays: {remedy}") from error
+            replace(path, f"{record.model_dump_json(indent=1)}\n".encode())
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "free some space, `rnnlm gc` for one" if full else "make it writable"
+            raise StoreError(f"{path} cannot be written ({error.strerror}), so the champion stays: {remedy}") from error

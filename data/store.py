@@ -29,6 +29,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import StoreError
+from data.files import sync
 from data.fingerprint import digest, file_digest
 
 DEFAULT_ROOT = Path(__file__).parent / "artifacts"
@@ -187,11 +188,11 @@ class Store:
         """Make the files of a ``building`` folder an artifact, at once and whole, in place of one with the same key."""
         with self._errors():
             for path in sorted(folder.iterdir()):
-                _sync(path)
+                sync(path)
             written = folder / MANIFEST
             written.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            _sync(written)
-            _sync(folder)
+            sync(written)
+            sync(folder)
             target = self.folder(manifest.stage, manifest.key)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_symlink() or target.is_file():
@@ -200,7 +201,7 @@ class Store:
                 _exchange(folder, target)  # what was there goes the way of the folder it was built in
             else:
                 folder.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         self._verified.add((target, manifest.created))
         return Artifact(target, manifest)
 
@@ -290,14 +291,6 @@ def _subfolders(folder: Path, without: tuple[str, ...] = ()) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in without)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
+from data.files import replace
 from data.text import normalize_prefix
 from stages.evaluate import SPLITS
 from stages.pipeline import STAGES, when
@@ -168,18 +167,10 @@ def write(report: Report, path: Path) -> None:
     Raises:
         StoreError: a place that cannot be written.
     """
-    text = html(report)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    content = html(report).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        replace(path, content)
     except OSError as error:
         raise StoreError(
             f"the report {path} cannot be written ({error.strerror}): name another place for it"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import StoreError
+from data.files import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,9 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     path = folder / f"{checkpoint.epoch:06}-{checkpoint.step:06}{_SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, save(tensors, metadata))
+        for half in folder.glob("*.new"):  # of a process that was killed while it wrote
+            half.unlink()
+        replace(path, save(tensors, metadata))
         at_or_before = [
             other for position, other in _positions(folder) if position <= (checkpoint.epoch, checkpoint.step)
         ]
@@ -138,18 +140,3 @@ def _digest(tensors: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that its name stands for all of the content or is not there, even if the machine stops."""
-    temporary = path.parent / "writing.tmp"  # one name: what a killed process left is overwritten, not gathered
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

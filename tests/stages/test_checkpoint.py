@@ -96,10 +96,10 @@ def test_a_damaged_one_is_passed_over_with_one_warning(tmp_path, caplog, damage)
 
 def test_what_a_killed_writer_left_is_no_checkpoint(tmp_path):
     checkpoint.write(tmp_path, make(1, 0))
-    (tmp_path / "writing.tmp").write_bytes(b"half")
+    (tmp_path / "000001-000000.safetensors.new").write_bytes(b"half")
     assert checkpoint.latest(tmp_path, 5).epoch == 1
     checkpoint.write(tmp_path, make(2, 0))
-    assert not (tmp_path / "writing.tmp").exists()
+    assert not (tmp_path / "000001-000000.safetensors.new").exists()
 
 
 def test_a_place_that_takes_no_file_is_named(tmp_path):
