@@ -369,9 +369,10 @@ def _keep_page(store: Store, outcomes: list[pipeline.Outcome]) -> Path | None:
 
 
 def _forced(until: str, force: list[str], from_: str | None) -> set[str]:
-    """The stages to rerun on the way to ``until``; one named with --force has to lie on that way."""
+    """The stages to rerun on the way to ``until``; one named with --force or --from has to lie on that way."""
     reached = set(pipeline.needed(until))
-    if beyond := pipeline.forced(force, None) - reached:
+    named = [*force, *([] if from_ is None else [from_])]
+    if beyond := pipeline.forced(named, None) - reached:
         raise ConfigError(f"`rnnlm {until}` does not reach the stage {min(beyond)}: rerun that one with `rnnlm run`")
     return pipeline.forced(force, from_) & reached
 

@@ -185,10 +185,10 @@ def forced(force: Collection[str], from_stage: str | None) -> set[str]:
         ConfigError: a name that is no stage.
     """
     names = list(STAGES)
-    for name in [*force, *([from_stage] if from_stage else [])]:
+    for name in [*force, *([] if from_stage is None else [from_stage])]:
         if name not in names:
             raise ConfigError(f"there is no stage {name!r}: the stages are {', '.join(names)}")
-    return set(force) | set(names[names.index(from_stage) :] if from_stage else ())
+    return set(force) | set(() if from_stage is None else names[names.index(from_stage) :])
 
 
 def perform(

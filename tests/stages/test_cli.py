@@ -141,6 +141,14 @@ MISTAKES = [
     (["run", "--corpus", "timemachin"], "timemachine"),
     (["run", "--force", "training"], "there is no stage 'training'"),
     (["tokenize", "--force", "train"], "does not reach the stage train"),
+    (["run", "--from", ""], "there is no stage ''"),
+    (["download", "--from", "train"], "does not reach the stage train"),
+    (["run", "--store", str(Path(__file__))], "is a file: name a folder"),
+    (["run", "--preset", "~nobody-of-that-name/x"], "no preset"),
+    (["run", "--preset", "x" * 5000], "no preset"),
+    (["train", "--set", "train.hidden_size=1000000000"], "train.hidden_size"),
+    (["promote", "0123"], "no models"),
+    (["rollback"], "no champion"),
     (["run", "--set", "train.device=gpu"], "train.device = gpu cannot be used"),
     (["run", "--store", "s3://bucket"], "s3://bucket"),
     (["explain", "training"], "there is no stage 'training'"),
@@ -153,7 +161,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=[" ".join(row[0])[:60] for row in MISTAKES])
 def test_a_mistake_is_one_sentence_and_exit_code_2(rnnlm: Rnnlm, arguments: list[str], said: str) -> None:
     done = rnnlm(*arguments, code=2)
     assert done.stdout == ""
