@@ -115,6 +115,16 @@ class Nights:
         answer.raise_for_status()
         return answer.json()  # type: ignore[no-any-return]
 
+    def events(self, model: str | None) -> list[str]:
+        """What the server has heard of a model, once it has heard something."""
+        wanted = {"filter": {"resource": {"id": [f"rnnlm.model.{(model or '')[:16]}"]}}}
+        for _ in range(50):
+            found = httpx.post(f"{self.address}/events/filter", json=wanted, timeout=30).json()["events"]
+            if found:
+                return [event["event"] for event in found]
+            time.sleep(0.2)
+        return []
+
     @property
     def champion(self) -> str | None:
         reign = champion.current(self.store)
@@ -187,17 +197,7 @@ def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> N
     assert "promoted" in page.read_text(encoding="utf-8").lower()
     artifacts = night.ask("artifacts", artifacts={"key": {"any_": ["report"]}}, sort="CREATED_DESC", limit=1)
     assert "data:image/png;base64," in artifacts[0]["data"]
-    model = f"rnnlm.model.{night.champion[:16]}"  # type: ignore[index]
-    seen = []
-    for _ in range(50):
-        found = httpx.post(
-            f"{night.address}/events/filter", json={"filter": {"resource": {"id": [model]}}}, timeout=30
-        ).json()
-        seen = [event["event"] for event in found["events"]]
-        if seen:
-            break
-        time.sleep(0.2)
-    assert seen == ["rnnlm.model.promoted"]
+    assert night.events(night.champion) == ["rnnlm.model.promoted"]
 
 
 def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_path: Path) -> None:
@@ -242,3 +242,23 @@ def test_rollback_goes_back_one_and_sample_follows(night: Nights, rnnlm: Any) ->
     withdrawn = shown["champion"]["model"]
     assert withdrawn[:16] in rnnlm("promote", withdrawn[:12], *at).stdout
     assert night.champion == withdrawn
+
+
+def test_the_flow_rollback_goes_back_and_says_so(night: Nights) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.retrain import rollback
+
+    night(epochs=1, seed=8)
+    first = night.champion
+    night(epochs=30, seed=8)
+    assert night.champion != first
+    with temporary_settings({PREFECT_API_URL: night.address}):
+        state = rollback("it swears", store=str(night.store.root), return_state=True)
+        assert state.name == "Completed"
+        assert night.champion == first
+        assert rollback(store=str(night.store.root), return_state=True).name == "Failed"
+    deadline = time.monotonic() + 20
+    while "rnnlm.model.rolled-back" not in night.events(first):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
