@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -38,12 +37,24 @@ TEXT = "".join(
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def tiny_settings() -> str:
+    """A preset that trains in a moment, on any text."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """A text that is enough for it."""
+    return TEXT
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    """A preset that trains in a moment, on a text file beside it."""
-    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+def tiny(tmp_path: Path, tiny_settings: str, tiny_text: str) -> Path:
+    """The preset in a file, on the text in a file beside it."""
+    (tmp_path / "text.txt").write_text(tiny_text, encoding="utf-8")
     preset = tmp_path / "tiny.toml"
-    preset.write_text(f'[download]\ncorpus = "{tmp_path / "text.txt"}"\n{TINY}', encoding="utf-8")
+    preset.write_text(f'[download]\ncorpus = "{tmp_path / "text.txt"}"\n{tiny_settings}', encoding="utf-8")
     return preset
 
 
@@ -60,16 +71,3 @@ def rnnlm(tmp_path: Path) -> Rnnlm:
         return done
 
     return call
-
-
-def states(printed: str) -> dict[str, str]:
-    """Stage → state, out of what ``--json`` printed."""
-    return {stage["name"]: stage["state"] for stage in json.loads(printed)["stages"]}
-
-
-def corpus(name: str) -> Path:
-    """One of the real texts, where a checkout has them beside it."""
-    path = ROOT.parent / "shared" / "corpora" / name
-    if not path.is_file():
-        pytest.skip(f"{name} is not beside this checkout")
-    return path

@@ -17,23 +17,6 @@ from stages import config, pipeline
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["download", "tokenize", "train", "evaluate"]
-PRESET = """
-[tokenize]
-train_share = 0.8
-valid_share = 0.1
-test_share = 0.1
-[train]
-hidden_size = 8
-batch_size = 4
-num_steps = 8
-epochs = 2
-[evaluate]
-prefixes = ["the"]
-length = 8
-"""
-TEXT = "".join(
-    f"Then the {animal} saw {number} birds over the sea.\n" for number in range(12) for animal in ("cat", "dog")
-)
 
 
 class Workplace:
@@ -71,14 +54,14 @@ class Workplace:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_text: str) -> Workplace:
     folder = tmp_path_factory.mktemp("incremental")
     for floor in ("data", "stages"):
         ignored = shutil.ignore_patterns("artifacts", "__pycache__")
         shutil.copytree(ROOT / floor, folder / "project" / floor, ignore=ignored)
     place = Workplace(folder)
-    place.text.write_text(TEXT, encoding="utf-8")
-    place.preset.write_text(PRESET, encoding="utf-8")
+    place.text.write_text(tiny_text, encoding="utf-8")
+    place.preset.write_text(tiny_settings, encoding="utf-8")
     assert {stage["state"] for stage in place.run("--corpus", str(place.text)).values()} == {"ran"}
     return place
 
@@ -143,9 +126,13 @@ Edit = Callable[[Workplace], object]
 EDITS: list[tuple[str, Edit, list[str]]] = [
     ("nothing", lambda place: None, []),
     ("corpus touched", lambda place: place.text.touch(), []),
-    ("corpus rewritten with the same bytes", lambda place: place.text.write_text(TEXT), []),
-    ("corpus grown", lambda place: place.text.write_text(TEXT + "And the sea was calm.\n"), STAGES),
-    ("corpus changed in place", lambda place: place.text.write_text(TEXT.replace("cat", "fox", 1)), STAGES),
+    ("corpus rewritten with the same bytes", lambda place: place.text.write_text(place.text.read_text()), []),
+    ("corpus grown", lambda place: place.text.write_text(place.text.read_text() + "And the sea was calm.\n"), STAGES),
+    (
+        "corpus changed in place",
+        lambda place: place.text.write_text(place.text.read_text().replace("cat", "fox", 1)),
+        STAGES,
+    ),
     ("comment", lambda place: place.append("stages/train.py", "\n# Nothing to see here.\n"), []),
     ("docstring", lambda place: place.edit("stages/tokenize.py", '"""', '"""Now, '), []),
     ("the command line", lambda place: place.append("stages/cli.py", "\nNEW = 1\n"), []),

@@ -145,6 +145,32 @@ def test_a_download_is_retried_as_a_task(prefect: Prefect, tiny: Path, recoverin
     assert tasks["download"]["run_count"] == 2
 
 
+def test_progress_that_takes_a_while_becomes_an_artifact(prefect: Prefect) -> None:
+    from prefect import flow
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import walk
+
+    @flow(name="long-work")
+    def work() -> None:
+        shown = walk._Shown("train", seconds_between=0)
+        shown(1, 4, "epoch 1 of 4 · perplexity 4.1 · 98,000 tokens/s")
+        (artifact,) = prefect.ask(
+            "artifacts", artifacts={"key": {"any_": ["train-progress"]}}, sort="CREATED_DESC", limit=1
+        )
+        seen.append((artifact["type"], artifact["data"], artifact["description"]))
+        shown.finish()
+
+    seen: list[tuple[str, float, str]] = []
+    with temporary_settings({PREFECT_API_URL: prefect.address}):
+        work()
+    assert seen == [("progress", 25.0, "epoch 1 of 4 · perplexity 4.1 · 98,000 tokens/s")]
+    (artifact,) = prefect.ask(
+        "artifacts", artifacts={"key": {"any_": ["train-progress"]}}, sort="CREATED_DESC", limit=1
+    )
+    assert artifact["data"] == 100.0
+
+
 def test_progress_that_cannot_be_shown_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows import walk
 
