@@ -79,6 +79,10 @@ class Site:
 
         return str(self.wait(ask))
 
+    def remove(self, deployment: str) -> None:
+        address = f"{self.address}/deployments/{deployment}"
+        self.wait(lambda: httpx.delete(address, timeout=30).status_code in (204, 404))  # 503 where SQLite was busy
+
     def state(self, run: str) -> tuple[str, str]:
         answer = httpx.get(f"{self.address}/flow_runs/{run}", timeout=30).json()
         return answer["state"]["name"], answer["state"].get("message") or ""
@@ -165,7 +169,7 @@ def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site, config: 
         assert ended[0]["auto_scheduled"]
         assert ended[0]["state"]["type"] == "COMPLETED", ended[0]["state"]
     finally:
-        httpx.delete(f"{site.address}/deployments/{created.json()['id']}", timeout=30)
+        site.remove(created.json()["id"])
 
 
 def test_a_second_night_is_cancelled_while_one_lasts(site: Site, config: dict[str, Any]) -> None:
@@ -242,7 +246,7 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site
 
 def test_one_process_serves_all_deployments_without_a_pool(site: Site, config: dict[str, Any], tmp_path: Path) -> None:
     for deployment in site.ask("deployments"):
-        httpx.delete(f"{site.address}/deployments/{deployment['id']}", timeout=30)
+        site.remove(deployment["id"])
     with (tmp_path / "serve.log").open("w") as log:
         command = [sys.executable, "-m", "flows.serve"]
         serving = subprocess.Popen(command, cwd=ROOT, env=site.environment, stdout=log, stderr=subprocess.STDOUT)
