@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from data.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class StageConfig(BaseModel):
@@ -70,30 +71,90 @@ class TrainConfig(StageConfig):
     """The model and how it is trained. The defaults are the book's, but for the epochs."""
 
     cell: Literal["rnn", "gru", "lstm"] = "rnn"
-    """The recurrent cell; `rnn` has the ReLU activation, as in the book."""
+    """The recurrent cell."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """Of the cell `rnn`, where `relu` is the book's; `gru` and `lstm` have their own."""
     hidden_size: Annotated[int, Field(ge=1)] = 256
     """Hidden units per layer."""
     layers: Annotated[int, Field(ge=1)] = 1
     """Recurrent layers, each fed by the one below."""
+    embedding_size: Annotated[int, Field(ge=0)] = 0
+    """Each token goes in as a learnt vector of this size; 0 is one-hot, as in the book."""
+    tie_weights: bool = False
+    """The output layer uses the embedding's weights; `embedding_size` has to equal `hidden_size` then."""
+    initializer: Literal["normal", "uniform"] = "normal"
+    """First weights: `normal`, Normal(0, 0.01) as in the book; `uniform`, ±1/√hidden_size and embeddings ±0.1, which
+    lets several layers, or a large embedding, learn from the first epoch."""
+    input_dropout: Dropout = 0.0
+    """Share of what goes into the first layer that is dropped while training."""
+    hidden_dropout: Dropout = 0.0
+    """The same between one layer and the next."""
+    output_dropout: Dropout = 0.0
+    """The same of what the last layer gives to the output layer."""
+    weight_dropout: Dropout = 0.0
+    """The same of the recurrent weights (DropConnect), anew in each minibatch."""
+    variational: bool = True
+    """What is dropped of inputs, layers and outputs stays dropped over all steps of a minibatch; `false` draws anew
+    in each step."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Sequences per minibatch."""
     num_steps: Annotated[int, Field(ge=1)] = 35
     """Time steps per minibatch: where backpropagation through time is truncated."""
+    bptt_keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """1 is regular truncation, after `num_steps`. Below 1 it is randomised: in each step the gradient goes on into the
+    past with this probability, and is divided by it, so that it is right on average."""
     partition: Literal["sequential", "random"] = "sequential"
     """`sequential`: neighbouring minibatches are neighbours in the text and the state is carried, detached;
     `random`: subsequences are shuffled and the state starts from zero each time."""
     epochs: Annotated[int, Field(ge=1)] = 50
     """Passes over the training split. More of them continue from the checkpoint of fewer."""
-    optimizer: Literal["sgd"] = "sgd"
-    """Plain stochastic gradient descent."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Training ends when the validation loss has not improved for so many epochs, and the best weights are kept; 0
+    trains all epochs and keeps the last."""
+    optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
+    """`sgd`, the book's; `momentum` of 0.9; `adam` with decay rates 0.9 and 0.999; `adamw`, the same with weight decay
+    apart from the gradient."""
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    """The optimizer's step size."""
+    """The optimizer's step size, at its highest."""
+    schedule: Literal["constant", "step", "cosine", "plateau"] = "constant"
+    """How the learning rate changes: not at all; `step`, times `decay_factor` every `decay_epochs`; `cosine`, down to
+    zero over `decay_epochs`; `plateau`, times `decay_factor` whenever the validation loss has not improved for
+    `decay_epochs`."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """The learning rate rises to its height over so many epochs, or a part of one, whatever the schedule."""
+    decay_epochs: Annotated[int, Field(ge=0)] = 0
+    """See `schedule`. 0 lets a `cosine` end with the last epoch; then more epochs are another training, from the
+    start."""
+    decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """See `schedule`."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Pull of all weights but the biases towards zero: an L2 penalty, for `adamw` decoupled from the gradient."""
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     """The gradient is scaled down to this L2 norm when it is longer; 0 never clips."""
+    averaging: Annotated[float, Field(ge=0)] = 9.0
+    """The published weights are an average over the steps that favours the late ones: at 9 most of it is the last tenth
+    of them. 0 publishes the last step's."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seeds the initial weights and the minibatches."""
+    """Seeds the initial weights, the minibatches and what is dropped."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     """`auto` (a GPU that MXNet can use, else the CPU), `cpu`, `gpu` or `gpu:N`. Only CPU or GPU is in the cache key."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.tie_weights and self.embedding_size != self.hidden_size:
+            raise ValueError(
+                f"tie_weights needs an embedding_size of hidden_size, {self.hidden_size}, not {self.embedding_size}"
+            )
+        if self.schedule in ("step", "plateau") and not self.decay_epochs:
+            raise ValueError(f"schedule={self.schedule} needs decay_epochs of 1 or more")
+        if self.schedule == "plateau" and self.patience and self.patience <= self.decay_epochs:
+            raise ValueError(f"patience has to be more than decay_epochs, {self.decay_epochs}, or the rate never falls")
+        return self
+
+    @property
+    def horizon(self) -> int | None:
+        """The epochs over which a cosine falls; None where the learning rate does not depend on how many there are."""
+        return (self.decay_epochs or self.epochs) if self.schedule == "cosine" else None
 
 
 class EvaluateConfig(StageConfig):
@@ -110,6 +171,8 @@ class EvaluateConfig(StageConfig):
     """Each prefix is continued greedily, at this temperature and at 1, as the model says."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seeds the sampled continuations."""
+    window: Annotated[int, Field(ge=0)] = 0
+    """Also measure with the state reset every so many tokens, as models of a fixed context are measured; 0 does not."""
 
 
 class RunConfig(StageConfig):

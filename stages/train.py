@@ -14,14 +14,16 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, SupportsFloat
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
-from data.errors import Interrupted, TrainingError
+from data.errors import ConfigError, Interrupted, TrainingError
 from data.tokens import IndexTable, Minibatches, check_length
-from stages.lm import checkpoint, metrics, parameters
+from stages.lm import checkpoint, dropout, metrics, parameters, schedule
 from stages.lm.checkpoint import Checkpoint
+from stages.lm.parameters import Architecture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,18 +33,13 @@ if TYPE_CHECKING:
     from data.tokens import Ids, Minibatch
     from stages.config import TrainConfig
     from stages.lm.device import Device
+    from stages.lm.parameters import Parameters
     from stages.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 HISTORY = ("train_loss", "valid_loss", "learning_rate", "grad_norm_mean", "grad_norm_max")
 """The columns of the history as checkpoints hold it; a figure that there is not is not a number there."""
-_AVERAGING = 9
-"""How much the published weights, an average over the steps, favour the late ones: the eta of polynomial-decay
-averaging (Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth Optimization", ICML 2013). At 9 most of the
-average is the last tenth of the steps, however many there are. At a constant learning rate the last step's weights
-suit the last minibatches: the book's model ends at a perplexity of 1.17 over its whole training split, its average
-at 1.03."""
 _NO_TOTALS = {"loss": 0.0, "tokens": 0, "grad_norm": 0.0, "grad_norm_max": 0.0}
 _CHECKPOINT_SHARE = 0.02
 """Share of the time at most that checkpoints may cost."""
@@ -56,7 +53,8 @@ def train(
 ) -> dict[str, float]:
     """Write ``model.safetensors``, ``config.json``, ``vocab.arrow`` and ``history.arrow`` into ``out``.
 
-    The weights are an average over the steps (see ``_AVERAGING``), and so is what the validation loss is measured on.
+    The weights are an average over the steps, as `TrainConfig.averaging` says, and so is what the validation loss is
+    measured on. With ``patience`` they are those of the best epoch.
 
     Args:
         config: the model and how it is trained.
@@ -71,6 +69,7 @@ def train(
         ``tokens_per_second`` over the training of this call; nothing where all of it had been done before.
 
     Raises:
+        ConfigError: settings that ask for a validation loss where there is none.
         CorpusError: a training split that is too short for one minibatch.
         Interrupted: SIGINT or SIGTERM; a checkpoint holds all that was done.
         StoreError: inputs that are damaged, or a disk that cannot take a checkpoint.
@@ -102,15 +101,31 @@ class _Run:
 
         check_length(len(table.split("train")), config.batch_size, config.num_steps, config.partition)
         self.config = config
-        shape = (config.cell, config.hidden_size, config.layers, table.vocab_size)
-        _check_memory(parameters.shapes(*shape))
-        self.engine = GluonEngine(*shape, config.batch_size, config.clip_norm, device)
+        self.architecture = Architecture.of(config, table.vocab_size)
+        _check_memory(config, self.architecture)
+        self.engine = GluonEngine(
+            self.architecture,
+            config.batch_size,
+            config.optimizer,
+            config.weight_decay,
+            config.clip_norm,
+            list(dropout.masks(config, self.architecture, 1, 0)),
+            device,
+        )
         self.epoch = 0
         """Epochs that are complete."""
         self.history: list[tuple[float, ...]] = []
         self.tokens, self.seconds = 0, 0.0
         """What was trained on here, and how long that took without validation and checkpoints."""
         self._ids, self._valid = table.split("train"), table.split("valid")
+        self._streams = min(config.batch_size, (len(self._valid) - 1) // config.num_steps)
+        """Rows that the validation split is read as; below 1 it is too short to measure."""
+        if self._streams < 1 and (config.patience or config.schedule == "plateau"):
+            asking = "patience" if config.patience else "schedule=plateau"
+            raise ConfigError(
+                f"train.{asking} needs a validation loss, and the validation split has {len(self._valid):,} tokens: "
+                f"set tokenize.valid_share so that there are more than train.num_steps, {config.num_steps:,}"
+            )
         self._checkpoints = checkpoints
         self._checkpoint_due = 0.0
         # Not the stream that the weights are drawn from.
@@ -118,20 +133,33 @@ class _Run:
         self._step, self._totals = 0, dict(_NO_TOTALS)
         self._steps = 0
         """Minibatches in all, where `_step` counts those of the epoch under way."""
+        self._rate = 0.0
+        """The last step's learning rate."""
+        self._best: dict[str, Any] = {}
+        """The average as it was after the best epoch, where there is patience to look for it."""
         self._ahead = 1
         """Steps that the engine is given before their figures are asked for."""
         found = checkpoint.latest(checkpoints, config.epochs)
         if found:
             self._restore(found)
         else:
-            self.engine.load_parameters(parameters.initial(*shape, seed=config.seed))
+            self.engine.load_parameters(self.architecture.initial(config.initializer, config.seed))
         # As it is at the start of the epoch under way: what that epoch draws, a resumed run draws again.
         self._generator = self._rng.bit_generator.state
 
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch is over, or patience with the validation loss."""
+        return self.epoch >= self.config.epochs or schedule.exhausted(self.config, self.history_of("valid_loss"))
+
+    def published(self) -> Parameters:
+        """The weights that come out."""
+        return self._best or self.engine.averages()
+
     def go(self, progress: Progress, received: list[int]) -> None:
-        """Train to the last epoch, or until ``received`` holds the signal that asks to stop; save either way."""
+        """Train to the end, or until ``received`` holds the signal that asks to stop; save either way."""
         config, began_at = self.config, self.epoch
-        while self.epoch < config.epochs and not received:
+        while not self.done and not received:
             minibatches = Minibatches(self._ids, config.batch_size, config.num_steps, config.partition, self._rng)
             if self._step == 0:
                 self.engine.reset_state()
@@ -148,24 +176,36 @@ class _Run:
             self._train(minibatches, report, received)
             if self._step == len(minibatches):
                 self._finish_epoch()
-                if self.epoch < config.epochs and not received and time.monotonic() < self._checkpoint_due:
+                if not self.done and not received and time.monotonic() < self._checkpoint_due:
                     continue
             self._save()
+        if self.epoch < config.epochs and self.done:
+            best = schedule.best_epoch(self.history_of("valid_loss"))
+            logger.info("the validation loss has not improved since epoch %d: its weights are kept", best)
 
     def _train(self, minibatches: Minibatches, report: Callable[[float], None], received: list[int]) -> None:
         """The rest of an epoch, or as much of it as comes before a signal.
 
         The engine answers before it has computed; its figures are asked for only now and then, so that it never waits.
         """
+        valid_losses = self.history_of("valid_loss")
         while self._step < len(minibatches) and not received:
             began = time.perf_counter()
             figures: list[tuple[SupportsFloat, SupportsFloat, int]] = []
-            for inputs, targets in self.engine.upload(minibatches[self._step : self._step + self._ahead]):
+            ahead = minibatches[self._step : self._step + self._ahead]
+            chance = [
+                dropout.masks(self.config, self.architecture, inputs.shape[1], self._steps + number)
+                for number, (inputs, _) in enumerate(ahead, 1)
+            ]
+            for number, (inputs, targets, masks) in enumerate(self.engine.upload(ahead, chance)):
                 if self.config.partition == "random":
                     self.engine.reset_state()
-                figures.append((*self.engine.step(inputs, targets, self.config.learning_rate), inputs.size))
                 self._steps += 1
-                self.engine.average((_AVERAGING + 1) / (_AVERAGING + self._steps))
+                # At the middle of the step, so that neither the first nor the last has a rate of zero.
+                position = self.epoch + (self._step + number + 0.5) / len(minibatches)
+                self._rate = schedule.learning_rate(self.config, position, valid_losses)
+                figures.append((*self.engine.step(inputs, targets, masks, self._rate, self._steps), inputs.size))
+                self.engine.average(self._share())
             for loss, norm, tokens in figures:
                 self._count(float(loss), float(norm), tokens)
             seconds = time.perf_counter() - began
@@ -173,6 +213,20 @@ class _Run:
             self.tokens += sum(tokens for *_, tokens in figures)
             self.seconds += seconds
             report(self._step / len(minibatches))
+
+    def _share(self) -> float:
+        """How far the average moves towards the weights after a step.
+
+        Polynomial-decay averaging (Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth Optimization", ICML
+        2013), ``averaging`` being its eta. At a constant learning rate the last step's weights suit the last
+        minibatches: the book's model ends at a perplexity of 1.17 over its whole training split, its average at 1.03.
+        """
+        eta = self.config.averaging
+        return (eta + 1) / (eta + self._steps) if eta else 1.0
+
+    def history_of(self, figure: str) -> list[float]:
+        """One column of the history, an entry per epoch."""
+        return [row[HISTORY.index(figure)] for row in self.history]
 
     def _count(self, loss: float, norm: float, tokens: int) -> None:
         """Add one minibatch's figures to the epoch's."""
@@ -188,10 +242,13 @@ class _Run:
 
     def _finish_epoch(self) -> None:
         config, totals = self.config, self._totals
-        enough = len(self._valid) > config.batch_size * config.num_steps
-        valid = self.engine.loss(_streams(self._valid, config.batch_size, config.num_steps)) if enough else math.nan
-        row = (totals["loss"] / totals["tokens"], valid, config.learning_rate)
+        valid = math.nan
+        if self._streams > 0:
+            valid = self.engine.loss(_streams(self._valid, self._streams, config.num_steps))
+        row = (totals["loss"] / totals["tokens"], valid, self._rate)
         self.history.append((*row, totals["grad_norm"] / self._step, totals["grad_norm_max"]))
+        if config.patience and schedule.best_epoch(self.history_of("valid_loss")) == len(self.history):
+            self._best = self.engine.averages()
         self.epoch, self._step, self._totals = self.epoch + 1, 0, dict(_NO_TOTALS)
         self._generator = self._rng.bit_generator.state
 
@@ -207,6 +264,8 @@ class _Run:
             steps=self._steps,
             parameters=weights,
             averages=self.engine.averages(),
+            best=self._best,
+            moments=self.engine.moments(),
             state=self.engine.state(),
             generator=self._generator,
             totals=self._totals,
@@ -219,11 +278,13 @@ class _Run:
     def _restore(self, found: Checkpoint) -> None:
         self.engine.load_parameters(found.parameters)
         self.engine.load_averages(found.averages)
+        self.engine.load_moments(found.moments)
+        self._best = found.best
         self.engine.load_state(found.state)
         self._rng.bit_generator.state = found.generator
         self.epoch, self._step, self._steps, self._totals = found.epoch, found.step, found.steps, dict(found.totals)
         self.history = [tuple(row) for row in found.history.tolist()]
-        if self.epoch < self.config.epochs:
+        if not self.done:
             logger.info("training goes on in epoch %d of %d", self.epoch + 1, self.config.epochs)
 
     def _diverged(self, what: str) -> TrainingError:
@@ -235,9 +296,11 @@ class _Run:
         )
 
 
-def _check_memory(shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a model that this machine could not hold: weights, gradients, their average and a copy, float32 each."""
-    needed = 16 * sum(math.prod(shape) for shape in shapes.values())
+def _check_memory(config: TrainConfig, architecture: Architecture) -> None:
+    """Refuse a model that this machine could not hold: weights, gradients, their average, a copy and the optimizer's
+    moments, float32 each."""
+    moments = {"sgd": 0, "momentum": 1}.get(config.optimizer, 2)
+    needed = 4 * (4 + moments) * sum(math.prod(shape) for shape in architecture.shapes().values())
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise TrainingError(
@@ -282,16 +345,13 @@ def _export(run: _Run, table: IndexTable, out: Path) -> None:
 
     config = run.config
     # Written by us, so that a disk that cannot take it is an OSError like any other.
-    (out / "model.safetensors").write_bytes(save(run.engine.averages()))
+    (out / "model.safetensors").write_bytes(save(run.published()))
     description = {
         "format": parameters.FORMAT,
-        "cell": config.cell,
-        "activation": "relu" if config.cell == "rnn" else "tanh",
-        "hidden_size": config.hidden_size,
-        "layers": config.layers,
-        "vocab_size": table.vocab_size,
+        **asdict(run.architecture),
         "level": table.level,
         "normalizer": table.normalizer,
+        "epoch": schedule.best_epoch(run.history_of("valid_loss")) if config.patience else run.epoch,
     }
     (out / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 

@@ -29,6 +29,8 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 KEPT = 2
 """Checkpoints that are kept at or before the newest position: the newest, and one in case that is damaged."""
 _SUFFIX = ".safetensors"
+_KINDS = ("parameters", "averages", "best", "moments", "state")
+"""The fields that hold arrays by name."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Checkpoint:
     parameters: Arrays
     averages: Arrays
     """The parameters' running average."""
+    best: Arrays
+    """That average as it was after the best epoch; nothing where the last epoch's is wanted."""
+    moments: Arrays
+    """What the optimizer keeps."""
     state: Arrays
     """The recurrent state."""
     generator: Mapping[str, Any]
@@ -63,9 +69,8 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     from safetensors.numpy import save
 
     tensors: dict[str, npt.NDArray[Any]] = {"history": checkpoint.history}
-    tensors |= {f"parameters/{name}": array for name, array in checkpoint.parameters.items()}
-    tensors |= {f"averages/{name}": array for name, array in checkpoint.averages.items()}
-    tensors |= {f"state/{name}": array for name, array in checkpoint.state.items()}
+    for kind in _KINDS:
+        tensors |= {f"{kind}/{name}": array for name, array in getattr(checkpoint, kind).items()}
     facts = {"steps": checkpoint.steps, "generator": checkpoint.generator, "totals": checkpoint.totals}
     # One entry, because the order of several is not fixed.
     metadata = {"checkpoint": json.dumps({**facts, "sha256": _digest(tensors, facts)}, sort_keys=True)}
@@ -110,14 +115,17 @@ def _read(path: Path, position: tuple[int, int]) -> Checkpoint:
     if facts.pop("sha256") != _digest(tensors, facts):
         raise ValueError("its content does not have the digest that it names")
 
-    def under(prefix: str) -> Arrays:
+    def under(kind: str) -> Arrays:
+        prefix = f"{kind}/"
         return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
     return Checkpoint(
         *position,
-        parameters=under("parameters/"),
-        averages=under("averages/"),
-        state=under("state/"),
+        parameters=under("parameters"),
+        averages=under("averages"),
+        best=under("best"),
+        moments=under("moments"),
+        state=under("state"),
         history=tensors["history"],
         **facts,
     )

@@ -1,39 +1,115 @@
-"""A model's parameters: their names, shapes, order and first values, whatever engine trains them.
+"""A model's architecture, and its parameters: names, shapes, order and first values, whatever engine trains them.
 
 Names, shapes and gate order are those of ``torch.nn``, so the weights load there unpermuted.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stages.config import TrainConfig
+
 Parameters = dict[str, npt.NDArray[np.float32]]
 
-FORMAT = 1
-"""Of the model that a folder holds, as its ``config.json`` says."""
+FORMAT = 2
+"""Of the model that a folder holds, as its ``config.json`` says; 1 knew neither embeddings nor tied weights."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates per cell, stacked along the first axis: `gru` reset, update, new; `lstm` input, forget, cell, output."""
 
 
-def shapes(cell: str, hidden_size: int, layers: int, vocab_size: int) -> dict[str, tuple[int, ...]]:
-    """Name → shape, in the one order that everything here keeps."""
-    rows = GATES[cell] * hidden_size
-    result: dict[str, tuple[int, ...]] = {}
-    for layer in range(layers):
-        result[f"rnn.weight_ih_l{layer}"] = (rows, hidden_size if layer else vocab_size)
-        result[f"rnn.weight_hh_l{layer}"] = (rows, hidden_size)
-        result[f"rnn.bias_ih_l{layer}"] = (rows,)
-        result[f"rnn.bias_hh_l{layer}"] = (rows,)
-    result["dense.weight"] = (vocab_size, hidden_size)
-    result["dense.bias"] = (vocab_size,)
-    return result
+@dataclass(frozen=True)
+class Architecture:
+    """All that decides which parameters a model has, and what it computes with them."""
 
+    cell: Literal["rnn", "gru", "lstm"]
+    activation: Literal["relu", "tanh"]
+    """Of the cell `rnn`; `tanh` for the others."""
+    hidden_size: int
+    layers: int
+    vocab_size: int
+    embedding_size: int = 0
+    """0 is one-hot input."""
+    tie_weights: bool = False
+    """The output layer's weights are the embedding's; ``dense.weight`` is absent then."""
 
-def initial(cell: str, hidden_size: int, layers: int, vocab_size: int, seed: int) -> Parameters:
-    """The weights before training: drawn from Normal(0, 0.01), biases zero, as in the book; float32."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: (rng.normal(0.0, 0.01, shape) if "weight" in name else np.zeros(shape)).astype(np.float32)
-        for name, shape in shapes(cell, hidden_size, layers, vocab_size).items()
-    }
+    @classmethod
+    def of(cls, config: TrainConfig, vocab_size: int) -> Architecture:
+        """The model that a training asks for."""
+        return cls(
+            config.cell,
+            config.activation if config.cell == "rnn" else "tanh",
+            config.hidden_size,
+            config.layers,
+            vocab_size,
+            config.embedding_size,
+            config.tie_weights,
+        )
+
+    @classmethod
+    def parse(cls, description: Mapping[str, Any]) -> Architecture:
+        """The model that a ``config.json`` describes; in format 1 it is one-hot, and a cell `rnn` is ReLU.
+
+        Raises:
+            ValueError: what does not fit, in words.
+        """
+        if description.get("format") not in (1, FORMAT):
+            raise ValueError(f"it has format {description.get('format')!r}, this program reads 1 to {FORMAT}")
+        if description["format"] == 1:
+            activation = "relu" if description.get("cell") == "rnn" else "tanh"
+            description = {"activation": activation, "embedding_size": 0, "tie_weights": False, **description}
+        names = [field.name for field in fields(cls)]
+        if missing := [name for name in names if name not in description]:
+            raise ValueError(f"it has no {missing[0]}")
+        result = cls(**{name: description[name] for name in names})
+        sizes = {"hidden_size": 1, "layers": 1, "vocab_size": 1, "embedding_size": 0}
+        tied = result.tie_weights
+        fitting = {
+            "cell": result.cell in [*GATES],
+            "activation": result.activation in ("relu", "tanh")[result.cell != "rnn" :],
+            **{name: type(description[name]) is int and description[name] >= least for name, least in sizes.items()},
+            "tie_weights": tied is False or (tied is True and result.embedding_size == result.hidden_size),
+        }
+        if wrong := [name for name, fits in fitting.items() if not fits]:
+            raise ValueError(f"its {wrong[0]} cannot be {description[wrong[0]]!r}")
+        return result
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape, in the one order that everything here keeps."""
+        rows, inputs = GATES[self.cell] * self.hidden_size, self.embedding_size or self.vocab_size
+        result: dict[str, tuple[int, ...]] = {}
+        if self.embedding_size:
+            result["embedding.weight"] = (self.vocab_size, self.embedding_size)
+        for layer in range(self.layers):
+            result[f"rnn.weight_ih_l{layer}"] = (rows, self.hidden_size if layer else inputs)
+            result[f"rnn.weight_hh_l{layer}"] = (rows, self.hidden_size)
+            result[f"rnn.bias_ih_l{layer}"] = (rows,)
+            result[f"rnn.bias_hh_l{layer}"] = (rows,)
+        if not self.tie_weights:
+            result["dense.weight"] = (self.vocab_size, self.hidden_size)
+        result["dense.bias"] = (self.vocab_size,)
+        return result
+
+    def initial(self, initializer: Literal["normal", "uniform"], seed: int) -> Parameters:
+        """The weights before training, float32; biases are zero.
+
+        `normal` draws from Normal(0, 0.01), as in the book; `uniform` from ±1/√hidden_size, embeddings from ±0.1.
+        """
+        rng = np.random.default_rng(seed)
+
+        def drawn(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+            if "weight" not in name:
+                return np.zeros(shape)
+            if initializer == "normal":
+                return rng.normal(0.0, 0.01, shape)
+            bound = 0.1 if name == "embedding.weight" else 1 / math.sqrt(self.hidden_size)
+            return rng.uniform(-bound, bound, shape)
+
+        return {name: drawn(name, shape).astype(np.float32) for name, shape in self.shapes().items()}

@@ -21,6 +21,8 @@ def make(epoch=3, step=2, value=1.5):
         steps=17,
         parameters={"dense.weight": np.full((2, 3), value, np.float32), "dense.bias": np.zeros(2, np.float32)},
         averages={"dense.weight": np.full((2, 3), value / 2, np.float32), "dense.bias": np.ones(2, np.float32)},
+        best={"dense.weight": np.full((2, 3), value * 2, np.float32)},
+        moments={"mean/dense.bias": np.full(2, 0.25, np.float32)},
         state={"hidden": np.ones((1, 4, 3), np.float32)},
         generator=rng.bit_generator.state,
         totals={"loss": 0.1 + 0.2, "tokens": 70},
@@ -39,7 +41,7 @@ def test_everything_comes_back(tmp_path):
     assert names(tmp_path / "new") == ["000003-000002.safetensors"]
     for field in dataclasses.fields(Checkpoint):
         old, new = getattr(written, field.name), getattr(read, field.name)
-        if field.name in ("parameters", "averages", "state"):
+        if field.name in ("parameters", "averages", "best", "moments", "state"):
             assert {name: array.tobytes() for name, array in old.items()} == {
                 name: array.tobytes() for name, array in new.items()
             }

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.lm import gluon, parameters
+from stages.lm import gluon
 from stages.lm.device import Device
 from stages.lm.gluon import GluonEngine, RNNModel
+from stages.lm.parameters import Architecture
 
 ROOT = Path(__file__).parents[2]
 VOCAB, HIDDEN, BATCH, STEPS = 11, 16, 4, 7
@@ -26,12 +27,13 @@ def minibatches(count, seed=0):
 def weights(cell, layers, scale=1.0):
     return {
         name: array * np.float32(scale)
-        for name, array in parameters.initial(cell, HIDDEN, layers, VOCAB, seed=3).items()
+        for name, array in Architecture(cell, "relu", HIDDEN, layers, VOCAB).initial("normal", seed=3).items()
     }
 
 
-def engine(cell, layers, clip_norm=1.0, scale=1.0):
-    made = GluonEngine(cell, HIDDEN, layers, VOCAB, BATCH, clip_norm, Device("cpu"))
+def engine(cell, layers, clip_norm=1.0, scale=1.0, optimizer="sgd", weight_decay=0.0):
+    architecture = Architecture(cell, "relu", HIDDEN, layers, VOCAB)
+    made = GluonEngine(architecture, BATCH, optimizer, weight_decay, clip_norm, (), Device("cpu"))
     made.load_parameters(weights(cell, layers, scale))
     return made
 
@@ -61,17 +63,21 @@ def book_loop(start, batches, learning_rate, clip_norm):
     return np.array(figures), start.parameters(), [array.asnumpy() for array in state]
 
 
-def train(trained, batches, learning_rate):
-    return np.array([tuple(map(float, trained.step(*uploaded, learning_rate))) for uploaded in trained.upload(batches)])
+def train(trained, batches, learning_rate, first=1):
+    uploaded = trained.upload(batches, [{}] * len(batches))
+    steps = [trained.step(*arguments, learning_rate, number) for number, arguments in enumerate(uploaded, first)]
+    return np.array([tuple(map(float, step)) for step in steps])
 
 
 def test_shapes_are_the_chapters():
     gluon.npx.set_np()
-    model = RNNModel("rnn", 256, 1, 28)
+    model = RNNModel(Architecture("rnn", "relu", 256, 1, 28))
     model.initialize()
     state = model.begin_state(32, gluon.mx.cpu())
-    outputs, new_state = model.rnn(gluon.mnp.zeros((35, 32, 28)), state)
-    logits, _ = model(gluon.mnp.zeros((32, 35), dtype="int32"), state)
+    ids = gluon.mnp.zeros((32, 35), dtype="int32")
+    outputs, new_state = model.recur(model.embed(ids), state, {})
+    logits, _ = model(ids, state)
+    assert model.embed(ids).shape == (35, 32, 28)
     assert [array.shape for array in state] == [array.shape for array in new_state] == [(1, 32, 256)]
     assert outputs.shape == (35, 32, 256)
     assert logits.shape == (35 * 32, 28)
@@ -114,19 +120,66 @@ def test_parameters_come_back_as_they_went_in(cell, layers):
         assert array.tobytes() == returned[name].tobytes()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_state_and_parameters_are_all_there_is(cell):
+def test_state_parameters_and_moments_are_all_there_is(cell, optimizer):
     batches = minibatches(6)
-    whole = engine(cell, 2)
-    train(whole, batches, 0.5)
-    first = engine(cell, 2)
-    train(first, batches[:3], 0.5)
-    second = engine(cell, 2)
+    whole = engine(cell, 2, optimizer=optimizer, weight_decay=0.01)
+    train(whole, batches, 0.1)
+    first = engine(cell, 2, optimizer=optimizer, weight_decay=0.01)
+    train(first, batches[:3], 0.1)
+    second = engine(cell, 2, optimizer=optimizer, weight_decay=0.01)
     second.load_parameters(first.parameters())
     second.load_state(first.state())
-    train(second, batches[3:], 0.5)
+    second.load_moments(first.moments())
+    train(second, batches[3:], 0.1, first=4)
     for name, array in whole.parameters().items():
         assert array.tobytes() == second.parameters()[name].tobytes(), name
+
+
+def plain_optimizer(optimizer, start, gradients, rate, decay, clip_norm):
+    """The same in float64, parameter by parameter, as their papers have them."""
+    values = {name: array.astype(np.float64) for name, array in start.items()}
+    first, second = ({name: np.zeros(array.shape) for name, array in start.items()} for _ in range(2))
+    for number, gradient in enumerate(gradients, 1):
+        norm = np.sqrt(sum((array**2).sum() for array in gradient.values()))
+        for name, array in gradient.items():
+            pull = decay * values[name] if "weight" in name else 0.0
+            slope = array * min(clip_norm / norm, 1)
+            if optimizer != "adamw":
+                slope = slope + pull
+            if optimizer == "sgd":
+                values[name] = values[name] - rate * slope
+            elif optimizer == "momentum":
+                first[name] = 0.9 * first[name] - rate * slope
+                values[name] = values[name] + first[name]
+            else:
+                first[name] = 0.9 * first[name] + 0.1 * slope
+                second[name] = 0.999 * second[name] + 0.001 * slope**2
+                mean, variance = first[name] / (1 - 0.9**number), second[name] / (1 - 0.999**number)
+                step = mean / (np.sqrt(variance) + 1e-8 / np.sqrt(1 - 0.999**number))
+                values[name] = values[name] - rate * (step + (pull if optimizer == "adamw" else 0.0))
+    return values
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
+def test_optimizers_do_what_their_papers_say(optimizer, decay):
+    made = engine("gru", 2, optimizer=optimizer, weight_decay=decay, clip_norm=0.05, scale=20)
+    start, gradients = made.parameters(), []
+    update = "_adam" if optimizer.startswith("adam") else "_sgd"
+    original = getattr(made, update)
+
+    def record(*arguments):
+        gradients.append({name: array.astype(np.float64) for name, array in made._named(made._gradients).items()})
+        original(*arguments)
+
+    setattr(made, update, record)
+    norms = train(made, minibatches(5), 0.01)[:, 1]
+    expected = plain_optimizer(optimizer, start, gradients, 0.01, decay, 0.05)
+    assert max(norms) > 0.05, "the test has to clip"
+    for name, array in made.parameters().items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_measuring_learns_nothing_and_leaves_the_state_alone():

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import load as load_safetensors
 
-from data.errors import CorpusError, Interrupted, TrainingError
+from data.errors import ConfigError, CorpusError, Interrupted, TrainingError
 from data.tokens import IndexTable, Split
 from data.vocab import Vocab
 from stages.config import TrainConfig
@@ -95,14 +96,17 @@ def test_what_is_written(run, tokens):
     assert set(outputs) == FILES
     assert outputs["vocab.arrow"] == (tokens / "vocab.arrow").read_bytes()
     assert json.loads(outputs["config.json"]) == {
-        "format": 1,
+        "format": 2,
         "cell": "gru",
         "activation": "tanh",
         "hidden_size": 12,
         "layers": 2,
         "vocab_size": 29,
+        "embedding_size": 0,
+        "tie_weights": False,
         "level": "char",
         "normalizer": "lower",
+        "epoch": 6,
     }
     assert run.timing["tokens_per_second"] > 0
     assert LanguageModel.load(run.folder / "out1").sample("The q", 10).startswith("the q")
@@ -139,7 +143,7 @@ def test_validation_reads_the_split_as_parallel_streams(run, tokens):
 
 
 def test_without_a_validation_split_its_figures_are_null(tmp_path):
-    rows = history(Runs(tokenized(tmp_path / "tokens", valid=0.03), tmp_path)(epochs=2))
+    rows = history(Runs(tokenized(tmp_path / "tokens", valid=0.01), tmp_path)(epochs=2))
     assert rows["valid_loss"] == rows["valid_perplexity"] == [None, None]
 
 
@@ -164,19 +168,97 @@ def test_progress_tells_epoch_perplexity_and_speed(run):
     assert told[-1][2].endswith(" tokens/s")
 
 
+EVERYTHING = {
+    "layers": 2,
+    "embedding_size": 12,
+    "tie_weights": True,
+    "input_dropout": 0.1,
+    "hidden_dropout": 0.1,
+    "output_dropout": 0.2,
+    "weight_dropout": 0.1,
+    "weight_decay": 0.001,
+    "initializer": "uniform",
+    "warmup_epochs": 1.5,
+    "patience": 3,
+}
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-@pytest.mark.parametrize("partition", ["sequential", "random"])
-def test_stopped_at_any_minibatch_it_goes_on_bit_for_bit(run, cell, partition):
-    whole = run(cell=cell, layers=2, partition=partition)
+@pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [
+        ("sgd", {"layers": 2}),
+        ("sgd", {"partition": "random", "bptt_keep": 0.9}),
+        ("momentum", {"learning_rate": 0.1, "schedule": "step", "decay_epochs": 2, "averaging": 0}),
+        ("adam", {**EVERYTHING, "learning_rate": 0.03, "schedule": "plateau", "decay_epochs": 1}),
+        ("adamw", {**EVERYTHING, "learning_rate": 0.03, "schedule": "cosine", "variational": False}),
+    ],
+)
+def test_stopped_at_any_minibatch_it_goes_on_bit_for_bit(run, cell, optimizer, changes):
+    changes = {"cell": cell, "optimizer": optimizer, **changes}
+    whole = run(**changes)
     positions = []
     for count in (1, 1, 1, 2, 1, 3, 1):
         with pytest.raises(Interrupted, match="the same command goes on from there"):
-            run("shared", stop_at(count), cell=cell, layers=2, partition=partition)
+            run("shared", stop_at(count), **changes)
         found = checkpoint.latest(run.folder / "shared", 6)
         positions.append((found.epoch, found.step))
     assert len({step for _, step in positions}) > 3, "the stops have to fall within epochs"
     assert len(set(positions)) == len(positions), "every call has to get on"
-    assert run("shared", cell=cell, layers=2, partition=partition) == whole
+    assert run("shared", **changes) == whole
+
+
+def test_patience_keeps_the_best_weights(run, caplog):
+    # A rate at which it soon learns the training split by heart.
+    changes = {"cell": "lstm", "hidden_size": 32, "optimizer": "adam", "learning_rate": 0.03, "averaging": 0}
+    with caplog.at_level(logging.INFO, "stages"):
+        stopped = run(epochs=200, patience=3, **changes)
+    losses = history(stopped)["valid_loss"]
+    best = losses.index(min(losses)) + 1
+    assert len(losses) == best + 3 < 200
+    assert json.loads(stopped["config.json"])["epoch"] == best
+    assert f"since epoch {best}: its weights are kept" in caplog.text
+    assert stopped["model.safetensors"] == run(epochs=best, **changes)["model.safetensors"]
+    assert stopped["model.safetensors"] != run(epochs=best + 3, **changes)["model.safetensors"]
+
+
+def test_patience_that_has_ended_stays_ended(run):
+    changes = {"cell": "lstm", "optimizer": "adam", "learning_rate": 0.1, "patience": 2}
+    stopped = run("shared", epochs=100, **changes)
+    told = []
+    assert run("shared", lambda *call: told.append(call), epochs=200, **changes) == stopped
+    assert told == []
+
+
+@pytest.mark.parametrize("changes", [{"patience": 2}, {"schedule": "plateau", "decay_epochs": 2}])
+def test_what_asks_for_a_validation_loss_is_refused_without_one(tmp_path, changes):
+    run = Runs(tokenized(tmp_path / "tokens", valid=0), tmp_path)
+    with pytest.raises(ConfigError, match=r"needs a validation loss.*tokenize\.valid_share"):
+        run(**changes)
+
+
+def test_the_history_shows_the_learning_rate(run):
+    rows = history(run(schedule="step", decay_epochs=2, decay_factor=0.1))
+    assert rows["learning_rate"] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_averaging_of_0_publishes_the_last_weights(run):
+    last = run("shared", averaging=0)["model.safetensors"]
+    weights = checkpoint.latest(run.folder / "shared", 6).parameters
+    loaded = load_safetensors(last)
+    assert all(np.array_equal(weights[name], loaded[name]) for name in weights)
+    assert last != run()["model.safetensors"]
+
+
+def test_a_plateau_lowers_the_rate(run):
+    rows = history(run(epochs=60, schedule="plateau", decay_epochs=2, decay_factor=0.5, averaging=0))
+    best, waited, rate = math.inf, 0, 1.0
+    for loss, found in zip(rows["valid_loss"], rows["learning_rate"], strict=True):
+        assert found == rate
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+        if waited == 2:
+            waited, rate = 0, rate / 2
+    assert rate < 1
 
 
 def test_more_epochs_go_on_from_fewer(run):
