@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 Components = Mapping[str, Any]
 """Nested mappings of JSON values: ``stage``, ``version``, ``config``, ``inputs``, ``code``, ``libraries``, …"""
+_PARSING = threading.Lock()
+"""Python 3.11's ``ast.parse`` fails now and then in two threads at once."""
 
 
 def canonical(value: object) -> bytes:
@@ -52,7 +55,8 @@ def code(module: str, root: Path) -> dict[str, dict[str, str]]:
         path = _source(name, root)
         if path is None:
             continue
-        tree = _Essence().visit(ast.parse(path.read_bytes(), filename=str(path)))
+        with _PARSING:
+            tree = _Essence().visit(ast.parse(path.read_bytes(), filename=str(path)))
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         waiting.extend(_imports(tree, package))
         digests[path.relative_to(root).as_posix()] = _definitions(tree)

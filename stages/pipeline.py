@@ -27,6 +27,7 @@ from stages.config import DownloadConfig, RunConfig, StageConfig, TrainConfig
 from stages.download import download
 from stages.evaluate import evaluate
 from stages.lm import device
+from stages.lm.ngram import baselines
 from stages.progress import Progress
 from stages.tokenize import tokenize
 from stages.train import train
@@ -48,6 +49,9 @@ class Stage:
     """``function(config, *folders of the inputs, out=, progress=, …)`` writes its files into ``out``."""
     inputs: Mapping[str, tuple[str, ...]]
     """Upstream stage → those of its files whose content counts."""
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What it reads of `PARTS` → those of its files. They have no place in its key, which holds all that theirs do: a
+    stage imports their code, and reads what they read."""
     libraries: tuple[str, ...] = ()
     """Distributions whose numerics or formats the outputs depend on."""
     version: int = 1
@@ -89,10 +93,22 @@ STAGES: dict[str, Stage] = {
                 "train": ("model.safetensors", "config.json", "vocab.arrow", "history.arrow"),
                 "tokenize": ("tokens.arrow",),
             },
+            parts={"baselines": ("baselines.json",)},
             libraries=("matplotlib", "numpy", "pillow", "unicode"),
         ),
     )
 }
+PARTS: dict[str, Stage] = {
+    "baselines": Stage(
+        "baselines",
+        "Measure what the text costs without a model.",
+        baselines,
+        inputs={"tokenize": ("tokens.arrow",)},
+        libraries=("numpy",),
+    )
+}
+"""Artifacts that a stage finds or makes when it runs. No stages of their own, they have no settings, and are shared by
+every run that needs the same."""
 Upstream = Mapping[str, Artifact]
 Reporter = Callable[[str], Progress]
 
@@ -213,6 +229,8 @@ def perform(
             logger.warning("%s: the artifact is %s; running the stage again", name, decision.reason)
         # Taking the lock has left a trace of this attempt: why it was made is what was found before.
         present = replace(present, reason=decision.reason)
+        for part in present.stage.parts:
+            upstream = {**upstream, part: perform(part, config, upstream, store, progress).artifact}
         if not isinstance(decision.config, TrainConfig):
             return _execute(present, upstream, store, progress, forced)
         # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
@@ -222,8 +240,8 @@ def perform(
 
 def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> Decision:
     """A stage's key, and whether the store holds a sound artifact for it; ``upstream`` holds what it reads."""
-    stage = STAGES[name]
-    own: StageConfig = getattr(config, name)
+    stage = STAGES.get(name) or PARTS[name]
+    own: StageConfig = getattr(config, name, StageConfig())
     components: dict[str, Any] = {
         "stage": name,
         "version": stage.version,
@@ -290,8 +308,15 @@ def _reuse(decision: Decision, store: Store) -> Outcome:
 
 
 def _identity(decision: Decision) -> str:
-    """What a training run is but for its length: more epochs go on from where fewer ended."""
-    return fingerprint.digest({**decision.components, "config": {**decision.components["config"], "epochs": None}})
+    """What a training run is but for its length: more epochs go on from where fewer ended.
+
+    Where the learning rate falls towards a last epoch, that one counts, whichever field it is asked for with.
+    """
+    assert isinstance(decision.config, TrainConfig)
+    own = {**decision.components["config"], "epochs": None}
+    if decision.config.horizon is not None:
+        own["decay_epochs"] = decision.config.horizon
+    return fingerprint.digest({**decision.components, "config": own})
 
 
 def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Progress, forced: bool) -> Outcome:
@@ -306,7 +331,7 @@ def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Pro
         extra = {"checkpoints": checkpoints, "device": decision.device}
     with store.building(stage.name, decision.key) as folder:
         began = time.perf_counter()
-        folders = [upstream[parent].folder for parent in stage.inputs]
+        folders = [upstream[parent].folder for parent in (*stage.inputs, *stage.parts)]
         timing = stage.function(config, *folders, out=folder, progress=progress, **extra) or {}
         seconds = time.perf_counter() - began
         if isinstance(config, DownloadConfig):
@@ -322,7 +347,7 @@ def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Pro
                 "components": decision.components,
                 "outputs": outputs,
                 "config": config.model_dump(mode="json"),
-                "parents": {parent: upstream[parent].manifest.key for parent in stage.inputs},
+                "parents": {parent: upstream[parent].manifest.key for parent in (*stage.inputs, *stage.parts)},
                 "device": decision.device.kind if decision.device else None,
                 "seed": getattr(config, "seed", None),
                 "versions": {"python": platform.python_version(), "rnnlm": _version("rnnlm")},
@@ -342,7 +367,7 @@ def _check_unchanged(corpus: str, identity: str) -> None:
 
 def _read_downstream(name: str) -> set[str]:
     """The files of a stage that others read."""
-    return {file for stage in STAGES.values() for file in stage.inputs.get(name, ())}
+    return {file for stage in STAGES.values() for file in {**stage.inputs, **stage.parts}.get(name, ())}
 
 
 def _last_download(corpus: str, store: Store) -> Path | None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from data.errors import StoreError
 from data.files import replace
 from data.text import normalize_prefix
-from stages.evaluate import SPLITS
+from data.tokens import SPLITS
+from stages.evaluate import BASELINES, reference, told_baselines, told_memory, told_window
 from stages.pipeline import STAGES, when
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     Points = Sequence[tuple[float, float]]
 
-_KINDS = {"uniform": "knowing nothing", "unigram": "knowing how often each token occurs"}
-"""What a baseline amounts to; one that is not here goes by its name alone."""
 _MOST_POINTS = 400
 """Of a line in a chart: more than a screen can tell apart."""
 
@@ -54,13 +53,14 @@ class Report:
     @property
     def summary(self) -> str:
         """How the model did against its baselines, in one sentence."""
-        found = re.search(r"^\*\*(.+)\*\*$", self.prose, re.MULTILINE)
-        return found[1] if found else ""
+        said: str = self.metrics["summary"]
+        return said
 
     @property
     def description(self) -> str:
         """The model in one sentence."""
-        return self.prose.split("\n")[2]
+        said: str = self.metrics["description"]
+        return said
 
 
 def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None) -> Report:
@@ -96,13 +96,18 @@ def html(report: Report) -> str:
         bytes=_bytes, duration=_duration, figure=_figure, sentence=_sentence, signed=_signed, when=when
     )
     split = _told_split(report.metrics)
+    token = "character" if report.model["level"] == "char" else "word"
     return environment.get_template("report.html.j2").render(
         report=report,
         stages=[report.outcomes[name] for name in STAGES],
-        token="character" if report.model["level"] == "char" else "word",
+        token=token,
+        dropout=_dropout(report),
         split=split,
         splits=SPLITS,
-        kinds=_KINDS,
+        baselines=BASELINES,
+        told_baselines=told_baselines(report.metrics, token),
+        told_memory=told_memory(report.metrics),
+        told_window=told_window(report.metrics, token),
         bars=_bars(report.metrics),
         charts=_charts(report),
         interval=_interval(report.verdict),
@@ -204,8 +209,8 @@ def _bars(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Split → bits per character of the model and of its baselines; ``share`` is of the page's width for bars."""
     bits = {
         split: {
-            name: rows[split]["bits_per_character"]
-            for name, rows in (("this model", metrics), *reversed(metrics["baselines"].items()))
+            "this model": metrics[split]["bits_per_character"],
+            **{called: metrics["baselines"][name][split]["bits_per_character"] for name, called in BASELINES.items()},
         }
         for split in SPLITS
         if metrics[split]
@@ -215,6 +220,16 @@ def _bars(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         split: [{"name": name, "bits": value, "share": round(80 * value / longest, 2)} for name, value in row.items()]
         for split, row in bits.items()
     }
+
+
+def _dropout(report: Report) -> str:
+    """What was dropped in training, in words; empty where nothing was."""
+    config = report.outcomes["train"].artifact.manifest.config
+    kinds = [("input", "inputs"), ("output", "outputs"), ("weight", "recurrent weights")]
+    if report.model["layers"] > 1:
+        kinds.insert(1, ("hidden", "between layers"))
+    shares = [f"{share:g} ({what})" for kind, what in kinds if (share := config.get(f"{kind}_dropout"))]
+    return ", ".join(shares)
 
 
 def _parted(sample: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, str]:
@@ -332,9 +347,9 @@ class Chart:
 
 
 def _charts(report: Report) -> list[Chart]:
-    history, metrics = report.history, report.metrics
+    history = report.history
     epochs = len(history["epoch"])
-    unigram = metrics["baselines"]["unigram"]["train"]
+    called, level = reference(report.metrics) or ("", 0.0)
     clip = report.outcomes["train"].artifact.manifest.config.get("clip_norm", 0)
     longest = max((norm for norm in history.get("grad_norm_max", ()) if norm), default=0)
     charts = [
@@ -343,7 +358,7 @@ def _charts(report: Report) -> list[Chart]:
             epochs,
             ("training split, running", "first", history["train_perplexity"]),
             ("validation split", "second", history["valid_perplexity"]),
-            ("unigram baseline", "level", [unigram["perplexity"]] * epochs if unigram else []),
+            (called, "level", [level] * epochs),
         ),
         _chart(
             "Gradient norm",

@@ -49,7 +49,7 @@ def test_kill_in_any_stage_leaves_no_half_artifact(rnnlm, tiny: Path, stage: str
     assert len(printed["stages"]) == 4
     rnnlm("gc")
     assert not list((tiny.parent / "store").glob("tmp/*"))
-    assert rnnlm("verify").stdout.count("sound") == 4
+    assert rnnlm("verify").stdout.count("sound") == 5
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -135,4 +135,4 @@ def test_a_full_disk_ends_in_one_sentence_and_the_old_artifact_stays(rnnlm, tiny
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "no space is left for the store" in done.stderr or "cannot be written (File too large)" in done.stderr
-    assert rnnlm("verify").stdout.count("sound") == 4
+    assert rnnlm("verify").stdout.count("sound") == 5

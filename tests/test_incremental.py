@@ -94,6 +94,7 @@ FIELDS = [
     ("evaluate.length=9", STAGES[3:]),
     ("evaluate.temperature=0.3", STAGES[3:]),
     ("evaluate.seed=2", STAGES[3:]),
+    ("evaluate.window=16", STAGES[3:]),
     # The bound that a value is written with does not matter, only the value does.
     ("train.hidden_size=8", []),
     ("train.learning_rate=1", []),
@@ -160,6 +161,7 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
     ("tokenize deleted", lambda place: shutil.rmtree(place.artifact("tokenize")), ["tokenize"]),
     ("train deleted", lambda place: shutil.rmtree(place.artifact("train")), ["train"]),
     ("evaluate deleted", lambda place: shutil.rmtree(place.artifact("evaluate")), ["evaluate"]),
+    ("the baselines deleted", lambda place: shutil.rmtree(place.artifact("baselines")), []),
     ("file deleted", lambda place: (place.artifact("tokenize") / "vocab.arrow").unlink(), ["tokenize"]),
     ("manifest deleted", lambda place: (place.artifact("train") / "manifest.json").unlink(), ["train"]),
     ("manifest broken", lambda place: (place.artifact("train") / "manifest.json").write_text("{}"), ["train"]),
@@ -226,7 +228,9 @@ def test_outputs_are_the_same_to_the_byte_wherever_they_are_made(place: Workplac
         path.relative_to(store): path.read_bytes()
         for store in (place.store, other.store)
         for path in store.rglob("*")
-        if path.is_file() and path.parent.parent.name in STAGES and path.name not in ("manifest.json", "source.json")
+        if path.is_file()
+        and path.parent.parent.name in (*STAGES, "baselines")
+        and path.name not in ("manifest.json", "source.json")
     }
     for name, content in files.items():
         assert (place.store / name).read_bytes() == content, name

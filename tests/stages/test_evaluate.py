@@ -1,37 +1,79 @@
-"""The evaluate stage: its figures against an independent count, its report, and splits too short to measure."""
+"""The evaluate stage: its figures against an independent count, the baselines' cache, its report and what it says."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
 import random
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import matplotlib.image
+import numpy as np
 import pytest
 
+from data import fingerprint
 from data.store import Store
-from data.tokens import IndexTable
+from data.tokens import IndexTable, Split
+from data.vocab import Vocab
 from stages import config, pipeline
-from stages.evaluate import evaluate
+from stages import evaluate as module
+from stages.evaluate import evaluate, memorized, told_model, told_summary
+from stages.lm import sampler
+from stages.lm.ngram import NGram
 from stages.lm.sampler import LanguageModel
+
+WINDOW = 16
+
+
+def silent(stage: str) -> Any:
+    return lambda done, total, figures: None
+
+
+def outcomes(folder: Path, preset: Path, *assignments: str) -> dict[str, pipeline.Outcome]:
+    chosen = config.load(str(preset), None, assignments)
+    return {outcome.name: outcome for outcome in pipeline.run(chosen, Store(folder / "store"), silent)}
 
 
 def run(folder: Path, preset: Path, *assignments: str) -> dict[str, Path]:
-    chosen = config.load(str(preset), None, assignments)
-    silent = lambda stage: lambda done, total, figures: None  # noqa: E731
-    return {outcome.name: outcome.artifact.folder for outcome in pipeline.run(chosen, Store(folder / "store"), silent)}
+    """The folder of each stage, and that of the baselines."""
+    found = outcomes(folder, preset, *assignments)
+    folders = {name: outcome.artifact.folder for name, outcome in found.items()}
+    baselines = found["evaluate"].artifact.manifest.parents["baselines"]
+    return {**folders, "baselines": Store(folder / "store").folder("baselines", baselines)}
 
 
-@pytest.fixture
-def folders(tmp_path: Path, tiny: Path) -> dict[str, Path]:
-    return run(tmp_path, tiny, "train.epochs=5")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_text: str) -> Path:
+    """A folder with a preset and the store of its run, windows and all."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    (folder / "text.txt").write_text(tiny_text, encoding="utf-8")
+    settings = tiny_settings.replace("epochs = 2", "epochs = 5") + f"window = {WINDOW}\n"
+    preset = folder / "tiny.toml"
+    preset.write_text(f'[download]\ncorpus = "{folder / "text.txt"}"\n{settings}', encoding="utf-8")
+    outcomes(folder, preset)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(finished: Path) -> dict[str, Path]:
+    return run(finished, finished / "tiny.toml")
 
 
 def metrics(folders: dict[str, Path]) -> dict[str, Any]:
     return json.loads((folders["evaluate"] / "metrics.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def report(folders: dict[str, Path]) -> str:
+    return (folders["evaluate"] / "report.md").read_text(encoding="utf-8")
+
+
+# --- figures
 
 
 def test_every_figure_is_the_mean_over_the_whole_split(folders: dict[str, Path]) -> None:
@@ -52,6 +94,10 @@ def test_every_figure_is_the_mean_over_the_whole_split(folders: dict[str, Path])
         total = counts.total() + table.vocab_size
         unigram = [-math.log((counts[token] + 1) / total) for token in ids[1:]]
         assert baselines["unigram"][name]["loss"] == pytest.approx(sum(unigram) / len(unigram))
+        fivegram = NGram.fit(table.split("train"), table.vocab_size).loss(table.split(name))
+        assert baselines["5gram"][name]["loss"] == pytest.approx(fivegram)
+        assert baselines["5gram"][name].keys() == baselines["unigram"][name].keys() < figures.keys()
+    assert baselines["5gram"]["fitted_on"] == len(table.split("train"))
 
 
 def test_the_state_is_carried_through_the_whole_split(folders: dict[str, Path]) -> None:
@@ -64,13 +110,61 @@ def test_the_state_is_carried_through_the_whole_split(folders: dict[str, Path]) 
     assert metrics(folders)["train"]["loss"] == pytest.approx(whole)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_where_a_split_is_cut_does_not_show(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocab = Vocab(["<unk>", *"abcdefg"], [1] * 8)
+    settings = config.TrainConfig(cell=cell, hidden_size=5, layers=2, initializer="uniform")
+    model = LanguageModel.untrained(settings, vocab, "char", "none")
+    ids = np.random.default_rng(0).integers(0, 8, 100).astype(np.uint8)
+    whole = np.concatenate([*model.losses(ids)])
+    assert whole.shape == (99,)
+    for rows in (1, 7, 98, 99, 100):
+        monkeypatch.setattr(sampler, "_ROWS", rows)
+        np.testing.assert_allclose(np.concatenate([*model.losses(ids)]), whole, rtol=2e-5)
+        assert model.loss(ids) == pytest.approx(whole.mean(), rel=1e-5)
+    monkeypatch.undo()
+    for cuts in ([50], [1, 2, 98], range(10, 100, 10)):
+        states = model.zero_state()
+        parts = [
+            loss
+            for start, stop in itertools.pairwise([0, *cuts, 99])
+            for loss in model.losses(ids[start : stop + 1], states)
+        ]
+        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=2e-5)
+
+
+def test_with_a_window_the_state_starts_anew_in_each(folders: dict[str, Path]) -> None:
+    model = LanguageModel.load(folders["train"])
+    table = IndexTable.open(folders["tokenize"] / "tokens.arrow")
+    for name in ("train", "valid", "test"):
+        ids = table.split(name)
+        windows = [ids[start : start + WINDOW + 1] for start in range(0, len(ids) - 1, WINDOW)]
+        losses = [float(loss) for window in windows for chunk in model.losses(window) for loss in chunk]
+        carried, figures = metrics(folders)[name], metrics(folders)[name]["windowed"]
+        assert figures["window"] == WINDOW
+        assert figures["tokens"] == len(losses) == carried["tokens"]
+        assert figures["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        assert figures["loss"] != pytest.approx(carried["loss"], rel=1e-3), "a state that starts anew shows"
+        assert figures["perplexity"] == pytest.approx(math.exp(figures["loss"]))
+        assert figures["bits_per_character"] == pytest.approx(figures["loss"] / math.log(2))
+        assert f"{name} {figures['loss']:.4f} nats, perplexity {figures['perplexity']:.2f}" in report(folders)
+    assert f"With the state reset every {WINDOW} characters, as models of a fixed context" in report(folders)
+
+
 def test_words_are_measured_per_character_too(tmp_path: Path, tiny: Path) -> None:
-    folders = run(tmp_path, tiny, "tokenize.level=word")
+    folders = run(tmp_path, tiny, "tokenize.level=word", "evaluate.window=5")
     split = IndexTable.open(folders["tokenize"] / "tokens.arrow").splits["train"]
     figures = metrics(folders)["train"]
     per_token = split.characters / len(split)
     assert 3 < per_token < 6
     assert figures["bits_per_character"] == pytest.approx(figures["loss"] / math.log(2) / per_token)
+    windowed = figures["windowed"]
+    assert windowed["bits_per_character"] == pytest.approx(windowed["loss"] / math.log(2) / per_token)
+    test = metrics(folders)["test"]
+    summary = metrics(folders)["summary"]
+    assert f"Perplexity per word {figures['perplexity']:.2f} on what it trained on, {test['perplexity']:.2f}" in summary
+    assert f"({test['bits_per_character']:.3f} bits per character)" in summary
+    assert "With the state reset every 5 words" in report(folders)
 
 
 def test_continuations_are_greedy_and_drawn_and_repeat(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -81,8 +175,8 @@ def test_continuations_are_greedy_and_drawn_and_repeat(folders: dict[str, Path],
         assert len(sample["text"]) == len("the") + 8
     again = tmp_path / "again"
     again.mkdir()
-    chosen = config.EvaluateConfig(prefixes=("the",), length=8)
-    evaluate(chosen, folders["train"], folders["tokenize"], again, lambda done, total, figures: None)
+    chosen = config.EvaluateConfig(prefixes=("the",), length=8, window=WINDOW)
+    evaluate(chosen, folders["train"], folders["tokenize"], folders["baselines"], again, silent("evaluate"))
     for path in again.iterdir():
         assert path.read_bytes() == (folders["evaluate"] / path.name).read_bytes()
 
@@ -99,15 +193,18 @@ def test_a_split_too_short_to_measure_is_null_and_said_so(tmp_path: Path, tiny: 
     )
     assert metrics(folders)["valid"] is None
     assert metrics(folders)["baselines"]["unigram"]["test"] is None
-    report = (folders["evaluate"] / "report.md").read_text(encoding="utf-8")
-    assert "| valid | too short to measure |" in report
-    assert "No text was held out" in report
+    assert metrics(folders)["baselines"]["5gram"]["test"] is None
+    assert "windowed" not in metrics(folders)["train"]
+    said = report(folders)
+    assert "| valid | too short to measure | | | | | | | |" in said
+    assert "No text was held out" in said
+    assert "With the state reset" not in said
 
 
 @pytest.mark.parametrize(
     ("epochs", "text", "said"),
     [
-        (60, "the cat sat on the mat and the dog ran away from it all. " * 40, "where mere token frequencies reach"),
+        (60, "the cat sat on the mat and the dog ran away from it all. " * 40, "where a 5-gram reaches"),
         (1, "the cat sat on the mat and the dog ran away from it all. " * 10, "no better than mere token frequencies"),
         (200, "".join(random.Random(0).choices("abcdefgh", k=600)), "learnt its text by heart"),
     ],
@@ -116,10 +213,247 @@ def test_a_split_too_short_to_measure_is_null_and_said_so(tmp_path: Path, tiny: 
 def test_the_verdict_tells_learning_from_memory(tmp_path: Path, tiny: Path, epochs: int, text: str, said: str) -> None:
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     folders = run(tmp_path, tiny, f"train.epochs={epochs}", "train.hidden_size=64")
-    assert said in (folders["evaluate"] / "report.md").read_text(encoding="utf-8")
+    assert said in report(folders)
+    assert f"**{metrics(folders)['summary']}**" in report(folders)
+
+
+SUMMARIES = {  # perplexities of train and test: the model's, the 5-gram's, the unigram's
+    "better than both": ((4, 5), (3, 7), (19, 20), "5.00 on unseen text, where a 5-gram reaches 7.00."),
+    "a 5-gram that is no help": (
+        (4, 5),
+        (3, 9),
+        (7, 8),
+        "5.00 on unseen text, where mere token frequencies reach 8.00.",
+    ),
+    "learns little": (
+        (8, 9),
+        (5, 7),
+        (19, 20),
+        "worse there than a 5-gram (7.00), better than mere token frequencies.",
+    ),
+    "overfits": ((2, 9), (5, 7), (19, 20), "worse there than a 5-gram (7.00); it remembers more than it has learnt."),
+    "by heart": ((2, 50), (5, 7), (19, 20), "worse there than mere token frequencies (20.00); it has learnt its text"),
+    "between the two": ((2, 8.5), (3, 9), (7, 8), "worse there than mere token frequencies (8.00); it has learnt its"),
+    "nothing yet": ((24, 25), (5, 7), (19, 20), "no better than mere token frequencies (20.00); it needs more epochs"),
+    "diverged": ((1e6, 1e7), (5, 7), (19, 20), "training has diverged; try a smaller train.learning_rate."),
+}
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_the_summary_is_honest(name: str) -> None:
+    *perplexities, said = SUMMARIES[name]
+    rows = [
+        {
+            split: {"perplexity": figure, "bits_per_character": 1.5}
+            for split, figure in zip(("train", "test"), row, strict=True)
+        }
+        for row in [*perplexities, (30.0, 30.0)]
+    ]
+    measured = {
+        **rows[0],
+        "valid": None,
+        "baselines": dict(zip(("5gram", "unigram", "uniform"), rows[1:], strict=True)),
+    }
+    assert said in told_summary(measured, words=False)
+
+
+def described(**changes: Any) -> str:
+    model = {"cell": "lstm", "activation": "tanh", "hidden_size": 512, "layers": 1, "vocab_size": 1066}
+    model |= {"embedding_size": 0, "tie_weights": False, "level": "char", "epoch": 12} | changes
+    return told_model(model, {"epoch": range(1, 13)})
+
+
+def test_the_model_is_described() -> None:
+    assert described() == "LSTM, 1 layer of 512 hidden units over 1,066 characters, trained for 12 epochs."
+    embedded = described(layers=2, level="word", embedding_size=512, tie_weights=True)
+    assert (
+        "LSTM, 2 layers of 512 hidden units over 1,066 words, an embedding of 512 tied to the output layer," in embedded
+    )
+    assert described(embedding_size=64).split(", ")[2] == "an embedding of 64"
+    assert described(cell="rnn").startswith("tanh RNN, ")
+    assert described(cell="rnn", activation="relu").startswith("ReLU RNN, ")
+
+
+def test_weights_of_an_earlier_epoch_are_said_to_be() -> None:
+    assert described(epoch=7).endswith("trained for 12 epochs; its weights are those after epoch 7.")
+
+
+def test_training_that_ended_early_is_not_said_to_be_longer(tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "text.txt").write_text("".join(random.Random(0).choices("abcdefgh", k=600)), encoding="utf-8")
+    folders = run(tmp_path, tiny, "train.epochs=90", "train.patience=3", "train.hidden_size=64")
+    description = metrics(folders)["description"]
+    epochs, kept = map(
+        int, re.findall(r"trained for (\d+) epochs; its weights are those after epoch (\d+)", description)[0]
+    )
+    assert kept + 3 == epochs < 90
+    assert description in report(folders)
 
 
 def test_a_prefix_cannot_break_the_report(tmp_path: Path, tiny: Path) -> None:
     folders = run(tmp_path, tiny, 'evaluate.prefixes=["a`b\\n\\n# not a heading"]')
-    report = (folders["evaluate"] / "report.md").read_text(encoding="utf-8")
-    assert not [line for line in report.splitlines() if line.startswith("# not a heading")]
+    assert not [line for line in report(folders).splitlines() if line.startswith("# not a heading")]
+
+
+# --- what it has by heart
+
+SENTENCE = "The cat saw 7 birds over the sea, and it was not amused at all by what they sang."
+
+
+def test_a_text_that_is_copied_is_all_by_heart() -> None:
+    training = [SENTENCE, " ", SENTENCE.upper(), " ", SENTENCE[:30]]
+    assert memorized([SENTENCE, SENTENCE.upper()[10:60]], training) == {
+        "length": 40,
+        "windows": len(SENTENCE) - 39 + 11,
+        "share": 1.0,
+    }
+
+
+def test_a_text_of_its_own_is_not() -> None:
+    assert memorized([SENTENCE[::-1]], [SENTENCE])["share"] == 0
+    assert memorized([SENTENCE.lower()], [SENTENCE] * 3)["share"] == pytest.approx(
+        (len(SENTENCE) - 40) / (len(SENTENCE) - 39)
+    )
+    assert memorized([SENTENCE[:39]], [SENTENCE]) == {"length": 40, "windows": 0, "share": None}
+    assert memorized([], [SENTENCE])["share"] is None
+
+
+def test_each_stretch_that_is_in_the_training_text_counts_and_no_other() -> None:
+    rng = random.Random(1)
+    training = "".join(rng.choices("ab", k=300))
+    written = ["".join(rng.choices("ab", k=50)) + training[100:120], training[-9:], "ab" * 3]
+    windows = [text[at : at + 8] for text in written for at in range(len(text) - 7)]
+    expected = {"length": 8, "windows": 63 + 2, "share": sum(window in training for window in windows) / len(windows)}
+    assert 0.2 < expected["share"] < 0.95
+    for size in (1, 3, 7, 8, 9, 100, 300):
+        pieces = [training[at : at + size] for at in range(0, len(training), size)]
+        assert memorized(written, pieces, 8) == expected
+
+
+@pytest.mark.parametrize(("level", "expected"), [("char", SENTENCE * 2), ("word", f"{SENTENCE} {SENTENCE} ")])
+def test_the_training_text_is_read_as_the_model_would_write_it(
+    level: Any, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = list(SENTENCE) * 2 if level == "char" else SENTENCE.split() * 2
+    vocab = Vocab.build(Counter(tokens))
+    ids = np.array(vocab.ids([*tokens, tokens[0]]), np.uint8)
+    stop = len(tokens)
+    splits = {
+        "train": Split(0, stop, 1, 0),
+        "valid": Split(stop, stop + 1, 1, 0),
+        "test": Split(stop + 1, stop + 1, 0, 0),
+    }
+    model = LanguageModel.untrained(config.TrainConfig(hidden_size=2), vocab, level, "none")
+    monkeypatch.setattr(module, "_DECODED", 5)
+    pieces = list(module._text(model, IndexTable(ids, splits, level, "none", "0" * 64, len(vocab))))
+    assert len(pieces) == math.ceil(stop / 5)
+    assert "".join(pieces) == expected
+
+
+def test_a_model_of_words_that_repeats_its_text_is_found_out(tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "text.txt").write_text("the cat\nsat on  the mat and\tran away. " * 60, encoding="utf-8")
+    folders = run(tmp_path, tiny, "tokenize.level=word", "train.epochs=40", "train.hidden_size=32")
+    memory = metrics(folders)["memorization"]
+    assert memory["windows"] > 3000
+    assert memory["share"] > 0.8
+    assert f"{memory['share']:.2%} stand in the training text word for word" in report(folders)
+
+
+def test_a_model_that_has_learnt_nothing_has_nothing_by_heart(folders: dict[str, Path]) -> None:
+    assert metrics(folders)["memorization"] == {"length": 40, "windows": 4610, "share": 0.0}
+    assert "Of the 4,610 stretches of 40 characters in what it wrote" in report(folders)
+
+
+# --- the baselines' artifact
+
+
+class Kept:
+    """The store of the finished run, to be changed."""
+
+    def __init__(self, finished: Path, folder: Path) -> None:
+        self.folder, self.preset = folder, finished / "tiny.toml"
+        shutil.copytree(finished / "store", folder / "store")
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "store")
+
+    def run(self, *assignments: str) -> list[str]:
+        """The stages that ran."""
+        found = outcomes(self.folder, self.preset, *assignments)
+        return [name for name, outcome in found.items() if outcome.state == "ran"]
+
+    def baselines(self) -> list[tuple[str, str]]:
+        """Key and time of making of each."""
+        return [(one.manifest.key, one.manifest.created) for one in self.store.artifacts("baselines")]
+
+
+@pytest.fixture
+def kept(finished: Path, tmp_path: Path) -> Kept:
+    return Kept(finished, tmp_path)
+
+
+def test_another_model_or_other_settings_count_nothing_again(kept: Kept) -> None:
+    first = kept.baselines()
+    assert len(first) == 1
+    assert kept.run("evaluate.length=9") == ["evaluate"]
+    assert kept.run("train.hidden_size=9") == ["train", "evaluate"]
+    assert kept.run("evaluate.window=0") == ["evaluate"]
+    assert kept.baselines() == first
+    assert kept.run("tokenize.min_freq=20") == ["tokenize", "train", "evaluate"]
+    assert len(kept.baselines()) == 2
+    assert kept.run() == []
+
+
+@pytest.mark.parametrize("harm", ["changed", "deleted", "not in the manifest"])
+def test_damaged_baselines_are_counted_again(kept: Kept, harm: str, caplog: pytest.LogCaptureFixture) -> None:
+    ((key, created),) = kept.baselines()
+    folder = kept.store.folder("baselines", key)
+    file = folder / "baselines.json"
+    sound = file.read_bytes()
+    if harm == "changed":
+        file.write_bytes(sound.replace(b"1", b"2", 1))
+    elif harm == "deleted":
+        file.unlink()
+    else:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "outputs": {}}))
+    assert kept.run() == [], "what was measured stays measured"
+    assert kept.run("evaluate.length=9") == ["evaluate"]
+    assert "baselines: the artifact is damaged" in caplog.text
+    ((again, when),) = kept.baselines()
+    assert (again, file.read_bytes()) == (key, sound)
+    assert when > created
+
+
+def test_baselines_are_collected_with_what_was_measured_beside_them(kept: Kept) -> None:
+    (evaluated,) = kept.store.artifacts("evaluate")
+    ((key, _),) = kept.baselines()
+    for artifact in kept.store.artifacts():
+        if artifact.folder != evaluated.folder:
+            os.utime(artifact.folder / "manifest.json", (0, 0))
+    assert kept.store.collect(dry_run=True) == []
+    os.utime(evaluated.folder / "manifest.json", (0, 0))
+    assert kept.store.folder("baselines", key) in [folder for folder, _, _ in kept.store.collect()]
+    assert kept.baselines() == []
+    assert kept.run() == list(pipeline.STAGES)
+
+
+def test_there_are_four_stages_all_the_same(kept: Kept) -> None:
+    chosen = config.load(str(kept.preset))
+    assert [state.name for state in pipeline.status(chosen, kept.store)] == [
+        "download",
+        "tokenize",
+        "train",
+        "evaluate",
+    ]
+
+
+@pytest.mark.parametrize("name", pipeline.STAGES)
+def test_a_stage_depends_on_all_that_its_parts_depend_on(name: str) -> None:
+    stage = pipeline.STAGES[name]
+    for part in map(pipeline.PARTS.get, stage.parts):
+        assert part is not None
+        assert set(part.libraries) <= set(stage.libraries)
+        assert all(set(files) <= set(stage.inputs[parent]) for parent, files in part.inputs.items())
+        own, whole = (fingerprint.code(one.function.__module__, pipeline.ROOT) for one in (part, stage))
+        assert own.items() <= whole.items()

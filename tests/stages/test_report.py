@@ -118,11 +118,16 @@ def test_the_page_tells_the_run(run: Run) -> None:
         assert figure in shown.text
     for split in ("train", "valid", "test"):
         assert f"{metrics[split]['perplexity']:.2f}" in shown.text
-        assert f"{metrics['baselines']['unigram'][split]['bits_per_character']:.3f}" in shown.text
+        for baseline in ("5gram", "unigram"):
+            assert f"{metrics['baselines'][baseline][split]['bits_per_character']:.3f}" in shown.text
+    assert "5-gram on the validation split" in shown.text
+    assert f"{metrics['memorization']['share']:.2%} stand in the training text word for word." in shown.text
     assert shown.count("polyline") == 6  # the two charts: three lines each
     assert gathered.source["sha256"] in shown.text
     for outcome in gathered.outcomes.values():
         assert outcome.artifact.manifest.key in shown.text
+    for name, key in gathered.outcomes["evaluate"].artifact.manifest.parents.items():
+        assert f"{name} {key[:8]}" in shown.text  # the baselines among them
     for word in ("hidden_size", "temperature 0.7", "mxnet", "on the CPU", "tokens per second"):
         assert word in shown.text
 
@@ -146,6 +151,8 @@ def test_without_a_verdict_the_top_compares_with_the_baselines(tiny: report.Repo
     assert tiny.summary.startswith("Perplexity ")
     assert html.escape(tiny.summary) in report.html(tiny)
     assert f"**{tiny.summary}**" in report.markdown(tiny)
+    assert tiny.description.rstrip(".") in page(tiny).text
+    assert tiny.description in report.markdown(tiny)
     assert "romoted" not in page(tiny).text
     assert "champion" not in page(tiny).text
 
@@ -212,8 +219,8 @@ def test_splits_too_short_to_measure_are_said_to_be(tiny: report.Report) -> None
 
 
 def test_a_run_that_measured_nothing_still_has_a_report(tiny: report.Report) -> None:
-    nothing = dict.fromkeys(("train", "valid", "test"))
-    metrics = {**nothing, "baselines": {"uniform": nothing, "unigram": nothing}}
+    nothing, baselines = dict.fromkeys(("train", "valid", "test")), tiny.metrics["baselines"]
+    metrics = {**tiny.metrics, **nothing, "baselines": {name: {**rows, **nothing} for name, rows in baselines.items()}}
     history = {"epoch": [1], "train_perplexity": [None], "valid_perplexity": [None]}
     shown = page(replace(tiny, metrics=metrics, history=history))
     assert shown.text.count("too short to measure") == 3
@@ -244,6 +251,54 @@ def test_words_are_called_words(run: Run) -> None:
     text = report.html(gathered)
     assert " words, 0.00% unknown" in text
     assert "<mark>the cat</mark> " in text
+
+
+def test_a_word_model_is_told_by_word_and_by_character(run: Run) -> None:
+    gathered = run(tokenize={"level": "word"}, evaluate={"prefixes": ["the cat"]})
+    test = gathered.metrics["test"]
+    shown = page(gathered).text
+    assert f"test perplexity per word{test['perplexity']:.2f}" in shown
+    assert f"bits per character{test['bits_per_character']:.3f}" in shown
+    assert f"on unseen text ({test['bits_per_character']:.3f} bits per character)" in shown
+
+
+def test_figures_by_windows_name_how_they_were_measured(run: Run, tiny: report.Report) -> None:
+    gathered = run(evaluate={"window": 16})
+    said = "With the state reset every 16 characters, as models of a fixed context are measured"
+    for text in (page(gathered).text, report.markdown(gathered)):
+        assert said in text
+        assert f"test {gathered.metrics['test']['windowed']['loss']:.4f} nats, perplexity" in text
+    assert "With the state reset" not in page(tiny).text
+
+
+def test_what_was_dropped_in_training_is_told_where_it_was(run: Run, tiny: report.Report) -> None:
+    gathered = run(train={"input_dropout": 0.2, "hidden_dropout": 0.3, "output_dropout": 0.4, "variational": False})
+    assert "with dropout of 0.2 (inputs), 0.4 (outputs)." in page(gathered).text, "there is nothing between one layer"
+    assert "dropout of" not in page(tiny).text
+
+
+def test_the_curve_is_seen_beside_a_figure_of_unseen_text(tiny: report.Report) -> None:
+    def level(*too_short: str) -> str:
+        baselines = {
+            name: {split: None if split in too_short else row for split, row in rows.items()}
+            for name, rows in tiny.metrics["baselines"].items()
+        }
+        metrics = {**tiny.metrics, **dict.fromkeys(too_short), "baselines": baselines}
+        shown = page(replace(tiny, metrics=metrics))
+        return next(data["aria-label"] or "" for tag, data in shown.elements if tag == "svg" and "aria-label" in data)
+
+    rows = tiny.metrics["baselines"]
+    assert f"5-gram on the validation split {rows['5gram']['valid']['perplexity']:.2f}" in level()
+    assert f"5-gram on the test split {rows['5gram']['test']['perplexity']:.2f}" in level("valid")
+    assert f"unigram baseline {rows['unigram']['train']['perplexity']:.2f}" in level("valid", "test")
+    assert "5-gram" not in level("valid", "test")
+
+
+def test_a_5_gram_counted_on_a_part_says_so(tiny: report.Report) -> None:
+    baselines = {**tiny.metrics["baselines"], "5gram": {**tiny.metrics["baselines"]["5gram"], "fitted_on": 1000}}
+    said = "The 5-gram was counted on the last 1,000 characters of it."
+    assert said in page(replace(tiny, metrics={**tiny.metrics, "baselines": baselines})).text
+    assert "was counted on" not in page(tiny).text
 
 
 def test_the_markdown_is_the_same_with_its_picture(run: Run) -> None:
