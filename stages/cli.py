@@ -7,27 +7,44 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import logging
+import math
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from data import champion as champions
-from data import corpora
-from data.errors import ConfigError, Interrupted, RnnlmError, StoreError
+from data import corpora, text
+from data.encoding import check_utf8
+from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, StoreError
 from data.store import DEFAULT_ROOT, Artifact, Store
-from stages import config, pipeline, report
-from stages.progress import reporting
+from stages import config, pipeline, report, space, worker
+from stages import sweep as sweeps
+from stages.progress import Progress, reporting
+
+if TYPE_CHECKING:
+    from stages.lm.sampler import LanguageModel
 
 logger = logging.getLogger(__name__)
+
+CHUNK = 1 << 14
+"""Bytes of a text that are measured before the progress is shown again."""
+SECONDS_BETWEEN_FLUSHES = 0.05
+"""At most, so that a text is seen as it is written and a fast one is not held up."""
 
 app = typer.Typer(
     name="rnnlm",
@@ -41,6 +58,8 @@ Examples:
   rnnlm run --set train.hidden_size=512         one field changed: what depends on it reruns
   rnnlm status --set train.hidden_size=512      what would rerun, and why
   rnnlm sample --prefix 'the sea' --temperature 0.7 --count 3
+  rnnlm evaluate --on letters.txt               how well the champion predicts another text
+  rnnlm sweep --vary train.hidden_size=128,256  several models side by side, the best first
 
 \b
 Fields are STAGE.FIELD; `rnnlm explain STAGE` lists a stage's with their values.
@@ -63,6 +82,10 @@ Set = Annotated[
 ]
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Rerun this stage although cached; repeatable.")]
 From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Rerun this stage and all after it.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A model's folder. [default: the store's champion, else its newest]"),
+]
 StoreAt = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else data/artifacts]"),
@@ -100,23 +123,159 @@ def _verb(until: str) -> Callable[..., None]:
 
 
 app.command("run", help="Run the whole pipeline: download, tokenize, train, evaluate.")(_verb("evaluate"))
-for _stage in pipeline.STAGES.values():
-    app.command(_stage.name, help=_stage.summary)(_verb(_stage.name))
+for _name in ("download", "tokenize", "train"):
+    app.command(_name, help=pipeline.STAGES[_name].summary)(_verb(_name))
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Measure a trained model on this text instead; - is standard input."),
+    ] = None,
+    model: Model = None,
+    preset: Preset = config.DEFAULT_PRESET,
+    corpus: Corpus = None,
+    set_: Set = None,
+    force: Force = None,
+    from_: From = None,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the model and write the report.
+
+    With --on nothing runs and nothing is kept: a model that was trained before, the one of --model, reads the text.
+    """
+    if on is None:
+        if model is not None:
+            raise ConfigError("--model names what --on is measured with: give a text with --on FILE, or leave it out")
+        _verb("evaluate")(preset, corpus, set_, force, from_, store, as_json)
+        return
+    for name in ("preset", "corpus", "set_", "force", "from_"):
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            flag = f"--{name.strip('_')}"
+            raise ConfigError(f"{flag} is for the pipeline, of which --on runs nothing: leave out one of the two")
+    folder = _folder(model, store)
+    language_model = _load(folder)
+    with _text(on) as path, reporting() as reporter:
+        score = language_model.score(_chunks(path, reporter("evaluate")))
+    if as_json:
+        _print_json({"model": str(folder), **asdict(score)})
+        return
+    tokens = "words" if language_model.level == "word" else "characters"
+    perplexity = f"{score.perplexity:,.2f}" if score.perplexity < 1e6 else f"{score.perplexity:.1e}"
+    print(f"model               {_shown(folder)}")
+    print(f"perplexity          {perplexity}")
+    print(f"bits per character  {score.bits_per_character:.4g}")
+    print(f"loss (nats)         {score.loss:.5g}")
+    print(f"{tokens:19} {score.tokens:,}")
+    flattered = " (measured as <unk>, which flatters the model)" if score.unknown_rate else ""
+    print(f"unknown             {score.unknown_rate:.2%}{flattered}")
+
+
+Vary = Annotated[
+    list[str],
+    typer.Option(
+        metavar="STAGE.FIELD=V1,V2,…",
+        help="Try these values of a field; with --trials also LOW..HIGH, drawn evenly, or evenly in the logarithm "
+        "where HIGH is ten times a LOW above 0, or more; repeatable.",
+    ),
+]
+Trials = Annotated[int | None, typer.Option(min=1, metavar="N", help="Draw N trials at random. [default: the grid]")]
+DrawSeed = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="The same seed draws the same trials.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Trials at a time, which share the cores. [default: one per core]"),
+]
+Keep = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="The share of the trials that goes on, rung by rung, until two are left; 1 stops none early.",
+    ),
+]
+
+
+@app.command()
+def sweep(
+    vary: Vary,
+    trials: Trials = None,
+    seed: DrawSeed = 0,
+    jobs: Jobs = None,
+    keep: Keep = 0.5,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train on the Dask cluster of this scheduler, whose workers see the store under the same path.",
+        ),
+    ] = None,
+    preset: Preset = config.DEFAULT_PRESET,
+    corpus: Corpus = None,
+    set_: Set = None,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
+    """Try many settings side by side, stop early what does badly, and say which is best.
+
+    Trials are compared on the validation split, in bits per character; only the best is measured on the test split.
+    What was trained is kept: the same sweep again trains nothing, and one that was interrupted goes on.
+    """
+    if dask is not None and jobs is not None:
+        raise ConfigError("--jobs is for this machine, and --dask has a worker's thread for each trial: leave out one")
+    candidates = [
+        sweeps.Trial(*found)
+        for found in space.configurations(config.load(preset, corpus, set_ or ()), vary, trials, seed)
+    ]
+    opened = open_store(store)
+    sweeps.prepare(candidates, lambda chosen: _outcomes("tokenize", chosen, set(), opened)[-1].artifact)
+    apart = worker.cluster(opened, dask) if dask else worker.processes(opened, worker.jobs(jobs, len(candidates)))
+    with apart as train, reporting() as reporter:
+        ranked = sweeps.search(candidates, keep, opened, train, reporter("sweep"))
+    outcomes = _outcomes("evaluate", ranked[0].config, set(), opened)
+    folder = sweeps.publish(ranked, keep, outcomes[-1].artifact, opened).folder
+    page = _keep_page(opened, outcomes)
+    metrics = json.loads((outcomes[-1].artifact.folder / "metrics.json").read_text(encoding="utf-8"))
+    if as_json:
+        trained = sum(trial.ran for trial in ranked)
+        found = {"trials": sweeps.results(ranked), "trained": trained, "metrics": metrics, "artifact": str(folder)}
+        _print_json(found)
+        return
+    print(sweeps.table(ranked))
+    print(f"best: {sweeps.settings(ranked[0])}")
+    print(metrics["summary"])
+    print(f"picture: {_shown(folder / 'curves.png')}")
+    if page is not None:
+        print(f"report: {_shown(page)}")
 
 
 @app.command()
 def sample(
-    model: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A model's folder. [default: the store's champion, else its newest]"),
-    ] = None,
+    model: Model = None,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")] = "time traveller",
     length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many tokens to add.")] = 50,
     temperature: Annotated[
         float, typer.Option(min=0, metavar="T", help="0 always takes the likeliest token, 1 draws as the model says.")
     ] = 0.0,
+    top_k: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Draw among the K likeliest tokens only; 0 is all of them.")
+    ] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option(metavar="P", help="Draw among the fewest of the likeliest tokens that have the probability P."),
+    ] = 1.0,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End before the first place that says TEXT; repeatable.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed draws the same text.")] = 0,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="How many continuations, from seeds S, S+1, …")] = 1,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Print each token and the probability that the model gives it.")
+    ] = False,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights of the preset's shape, as before training.")
     ] = False,
@@ -124,29 +283,48 @@ def sample(
     corpus: Corpus = None,
     set_: Set = None,
     store: StoreAt = None,
+    as_json: Json = False,
 ) -> None:
     """Continue a text with a trained model.
 
     With --untrained, --preset, --corpus and --set describe the model whose weights are drawn at random.
     """
-    from data.tokens import IndexTable
-    from data.vocab import Vocab
-    from stages.lm.sampler import LanguageModel
-
+    if temperature == 0 and (top_k or top_p != 1):
+        raise ConfigError("--top-k and --top-p need a --temperature above 0: without it nothing is drawn")
     if count > 1 and temperature == 0:
         raise ConfigError("--count above 1 needs a --temperature above 0: greedy continuations are all the same")
-    if untrained:
-        if model is not None:
-            raise ConfigError("--untrained draws its own weights: leave out --model")
-        chosen = config.load(preset, corpus, set_ or ())
-        *_, tokens = _outcomes("tokenize", chosen, set(), open_store(store))
-        table = IndexTable.open(tokens.artifact.folder / "tokens.arrow")
-        vocab = Vocab.read(tokens.artifact.folder / "vocab.arrow")
-        language_model = LanguageModel.untrained(chosen.train, vocab, level=table.level, normalizer=table.normalizer)
+    if not untrained:
+        language_model = _load(_folder(model, store))
+    elif model is None:
+        language_model = _untrained(config.load(preset, corpus, set_ or ()), open_store(store))
     else:
-        language_model = LanguageModel.load(model if model is not None else _best_model(open_store(store)).folder)
-    for number in range(count):
-        print(language_model.sample(prefix, length, temperature=temperature, seed=seed + number))
+        raise ConfigError("--untrained draws its own weights: leave out --model")
+    prompt = language_model.prompt(prefix)
+    samples: list[dict[str, Any]] = []
+    for drawn_by in range(seed, seed + count):
+        tokens = language_model.stream(
+            prefix,
+            length,
+            temperature,
+            drawn_by,
+            top_k=top_k,
+            top_p=top_p,
+            stop=stop or (),
+            probabilities=probabilities or as_json,
+        )
+        if as_json:
+            pieces = list(tokens)
+            whole = "".join([prompt, *[piece for piece, _ in pieces]])
+            listed = [{"text": piece, "probability": share} for piece, share in pieces]
+            samples.append({"seed": drawn_by, "text": whole, "tokens": listed})
+        elif probabilities:
+            if drawn_by > seed:
+                print()
+            _stream(f"{json.dumps(piece, ensure_ascii=False)}\t{share:.6g}\n" for piece, share in tokens)
+        else:
+            _stream(itertools.chain([prompt], (piece for piece, _ in tokens), ["\n"]))
+    if as_json:
+        _print_json({"samples": samples})
 
 
 @app.command()
@@ -387,6 +565,29 @@ def _outcomes(until: str, chosen: config.RunConfig, forced: set[str], store: Sto
     return outcomes
 
 
+def _untrained(chosen: config.RunConfig, store: Store) -> LanguageModel:
+    """The model that a run would begin with; what comes before the training runs if need be."""
+    from data.tokens import IndexTable
+    from data.vocab import Vocab
+    from stages.lm.sampler import LanguageModel
+
+    *_, tokens = _outcomes("tokenize", chosen, set(), store)
+    table = IndexTable.open(tokens.artifact.folder / "tokens.arrow")
+    vocab = Vocab.read(tokens.artifact.folder / "vocab.arrow")
+    return LanguageModel.untrained(chosen.train, vocab, level=table.level, normalizer=table.normalizer)
+
+
+def _load(folder: Path) -> LanguageModel:
+    from stages.lm.sampler import LanguageModel
+
+    return LanguageModel.load(folder)
+
+
+def _folder(model: Path | None, store: str | None) -> Path:
+    """Of the model that was named, else of the store's best."""
+    return model if model is not None else _best_model(open_store(store)).folder
+
+
 def _best_model(store: Store) -> Artifact:
     """The champion, else the newest model."""
     reign = champions.current(store)
@@ -405,6 +606,53 @@ def _best_model(store: Store) -> Artifact:
             f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
         )
     return newest
+
+
+def _stream(pieces: Iterable[str]) -> None:
+    """Print a text as it comes, whoever reads it."""
+    flushed = -math.inf
+    try:
+        for piece in pieces:
+            moment = time.monotonic()
+            due = moment - flushed > SECONDS_BETWEEN_FLUSHES
+            print(piece, end="", flush=due)
+            flushed = moment if due else flushed
+    except Interrupted:
+        print()
+        raise
+
+
+@contextmanager
+def _text(name: str) -> Iterator[Path]:
+    """The file of that name, checked to be UTF-8 text; what can be read only once, a pipe, is copied first.
+
+    Raises:
+        CorpusError: what cannot be read, or is not text.
+    """
+    if name == "-" and sys.stdin is None:
+        raise CorpusError("standard input is closed: name a text with --on FILE")
+    path = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if name == "-" or path.is_fifo():
+                path = Path(folder) / "text"
+                with sys.stdin.buffer if name == "-" else Path(name).open("rb") as source, path.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+            check_utf8("standard input" if name == "-" else name, path)
+        except OSError as error:
+            raise CorpusError(
+                f"the text {name} cannot be read ({error.strerror}): name another, or - for standard input"
+            ) from None
+        yield path
+
+
+def _chunks(path: Path, progress: Progress) -> Iterator[str]:
+    """A text in chunks, each of which tells how far it is once it was used."""
+    size, began, done, characters = path.stat().st_size, time.monotonic(), 0, 0
+    for chunk in text.read(path, CHUNK):
+        yield chunk
+        done, characters = min(done + CHUNK, size), characters + len(chunk)
+        progress(done, size, f"{characters / (time.monotonic() - began):,.0f} characters/s")
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -1,0 +1,115 @@
+"""The flow ``sweep``: what `rnnlm sweep` does, with each training as a task, so that the UI shows them side by side."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Annotated, Any, cast
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from data.errors import RnnlmError
+from flows.walk import Walk
+from stages import cli, space, worker
+from stages import sweep as sweeps
+from stages.config import RunConfig
+from stages.progress import LogLines
+
+
+def _run_name() -> str:
+    return f"{', '.join(flow_run.parameters['vary'])}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
+
+
+@flow(
+    name="sweep",
+    description="Try many settings side by side, stop early what does badly, and say which is best.",
+    flow_run_name=_run_name,
+)
+def sweep(
+    vary: Annotated[list[str], Field(min_length=1)],
+    config: RunConfig = RunConfig(),  # noqa: B008 (frozen)
+    trials: Annotated[int, Field(ge=1)] | None = None,
+    seed: Annotated[int, Field(ge=0)] = 0,
+    jobs: Annotated[int, Field(ge=1)] | None = None,
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    store: str | None = None,
+) -> Any:
+    """Run a sweep on the machine of this flow.
+
+    Args:
+        vary: `STAGE.FIELD=V1,V2,…` each; with `trials` also `STAGE.FIELD=LOW..HIGH`.
+        config: the configuration of each stage, as far as it does not vary.
+        trials: how many trials to draw at random; by default the whole grid.
+        seed: the same one draws the same trials.
+        jobs: trials at a time, which share the cores; by default one per core.
+        keep: the share of the trials that goes on, rung by rung, until two are left; 1 stops none early.
+        store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
+    """
+    try:
+        opened = cli.open_store(store)
+        candidates = [sweeps.Trial(*found) for found in space.configurations(config, vary, trials, seed)]
+        at_a_time = worker.jobs(jobs, len(candidates))
+
+        def tokens(chosen: RunConfig) -> Any:
+            stage = Walk(chosen, opened, set())
+            return stage("tokenize", download=stage("download"))
+
+        sweeps.prepare(candidates, tokens)
+        with worker.processes(opened, at_a_time, _as_task(list(candidates[0].values))) as train:
+            ranked = sweeps.search(candidates, keep, opened, train, LogLines("sweep"))
+
+        stage = Walk(ranked[0].config, opened, set())
+        corpus = stage("download")
+        tokenized = stage("tokenize", download=corpus)
+        model = stage("train", tokenize=tokenized)
+        evaluated = stage("evaluate", train=model, tokenize=tokenized)
+        stage.leave_report()
+        folder = sweeps.publish(ranked, keep, evaluated, opened).folder
+    except RnnlmError as error:
+        return Failed(message=str(error), data=error)
+    best = f"best: {sweeps.settings(ranked[0])}"
+    create_table_artifact(sweeps.rows(ranked), key="sweep", description=best)
+    picture = base64.b64encode((folder / "curves.png").read_bytes()).decode("ascii")
+    create_markdown_artifact(
+        f"![bits per character by epoch](data:image/png;base64,{picture})", key="sweep-curves", description=best
+    )
+    return {"trials": sweeps.results(ranked), "trained": sum(trial.ran for trial in ranked), "artifact": str(folder)}
+
+
+@task(
+    name="trial",
+    description="Train a trial as far as it may go for now.",
+    task_run_name="{label}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def _trial(label: str, training: worker.Training, stopped: Callable[[], bool]) -> Any:
+    answer = worker.train_apart(training, stopped)
+    if answer.error:
+        return Failed(message=answer.sentence, data=answer)
+    return Completed(name="Completed" if answer.ran else "Cached", message=f"model {answer.key[:16]}", data=answer)
+
+
+def _as_task(fields: list[str]) -> worker.Perform:
+    """What trains a trial as a task of this flow run, from whatever thread."""
+    context = copy_context()
+
+    def perform(training: worker.Training, stopped: Callable[[], bool]) -> worker.Answer:
+        config = json.loads(training.config)
+        named = [name.partition(".") for name in fields]
+        label = ", ".join(f"{field}={config[stage][field]}" for stage, _, field in named)
+        label += f", {config['train']['epochs']} epochs"
+        state = context.copy().run(_trial, label, training, stopped, return_state=True)
+        answer = state.result(raise_on_failure=False)
+        if isinstance(answer, BaseException):
+            raise answer
+        return cast("worker.Answer", answer)
+
+    return perform

@@ -1,0 +1,115 @@
+"""The space of a sweep: which configurations it tries, all of a grid or some drawn at random."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from data.errors import ConfigError
+from stages.config import RunConfig, StageConfig, parse
+
+logger = logging.getLogger(__name__)
+
+Values = dict[str, Any]
+"""Of the fields that vary: ``STAGE.FIELD`` → value."""
+_DRAWS = 100
+"""Draws for each configuration that is wanted, at most: a space where these find no more has no more."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers to draw from, both ends included; over a factor of ten and more evenly in their logarithm."""
+
+    low: float
+    high: float
+    whole: bool
+
+    def draw(self, rng: np.random.Generator) -> float:
+        past = self.high + 1 if self.whole else self.high
+        if self.low > 0 and self.high >= 10 * self.low:
+            drawn = math.exp(rng.uniform(math.log(self.low), math.log(past)))
+        else:
+            drawn = rng.uniform(self.low, past)
+        # Three digits are enough, and can be typed again.
+        drawn = math.floor(drawn) if self.whole else float(f"{drawn:.3g}")
+        return min(max(drawn, self.low), self.high)
+
+
+def configurations(
+    config: RunConfig, vary: Iterable[str], draws: int | None = None, seed: int = 0
+) -> list[tuple[RunConfig, Values]]:
+    """Each configuration to try, with what sets it apart; none twice.
+
+    Args:
+        config: what does not vary.
+        vary: ``STAGE.FIELD=V1,V2,…`` each or, with ``draws``, ``STAGE.FIELD=LOW..HIGH``.
+        draws: how many to draw at random; None takes the whole grid.
+        seed: the same one draws the same.
+
+    Raises:
+        ConfigError: a field or value that is not there or does not fit.
+    """
+    axes: dict[str, Range | list[str]] = {}
+    for text in vary:
+        name, equals, values = (part.strip() for part in text.partition("="))
+        if not (equals and re.fullmatch(r"\w+\.\w+", name)):
+            raise ConfigError(f"--vary {text}: write it as STAGE.FIELD=V1,V2, such as train.hidden_size=128,256")
+        if name in axes:
+            raise ConfigError(f"{name} is varied twice: name all its values at once")
+        if name.startswith("evaluate."):
+            raise ConfigError(f"{name} makes no other model: vary a field of download, tokenize or train")
+        axes[name] = _range(config, name, values) or [value.strip() for value in values.split(",")]
+        if draws is None and isinstance(axes[name], Range):
+            raise ConfigError(f"{name}={values} is a range to draw from: say how often with --trials")
+    if not axes:
+        raise ConfigError("there is nothing to vary: name a field, with --vary train.hidden_size=128,256 for one")
+    found: dict[RunConfig, Values] = {}
+    grid = product(*(axis for axis in axes.values() if isinstance(axis, list)))
+    for point in grid if draws is None else _drawn(list(axes.values()), draws, seed):
+        whole = _assigned(config, dict(zip(axes, point, strict=True)))
+        found[whole] = {name: _get(whole, name) for name in axes}
+        if len(found) == draws:
+            break
+    if draws is not None and len(found) < draws:
+        logger.info("the space holds no more than %d different trials", len(found))
+    return list(found.items())
+
+
+def _range(config: RunConfig, name: str, values: str) -> Range | None:
+    """The range that is meant, where the field is a number and the values are written as one."""
+    stage, _, field = name.partition(".")
+    section = getattr(config, stage, None)
+    info = type(section).model_fields.get(field) if isinstance(section, StageConfig) else None
+    first, dots, last = values.partition("..")
+    if not dots or info is None or info.annotation not in (int, float):
+        return None
+    low, high = (_get(_assigned(config, {name: end}), name) for end in (first, last))
+    if low >= high:
+        raise ConfigError(f"{name}={values}: write a range as LOW..HIGH, the lower end first")
+    return Range(low, high, info.annotation is int)
+
+
+def _drawn(axes: Sequence[Range | list[str]], draws: int, seed: int) -> Iterator[tuple[Any, ...]]:
+    rng = np.random.default_rng(seed)
+    for _ in range(_DRAWS * draws):
+        yield tuple(axis.draw(rng) if isinstance(axis, Range) else axis[rng.integers(len(axis))] for axis in axes)
+
+
+def _assigned(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    sections = config.model_dump()
+    for name, value in values.items():
+        stage, _, field = name.partition(".")
+        sections.setdefault(stage, {})[field] = value
+    return parse(sections)
+
+
+def _get(config: RunConfig, name: str) -> Any:
+    stage, _, field = name.partition(".")
+    return getattr(getattr(config, stage), field)
