@@ -23,8 +23,8 @@ from data.tokens import Minibatch, Minibatches
 from data.vocab import Vocab
 from stages import tokenize
 from stages.config import TrainConfig
-from stages.lm import parameters
 from stages.lm.device import Device
+from stages.lm.parameters import Architecture
 from stages.lm.sampler import LanguageModel
 
 ROUNDS = 7
@@ -64,13 +64,15 @@ def train() -> None:
     minibatches = list(Minibatches(ids, 32, 35, "sequential", np.random.default_rng(0)))
     tokens = sum(inputs.size for inputs, _ in minibatches)
     for cell in ("rnn", "gru", "lstm"):
-        engine = GluonEngine(cell, 256, 1, VOCAB_SIZE, 32, 1.0, Device("cpu"))
-        engine.load_parameters(parameters.initial(cell, 256, 1, VOCAB_SIZE, seed=0))
-        book = _BookLoop(cell)
+        architecture = Architecture.of(TrainConfig(cell=cell), VOCAB_SIZE)
+        engine = GluonEngine(architecture, 32, "sgd", 0.0, 1.0, (), Device("cpu"))
+        engine.load_parameters(architecture.initial("normal", seed=0))
+        book = _BookLoop(architecture)
 
         def ours(engine: GluonEngine = engine) -> None:
             engine.reset_state()
-            figures = [engine.step(inputs, targets, 0.1) for inputs, targets in engine.upload(minibatches)]
+            uploaded = engine.upload(minibatches, [{}] * len(minibatches))
+            figures = [engine.step(*arguments, 0.1, number) for number, arguments in enumerate(uploaded, 1)]
             for loss, _ in figures:
                 float(loss)
 
@@ -83,10 +85,10 @@ def train() -> None:
 class _BookLoop:
     """Training as the chapter writes it: eager, a copy and two reads of the device in every step."""
 
-    def __init__(self, cell: str) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         from stages.lm.gluon import RNNModel, gluon, mx
 
-        self.model = RNNModel(cell, 256, 1, VOCAB_SIZE)
+        self.model = RNNModel(architecture)
         self.model.initialize(mx.init.Normal(0.01))
         self.trainer = gluon.Trainer(self.model.collect_params(), "sgd", {"learning_rate": 0.1, "wd": 0})
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -135,7 +137,7 @@ def sample() -> None:
     """One continuation, greedy: MXNet a step at a time as in the book, and our NumPy kernels."""
     from stages.lm.gluon import RNNModel, mnp, mx
 
-    model = RNNModel("rnn", 256, 1, VOCAB_SIZE)
+    model = RNNModel(Architecture.of(TrainConfig(), VOCAB_SIZE))
     model.initialize(mx.init.Normal(0.01))
     vocab = Vocab(["<unk>", *string.ascii_lowercase, " "], [1] * VOCAB_SIZE)
     own = LanguageModel.untrained(TrainConfig(), vocab, level="char", normalizer="book")
