@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -37,6 +38,8 @@ from stages import sweep as sweeps
 from stages.progress import Progress, reporting
 
 if TYPE_CHECKING:
+    from data.tokens import Ids
+    from stages.lm.layers import Vector
     from stages.lm.sampler import LanguageModel
 
 logger = logging.getLogger(__name__)
@@ -134,6 +137,13 @@ def evaluate(
         str | None,
         typer.Option(metavar="FILE", help="Measure a trained model on this text instead; - is standard input."),
     ] = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="With --on: let the model learn at this rate from what it has read, such as 0.1 (dynamic evaluation).",
+        ),
+    ] = None,
     model: Model = None,
     preset: Preset = config.DEFAULT_PRESET,
     corpus: Corpus = None,
@@ -150,6 +160,8 @@ def evaluate(
     if on is None:
         if model is not None:
             raise ConfigError("--model names what --on is measured with: give a text with --on FILE, or leave it out")
+        if adapt is not None:
+            raise ConfigError("--adapt is for the text of --on: give one with --on FILE, or leave it out")
         _verb("evaluate")(preset, corpus, set_, force, from_, store, as_json)
         return
     for name in ("preset", "corpus", "set_", "force", "from_"):
@@ -157,16 +169,19 @@ def evaluate(
         if source and source.name == "COMMANDLINE":
             flag = f"--{name.strip('_')}"
             raise ConfigError(f"{flag} is for the pipeline, of which --on runs nothing: leave out one of the two")
+    if adapt is not None and not 0 < adapt < math.inf:
+        raise ConfigError(f"--adapt must be above 0, not {adapt:g}")
     folder = _folder(model, store)
     language_model = _load(folder)
+    losses = None if adapt is None else _adapting(language_model, folder, adapt)
     with _text(on) as path, reporting() as reporter:
-        score = language_model.score(_chunks(path, reporter("evaluate")))
+        score = language_model.score(_chunks(path, reporter("evaluate")), losses)
     if as_json:
-        _print_json({"model": str(folder), **asdict(score)})
+        _print_json({"model": str(folder), **({"adapt": adapt} if adapt else {}), **asdict(score)})
         return
     tokens = "words" if language_model.level == "word" else "characters"
     perplexity = f"{score.perplexity:,.2f}" if score.perplexity < 1e6 else f"{score.perplexity:.1e}"
-    print(f"model               {_shown(folder)}")
+    print(f"model               {_shown(folder)}{f', adapting at {adapt:g}' if adapt else ''}")
     print(f"perplexity          {perplexity}")
     print(f"bits per character  {score.bits_per_character:.4g}")
     print(f"loss (nats)         {score.loss:.5g}")
@@ -581,6 +596,15 @@ def _load(folder: Path) -> LanguageModel:
     from stages.lm.sampler import LanguageModel
 
     return LanguageModel.load(folder)
+
+
+def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iterator[Ids]], Iterator[Vector]]:
+    """How `LanguageModel.score` measures with dynamic evaluation, which takes MXNet."""
+    from safetensors.numpy import load_file
+
+    from stages.lm import adaptation
+
+    return partial(adaptation.losses, model.architecture, load_file(folder / "model.safetensors"), rate)
 
 
 def _folder(model: Path | None, store: str | None) -> Path:

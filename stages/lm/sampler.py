@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import json
 import logging
 import math
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data.text import Level, Normalizer
+    from data.tokens import Ids
     from stages.config import TrainConfig
     from stages.lm.parameters import Parameters
 
@@ -259,22 +261,31 @@ class LanguageModel:
 
     # --- what it makes of a text
 
-    def score(self, text: str | Iterable[str]) -> Score:
+    def score(
+        self, text: str | Iterable[str], losses: Callable[[Iterator[Ids]], Iterable[Vector]] | None = None
+    ) -> Score:
         """Measure a text, normalised as for training; the state is carried from its first token to its last.
 
         Args:
             text: in one piece, or in pieces cut anywhere.
+            losses: from a text's ids, in pieces, to the loss of each but the first, nats; by default what these weights
+                make of it.
 
         Raises:
             ConfigError: fewer than two tokens, so that nothing is predicted.
             CorpusError: a text for words that has none to speak of.
         """
-        total, tokens, unknown, characters = 0.0, 0, 0, 0
-        for piece, ids, losses in self._read(text):
-            total += float(losses.sum(dtype=np.float64))
-            tokens += len(ids)
-            unknown += len(ids) - int(np.count_nonzero(ids))
-            characters += sum(map(len, piece)) + (len(piece) if self.level == "word" else 0)
+        tokens, unknown, characters = 0, 0, 0
+
+        def counted() -> Iterator[Ids]:
+            nonlocal tokens, unknown, characters
+            for piece, ids in self._read(text):
+                tokens += len(ids)
+                unknown += len(ids) - int(np.count_nonzero(ids))
+                characters += sum(map(len, piece)) + (len(piece) if self.level == "word" else 0)
+                yield ids
+
+        total = sum(float(chunk.sum(dtype=np.float64)) for chunk in (losses or self._carried)(counted()))
         if tokens < 2:
             what = "words" if self.level == "word" else "characters"
             raise ConfigError(
@@ -289,7 +300,8 @@ class LanguageModel:
 
         Of a token that the vocabulary lacks it is that of ``<unk>``.
         """
-        for piece, _, losses in self._read(text):
+        pieces, ids = itertools.tee(self._read(text))
+        for (piece, _), losses in zip(pieces, self._carried(ids for _, ids in ids), strict=True):
             yield from zip(piece[len(piece) - len(losses) :], (-losses).tolist(), strict=True)
 
     def losses(self, ids: npt.NDArray[Any], states: list[State] | None = None) -> Iterator[Vector]:
@@ -373,18 +385,21 @@ class LanguageModel:
         losses: Vector = np.log(np.exp(logits, out=logits).sum(axis=1)) - chosen
         return losses
 
-    def _read(self, text: str | Iterable[str]) -> Iterator[tuple[list[str], npt.NDArray[Any], Vector]]:
-        """Tokens, ids and losses of a text a piece at a time; the text's first token has no loss."""
+    def _read(self, text: str | Iterable[str]) -> Iterator[tuple[list[str], Ids]]:
+        """Tokens and ids of a text a piece at a time."""
         chunks = (text[at : at + CHUNK] for at in range(0, len(text), CHUNK)) if isinstance(text, str) else text
         normalized = normalize(chunks, self.normalizer, self.level)
         pieces = (piece.to_pylist() for piece in words(normalized)) if self.level == "word" else map(list, normalized)
-        states = self.zero_state()
-        before = np.empty(0, self.vocab.id_type)
         for piece in pieces:
-            ids = np.array(self.vocab.ids(piece), self.vocab.id_type)
-            losses = [*self.losses(np.concatenate((before, ids)), states)]
-            yield piece, ids, np.concatenate([np.empty(0, np.float32), *losses])
-            before = np.concatenate((before, ids))[-1:]
+            yield piece, np.array(self.vocab.ids(piece), self.vocab.id_type)
+
+    def _carried(self, text: Iterable[Ids]) -> Iterator[Vector]:
+        """The losses of each piece of a text; the text's first token has none."""
+        states, before = self.zero_state(), np.empty(0, self.vocab.id_type)
+        for ids in text:
+            joined = np.concatenate((before, ids))
+            yield np.concatenate([np.empty(0, np.float32), *self.losses(joined, states)])
+            before = joined[-1:]
 
     def _rows(self, numbers: int) -> int:
         """How many rows of so many numbers are computed at once."""

@@ -232,6 +232,28 @@ def test_any_text_is_measured_with_any_model(rnnlm: Rnnlm, model: Path, tmp_path
     assert not (tmp_path / "store").exists()
 
 
+def test_a_model_that_learns_from_what_it_reads_says_so(rnnlm: Rnnlm, model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "letter.txt"
+    text.write_text("the sea is miles away\n" * 40)
+    still = json.loads(rnnlm("evaluate", "--on", text, "--model", model, "--json").stdout)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    said = json.loads(rnnlm("evaluate", "--on", text, "--model", model, "--adapt", 0.3, "--json").stdout)
+    assert said.pop("adapt") == 0.3
+    assert said.keys() == still.keys()
+    assert said["tokens"] == still["tokens"]
+    assert said["loss"] < still["loss"]
+    assert rnnlm("evaluate", "--on", text, "--model", model, "--adapt", 0.3).stdout.startswith(
+        f"model               {model}, adapting at 0.3\n"
+    )
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    for arguments, sentence in (
+        (["--on", text, "--adapt", 0], "--adapt must be above 0, not 0"),
+        (["--on", text, "--adapt", "nan"], "--adapt must be above 0, not nan"),
+        (["--adapt", 0.3], "--adapt is for the text of --on"),
+    ):
+        assert sentence in rnnlm("evaluate", *arguments, code=2).stderr
+
+
 def test_a_text_is_read_from_standard_input_or_a_pipe(rnnlm: Rnnlm, model: Path, tmp_path: Path) -> None:
     said = "the sea is miles away\n" * 5
     expected = pytest.approx(LanguageModel.load(model).score(said).loss, rel=1e-6)
