@@ -62,7 +62,7 @@ def evaluate(config: EvaluateConfig, model: Path, tokens: Path, baselines: Path,
     _write_json(out / "samples.json", samples)
     _draw_curve(out / "curve.png", history, measured)
     token = "word" if table.level == "word" else "character"
-    (out / "report.md").write_text(_report(token, measured, samples), encoding="utf-8")
+    (out / "report.md").write_text(_report(token, measured, samples, history), encoding="utf-8")
 
 
 # --- what is measured
@@ -209,6 +209,16 @@ def told_baselines(measured: Mapping[str, Any], token: str) -> str:
     return said
 
 
+def told_gradients(history: Mapping[str, Sequence[Any]]) -> str:
+    """Whether gradients vanished or exploded, in a sentence."""
+    means, longest = history["grad_norm_mean"], history["grad_norm_max"]
+    most = max(longest)
+    return (
+        f"The gradient's norm, before it was clipped, was {means[0]:.3g} on average in the first epoch and "
+        f"{means[-1]:.3g} in the last; the longest of all was {most:.3g}, in epoch {longest.index(most) + 1:,}."
+    )
+
+
 def told_model(model: Mapping[str, Any], history: Mapping[str, Sequence[Any]]) -> str:
     """The model in one sentence."""
     epochs = len(history["epoch"])
@@ -289,7 +299,12 @@ def _draw_curve(path: Path, history: Mapping[str, Sequence[Any]], measured: Mapp
     figure.savefig(path, metadata={"Software": None})
 
 
-def _report(token: str, measured: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
+def _report(
+    token: str,
+    measured: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    history: Mapping[str, Sequence[Any]],
+) -> str:
     lines = [
         "# Language model report",
         "",
@@ -323,6 +338,7 @@ def _report(token: str, measured: Mapping[str, Any], samples: Sequence[Mapping[s
         prefix = " ".join(sample["prefix"].replace("`", "'").split())  # so that it stays in its code span
         lines += [f"`{prefix}`, continued {how}:", "", *text, ""]
     lines += [told_memory(measured), "", "## How it learnt", "", "![perplexity per epoch](curve.png)", ""]
+    lines += [told_gradients(history), ""]
     return "\n".join(lines)
 
 

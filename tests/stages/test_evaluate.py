@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from data import fingerprint
@@ -287,6 +288,18 @@ def test_training_that_ended_early_is_not_said_to_be_longer(tmp_path: Path, tiny
     )
     assert kept + 3 == epochs < 90
     assert description in report(folders)
+
+
+def test_the_gradients_are_told(folders: dict[str, Path]) -> None:
+    with pa.memory_map(str(folders["train"] / "history.arrow")) as source:
+        history = pa.ipc.open_file(source).read_all().to_pydict()
+    first, *_, last = history["grad_norm_mean"]
+    most = max(history["grad_norm_max"])
+    epoch = history["epoch"][history["grad_norm_max"].index(most)]
+    assert (
+        f"was {first:.3g} on average in the first epoch and {last:.3g} in the last; the longest of all was "
+        f"{most:.3g}, in epoch {epoch}."
+    ) in report(folders)
 
 
 def test_a_prefix_cannot_break_the_report(tmp_path: Path, tiny: Path) -> None:
