@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -22,13 +21,13 @@ LONG = 1_000_000
 class Site:
     """A server with the project's deployments, and a worker."""
 
-    def __init__(self, address: str, folder: Path) -> None:
-        self.address = address
+    def __init__(self, api: Any, folder: Path) -> None:
+        self.api = api
         self.store = folder / "store"
         self.environment = {
             **os.environ,
             "PREFECT_HOME": str(folder / "home"),
-            "PREFECT_API_URL": address,
+            "PREFECT_API_URL": api.address,
             "RNNLM_STORE": str(self.store),
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -49,14 +48,9 @@ class Site:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def ask(self, what: str, **query: Any) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.address}/{what}/filter", json=query, timeout=30)
-        answer.raise_for_status()
-        return answer.json()  # type: ignore[no-any-return]
-
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         flow, name = deployment.split("/")
-        return self.ask(
+        return self.api.ask(
             "flow_runs",
             flows={"name": {"any_": [flow]}},
             deployments={"name": {"any_": [name]}},
@@ -65,46 +59,37 @@ class Site:
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """What the button in the UI does; the flow run's id."""
-        flow, name = deployment.split("/")
-        found = httpx.get(f"{self.address}/deployments/name/{flow}/{name}", timeout=30).json()
-        address = f"{self.address}/deployments/{found['id']}/create_flow_run"
+        found = self.api.call("GET", f"deployments/name/{deployment}").json()
         wanted = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-
-        def ask() -> str | None:
-            answer = httpx.post(address, json=wanted, timeout=30)
-            if answer.status_code == 503:  # SQLite was busy, and Prefect's own clients ask again too
-                return None
-            answer.raise_for_status()
-            return str(answer.json()["id"])
-
-        return str(self.wait(ask))
+        answer = self.api.call("POST", f"deployments/{found['id']}/create_flow_run", json=wanted)
+        answer.raise_for_status()
+        return str(answer.json()["id"])
 
     def remove(self, deployment: str) -> None:
-        address = f"{self.address}/deployments/{deployment}"
-        self.wait(lambda: httpx.delete(address, timeout=30).status_code in (204, 404))  # 503 where SQLite was busy
+        assert self.api.call("DELETE", f"deployments/{deployment}").status_code in (204, 404)
 
     def state(self, run: str) -> tuple[str, str]:
-        answer = httpx.get(f"{self.address}/flow_runs/{run}", timeout=30).json()
+        answer = self.api.call("GET", f"flow_runs/{run}").json()
         return answer["state"]["name"], answer["state"].get("message") or ""
 
-    def wait(self, what: Callable[[], Any], seconds: float = 90) -> Any:
+    def wait(self, what: Callable[[], Any], seconds: float = 90, there: Callable[[Any], bool] = bool) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if found := what():
+            if there(found := what()):
                 return found
             time.sleep(0.3)
         raise AssertionError("it did not happen in time")
 
     def logs(self, run: str) -> str:
-        lines = self.ask("logs", logs={"flow_run_id": {"any_": [run]}}, limit=200)
+        lines = self.api.ask("logs", logs={"flow_run_id": {"any_": [run]}}, limit=200)
         return "\n".join(line["message"] for line in lines)
 
 
 @pytest.fixture(scope="module")
-def site(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The commands of the README, in their order."""
     folder = tmp_path_factory.mktemp("site")
-    opened = Site(server, folder)
+    opened = Site(api, folder)
     opened.prefect("work-pool", "create", "rnnlm", "--type", "process")
     opened.prefect("--no-prompt", "deploy", "--prefect-file", "flows/prefect.yaml", "--all")
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "rnnlm"]
@@ -148,7 +133,7 @@ def test_a_deployment_runs_and_a_wrong_field_is_refused_before_anything_runs(
 
 
 def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site, config: dict[str, Any]) -> None:
-    (nightly,) = site.ask("deployments", deployments={"name": {"any_": ["nightly"]}})
+    (nightly,) = site.api.ask("deployments", deployments={"name": {"any_": ["nightly"]}})
     assert nightly["entrypoint"] == "flows.retrain.retrain"
     assert [entry["schedule"]["cron"] for entry in nightly["schedules"]] == ["0 3 * * *"]
     assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
@@ -160,7 +145,7 @@ def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site, config: 
         "parameters": {"config": config},
         "schedules": [{"schedule": {"interval": 5}, "active": True}],
     }
-    created = httpx.post(f"{site.address}/deployments/", json=impatient, timeout=30)
+    created = site.api.call("POST", "deployments/", json=impatient)
     created.raise_for_status()
     try:
         ended = site.wait(
@@ -245,15 +230,15 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site
 
 
 def test_one_process_serves_all_deployments_without_a_pool(site: Site, config: dict[str, Any], tmp_path: Path) -> None:
-    for deployment in site.ask("deployments"):
+    for deployment in site.api.ask("deployments"):
         site.remove(deployment["id"])
     with (tmp_path / "serve.log").open("w") as log:
         command = [sys.executable, "-m", "flows.serve"]
         serving = subprocess.Popen(command, cwd=ROOT, env=site.environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        nightly = f"{site.address}/deployments/name/retrain/nightly"
-        site.wait(lambda: httpx.get(nightly, timeout=30).status_code == 200)
-        served = httpx.get(nightly, timeout=30).json()
+        nightly = "deployments/name/retrain/nightly"
+        site.wait(lambda: site.api.call("GET", nightly).status_code == 200)
+        served = site.api.call("GET", nightly).json()
         assert served["work_pool_name"] is None
         assert served["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
         assert [entry["schedule"]["cron"] for entry in served["schedules"]] == ["0 3 * * *"]

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 class Prefect:
     """Run the flow as a user would, and ask the server what became of it."""
 
-    def __init__(self, address: str | None, folder: Path) -> None:
-        self.address = address
+    def __init__(self, address: str | None, folder: Path, api: Any = None) -> None:
+        self.address, self.api = address, api
         self.folder = folder
 
     def run(self, preset: Path, *arguments: str, code: int = 0) -> str:
@@ -38,21 +38,16 @@ class Prefect:
         assert done.returncode == code, done.stderr
         return done.stderr
 
-    def ask(self, what: str, **query: Any) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.address}/{what}/filter", json=query, timeout=30)
-        answer.raise_for_status()
-        return answer.json()  # type: ignore[no-any-return]
-
     def last_run(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """The last flow run, and its task runs by their stage."""
-        flow_run = self.ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]
-        task_runs = self.ask("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
+        flow_run = self.api.ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]
+        task_runs = self.api.ask("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
         return flow_run, {task_run["name"].rpartition("-")[0]: task_run for task_run in task_runs}
 
 
 @pytest.fixture
-def prefect(server: str, tmp_path: Path) -> Prefect:
-    return Prefect(server, tmp_path)
+def prefect(server: str, api: Any, tmp_path: Path) -> Prefect:
+    return Prefect(server, tmp_path, api)
 
 
 def test_four_tasks_run_and_the_next_run_shows_them_as_cached(prefect: Prefect, tiny: Path) -> None:
@@ -65,12 +60,12 @@ def test_four_tasks_run_and_the_next_run_shows_them_as_cached(prefect: Prefect, 
         "train": "Completed",
         "evaluate": "Completed",
     }
-    (artifact,) = prefect.ask(
+    (artifact,) = prefect.api.ask(
         "artifacts", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}, "key": {"any_": ["report"]}}
     )
     assert "data:image/png;base64," in artifact["data"]
     assert list((prefect.folder / "store" / "reports").glob("*.html"))
-    logs = prefect.ask("logs", logs={"task_run_id": {"any_": [tasks["train"]["id"]]}})
+    logs = prefect.api.ask("logs", logs={"task_run_id": {"any_": [tasks["train"]["id"]]}})
     assert any("training on the" in line["message"] for line in logs), "a stage's own log lines reach the UI"
 
     prefect.run(tiny, "--set", "evaluate.length=9")
@@ -155,7 +150,7 @@ def test_progress_that_takes_a_while_becomes_an_artifact(prefect: Prefect) -> No
     def work() -> None:
         shown = walk._Shown("train", seconds_between=0)
         shown(1, 4, "epoch 1 of 4 · perplexity 4.1 · 98,000 tokens/s")
-        (artifact,) = prefect.ask(
+        (artifact,) = prefect.api.ask(
             "artifacts", artifacts={"key": {"any_": ["train-progress"]}}, sort="CREATED_DESC", limit=1
         )
         seen.append((artifact["type"], artifact["data"], artifact["description"]))
@@ -165,7 +160,7 @@ def test_progress_that_takes_a_while_becomes_an_artifact(prefect: Prefect) -> No
     with temporary_settings({PREFECT_API_URL: prefect.address}):
         work()
     assert seen == [("progress", 25.0, "epoch 1 of 4 · perplexity 4.1 · 98,000 tokens/s")]
-    (artifact,) = prefect.ask(
+    (artifact,) = prefect.api.ask(
         "artifacts", artifacts={"key": {"any_": ["train-progress"]}}, sort="CREATED_DESC", limit=1
     )
     assert artifact["data"] == 100.0

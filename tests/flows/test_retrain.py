@@ -16,7 +16,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from data import champion
@@ -88,8 +87,8 @@ def source() -> Iterator[Source]:
 class Nights:
     """Runs ``retrain`` against the server and says how it ended."""
 
-    def __init__(self, address: str, source: Source, folder: Path) -> None:
-        self.address, self.source, self.store = address, source, Store(folder / "store")
+    def __init__(self, api: Any, source: Source, folder: Path) -> None:
+        self.api, self.source, self.store = api, source, Store(folder / "store")
 
     def __call__(self, **train: Any) -> tuple[str, str]:
         from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -106,20 +105,15 @@ class Nights:
                 "evaluate": {"prefixes": ["the "], "length": 20},
             }
         )
-        with temporary_settings({PREFECT_API_URL: self.address}):
+        with temporary_settings({PREFECT_API_URL: self.api.address}):
             state = retrain(config, store=str(self.store.root), return_state=True)
         return state.name, state.message
-
-    def ask(self, what: str, **query: Any) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.address}/{what}/filter", json=query, timeout=30)
-        answer.raise_for_status()
-        return answer.json()  # type: ignore[no-any-return]
 
     def events(self, model: str | None) -> list[str]:
         """What the server has heard of a model, once it has heard something."""
         wanted = {"filter": {"resource": {"id": [f"rnnlm.model.{(model or '')[:16]}"]}}}
         for _ in range(50):
-            found = httpx.post(f"{self.address}/events/filter", json=wanted, timeout=30).json()["events"]
+            found = self.api.ask("events", **wanted)["events"]
             if found:
                 return [event["event"] for event in found]
             time.sleep(0.2)
@@ -132,12 +126,12 @@ class Nights:
 
 
 @pytest.fixture
-def night(server: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
+def night(api: Any, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     from flows import walk
 
     # The task's own retries wait for half a minute and more; that they happen is another test's business.
     monkeypatch.setitem(walk.TASKS, "download", walk.TASKS["download"].with_options(retries=0))
-    return Nights(server, source, tmp_path)
+    return Nights(api, source, tmp_path)
 
 
 def test_ten_nights(night: Nights, source: Source) -> None:
@@ -195,7 +189,7 @@ def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> N
     night(seed=7)  # a model of this test's own, by whose key the server tells events apart
     (page,) = (night.store.root / "reports").glob("*.html")
     assert "promoted" in page.read_text(encoding="utf-8").lower()
-    artifacts = night.ask("artifacts", artifacts={"key": {"any_": ["report"]}}, sort="CREATED_DESC", limit=1)
+    artifacts = night.api.ask("artifacts", artifacts={"key": {"any_": ["report"]}}, sort="CREATED_DESC", limit=1)
     assert "data:image/png;base64," in artifacts[0]["data"]
     assert night.events(night.champion) == ["rnnlm.model.promoted"]
 
@@ -207,15 +201,14 @@ def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_pat
     assert automation["actions"][0]["type"] == "send-notification"
     automation["actions"] = [{"type": "do-nothing"}]  # the real one needs somebody's notification block
     command = [sys.executable, "-m", "prefect", "automation", "create", "--from-json", json.dumps(automation)]
-    environment = {**os.environ, "PREFECT_API_URL": night.address, "PREFECT_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "PREFECT_API_URL": night.api.address, "PREFECT_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert night(epochs=20)[0] == "Promoted"
     assert night(epochs=1)[0] == "Rejected"
     wanted = {"filter": {"event": {"name": ["prefect.automation.action.executed"]}}}
     for _ in range(150):
-        answer = httpx.post(f"{night.address}/events/filter", json=wanted, timeout=30)
-        if answer.json()["events"]:
+        if night.api.ask("events", **wanted)["events"]:
             return
         time.sleep(0.2)
     raise AssertionError("the automation never ran")
@@ -253,7 +246,7 @@ def test_the_flow_rollback_goes_back_and_says_so(night: Nights) -> None:
     first = night.champion
     night(epochs=30, seed=8)
     assert night.champion != first
-    with temporary_settings({PREFECT_API_URL: night.address}):
+    with temporary_settings({PREFECT_API_URL: night.api.address}):
         state = rollback("it swears", store=str(night.store.root), return_state=True)
         assert state.name == "Completed"
         assert night.champion == first

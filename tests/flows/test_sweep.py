@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -27,23 +26,18 @@ sys.exit(not state.is_completed())
 
 
 @pytest.fixture
-def run(server: str, tiny: Path) -> Callable[..., tuple[dict[str, Any], dict[str, str]]]:
+def run(api: Any, tiny: Path) -> Callable[..., tuple[dict[str, Any], dict[str, str]]]:
     """Run the flow on a space; the flow run, and the names of its task runs with those of their states."""
 
-    def ask(what: str, **query: Any) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{server}/{what}/filter", json=query, timeout=30)
-        answer.raise_for_status()
-        return answer.json()  # type: ignore[no-any-return]
-
     def call(*space: str, code: int = 0) -> tuple[dict[str, Any], dict[str, str]]:
-        environment = {**os.environ, "PREFECT_HOME": str(tiny.parent / "home"), "PREFECT_API_URL": server}
+        environment = {**os.environ, "PREFECT_HOME": str(tiny.parent / "home"), "PREFECT_API_URL": api.address}
         command = [sys.executable, "-c", SCRIPT, str(tiny), str(tiny.parent / "store"), *space]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == code, done.stderr
-        flow_run = ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]
+        flow_run = api.ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]
         of_it = {"flow_run_id": {"any_": [flow_run["id"]]}}
-        flow_run["artifacts"] = {found["key"]: found for found in ask("artifacts", artifacts=of_it)}
-        task_runs = ask("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
+        flow_run["artifacts"] = {found["key"]: found for found in api.ask("artifacts", artifacts=of_it)}
+        task_runs = api.ask("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
         return flow_run, {task_run["name"]: task_run["state"]["name"] for task_run in task_runs}
 
     return call
