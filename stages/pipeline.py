@@ -14,6 +14,7 @@ import subprocess
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +27,7 @@ from data.store import Artifact, Manifest, Store, now
 from stages.config import DownloadConfig, RunConfig, StageConfig, TrainConfig
 from stages.download import download
 from stages.evaluate import evaluate
-from stages.lm import device
+from stages.lm import cores, device
 from stages.lm.ngram import baselines
 from stages.progress import Progress
 from stages.tokenize import tokenize
@@ -329,7 +330,8 @@ def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Pro
         if forced:
             shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
         extra = {"checkpoints": checkpoints, "device": decision.device}
-    with store.building(stage.name, decision.key) as folder:
+    told = cores.told(config) if isinstance(config, TrainConfig) else nullcontext()
+    with store.building(stage.name, decision.key) as folder, told:
         began = time.perf_counter()
         folders = [upstream[parent].folder for parent in (*stage.inputs, *stage.parts)]
         timing = stage.function(config, *folders, out=folder, progress=progress, **extra) or {}

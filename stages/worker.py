@@ -26,6 +26,7 @@ from data.errors import ConfigError, Interrupted, RnnlmError, StoreError, Traini
 from data.store import Store
 from stages import pipeline
 from stages.config import RunConfig, parse
+from stages.lm import cores
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often a training looks whether it is to stop, and whether somebody still waits for it."""
@@ -63,12 +64,7 @@ Train = Callable[[Sequence[tuple[RunConfig, str]]], Iterator[tuple[int, Answer]]
 
 def jobs(asked: int | None, trials: int) -> int:
     """How many to train at a time: as many as are asked for, else one per core."""
-    return min(asked or _cores(), trials)
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return min(asked or cores.available(), trials)
 
 
 @contextmanager
@@ -77,7 +73,7 @@ def processes(store: Store, jobs: int, perform: Perform | None = None) -> Iterat
     stop = threading.Event()
 
     def train(asked: Sequence[tuple[RunConfig, str]]) -> Iterator[tuple[int, Answer]]:
-        trainings = _trainings(asked, store, max(1, _cores() // min(jobs, len(asked))))
+        trainings = _trainings(asked, store, max(1, cores.available() // min(jobs, len(asked))))
         return _answers([executor.submit(perform or train_apart, training, stop.is_set) for training in trainings])
 
     with ThreadPoolExecutor(jobs) as executor, _stopping(stop.set):
