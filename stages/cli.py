@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1 << 14
-"""Bytes of a text that are measured before the progress is shown again."""
+CHUNK, CHUNK_ADAPTING = 1 << 14, 1 << 9
+"""Bytes of a text that are measured before the progress is shown again; where the model learns, some seconds' worth."""
 SECONDS_BETWEEN_FLUSHES = 0.05
 """At most, so that a text is seen as it is written and a fast one is not held up."""
 
@@ -175,7 +175,8 @@ def evaluate(
     language_model = _load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)
     with _text(on) as path, reporting() as reporter:
-        score = language_model.score(_chunks(path, reporter("evaluate")), losses)
+        chunks = _chunks(path, CHUNK_ADAPTING if losses else CHUNK, reporter("evaluate"))
+        score = language_model.score(chunks, losses)
     if as_json:
         _print_json({"model": str(folder), **({"adapt": adapt} if adapt else {}), **asdict(score)})
         return
@@ -670,13 +671,13 @@ def _text(name: str) -> Iterator[Path]:
         yield path
 
 
-def _chunks(path: Path, progress: Progress) -> Iterator[str]:
-    """A text in chunks, each of which tells how far it is once it was used."""
-    size, began, done, characters = path.stat().st_size, time.monotonic(), 0, 0
-    for chunk in text.read(path, CHUNK):
+def _chunks(path: Path, size: int, progress: Progress) -> Iterator[str]:
+    """A text in chunks of so many bytes, each of which tells how far it is once it was used."""
+    total, began, done, characters = path.stat().st_size, time.monotonic(), 0, 0
+    for chunk in text.read(path, size):
         yield chunk
-        done, characters = min(done + CHUNK, size), characters + len(chunk)
-        progress(done, size, f"{characters / (time.monotonic() - began):,.0f} characters/s")
+        done, characters = min(done + size, total), characters + len(chunk)
+        progress(done, total, f"{characters / (time.monotonic() - began):,.0f} characters/s")
 
 
 def _print_json(value: dict[str, Any]) -> None:
