@@ -141,7 +141,7 @@ def evaluate(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="With --on: let the model learn at this rate from what it has read, such as 0.1 (dynamic evaluation).",
+            help="With --on: let the model learn at this rate from what it has read, such as 0.2 (dynamic evaluation).",
         ),
     ] = None,
     model: Model = None,
