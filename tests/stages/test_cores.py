@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import wraps
 
 import pytest
 
-from stages.config import TrainConfig
+from data.store import Store
+from stages import pipeline
+from stages.config import TrainConfig, load
 from stages.lm import cores
 
 
@@ -33,3 +37,21 @@ def test_mxnet_is_told_unless_the_user_has(monkeypatch):
     with cores.told(config):
         assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch, tiny):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cores, "suited", lambda config: 7)
+    stage = pipeline.STAGES["train"]
+    seen = []
+
+    @wraps(stage.function)
+    def train(*arguments, **named):
+        seen.append(os.environ["OMP_NUM_THREADS"])
+        return stage.function(*arguments, **named)
+
+    monkeypatch.setitem(pipeline.STAGES, "train", replace(stage, function=train))
+    store = Store(tiny.parent / "store")
+    list(pipeline.run(load(str(tiny)), store, lambda name: lambda *call: None, until="train"))
+    assert seen == ["7"]
+    assert "OMP_NUM_THREADS" not in os.environ
