@@ -14,7 +14,7 @@ import subprocess
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,11 +24,13 @@ import data
 from data import corpora, fingerprint
 from data.errors import ConfigError, CorpusError
 from data.store import Artifact, Manifest, Store, now
+from data.tokens import IndexTable
 from stages.config import DownloadConfig, RunConfig, StageConfig, TrainConfig
 from stages.download import download
 from stages.evaluate import evaluate
 from stages.lm import cores, device
 from stages.lm.ngram import baselines
+from stages.lm.parameters import Architecture
 from stages.progress import Progress
 from stages.tokenize import tokenize
 from stages.train import train
@@ -323,6 +325,7 @@ def _identity(decision: Decision) -> str:
 def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Progress, forced: bool) -> Outcome:
     stage, config = decision.stage, decision.config
     extra: dict[str, Any] = {}
+    told: AbstractContextManager[None] = nullcontext()
     if isinstance(config, DownloadConfig) and not forced:
         extra = {"previous": _last_download(config.corpus, store)}
     elif isinstance(config, TrainConfig):
@@ -330,7 +333,8 @@ def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Pro
         if forced:
             shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
         extra = {"checkpoints": checkpoints, "device": decision.device}
-    told = cores.told(config) if isinstance(config, TrainConfig) else nullcontext()
+        tokens = IndexTable.open(upstream["tokenize"].folder / "tokens.arrow")
+        told = cores.told(Architecture.of(config, tokens.vocab_size))
     with store.building(stage.name, decision.key) as folder, told:
         began = time.perf_counter()
         folders = [upstream[parent].folder for parent in (*stage.inputs, *stage.parts)]

@@ -11,12 +11,13 @@ from stages.lm.parameters import GATES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stages.config import TrainConfig
+    from stages.lm.parameters import Architecture
 
 _VARIABLE = "OMP_NUM_THREADS"
 _WEIGHTS_PER_CORE = 1 << 19
-"""Of a layer's recurrence. On two cores instead of one an LSTM of 512 (a million of them) trains 1.4 times as fast, and
-a ReLU RNN of 256 half as fast: its steps are so small that the cores wait for each other."""
+"""Of the largest matrix of a step. On two cores instead of one an LSTM of 512 (a million of them) trains 1.4 times as
+fast, and one of 256 that predicts 4,500 words the same; a ReLU RNN of 256 trains half as fast: its steps are so small
+that the cores wait for each other."""
 
 
 def available() -> int:
@@ -24,22 +25,23 @@ def available() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def suited(config: TrainConfig) -> int:
+def suited(architecture: Architecture) -> int:
     """How many make a training fastest, at most those that there are."""
-    weights = GATES[config.cell] * config.hidden_size**2
-    return max(1, min(available(), weights // _WEIGHTS_PER_CORE))
+    recurrence = GATES[architecture.cell] * architecture.hidden_size**2
+    output = architecture.vocab_size * architecture.hidden_size
+    return max(1, min(available(), max(recurrence, output) // _WEIGHTS_PER_CORE))
 
 
 @contextmanager
-def told(config: TrainConfig) -> Iterator[None]:
-    """While this holds, MXNet is told how many suit a training, unless the user's environment tells it.
+def told(architecture: Architecture) -> Iterator[None]:
+    """While this holds, MXNet is told how many suit its training, unless the user's environment tells it.
 
     It looks once, while it is imported; told nothing it takes half of the cores for any model.
     """
     if _VARIABLE in os.environ:
         yield
         return
-    os.environ[_VARIABLE] = str(suited(config))
+    os.environ[_VARIABLE] = str(suited(architecture))
     try:
         yield
     finally:

@@ -9,39 +9,50 @@ from functools import wraps
 import pytest
 
 from data.store import Store
+from data.tokens import IndexTable
 from stages import pipeline
 from stages.config import TrainConfig, load
 from stages.lm import cores
+from stages.lm.parameters import Architecture
 
 
 @pytest.mark.parametrize(
-    ("cell", "hidden_size", "expected"),
-    [("rnn", 256, 1), ("lstm", 256, 1), ("rnn", 512, 1), ("lstm", 512, 2), ("rnn", 1024, 2), ("lstm", 2048, 8)],
+    ("cell", "hidden_size", "vocab_size", "expected"),
+    [
+        ("rnn", 256, 66, 1),
+        ("lstm", 256, 66, 1),
+        ("rnn", 512, 66, 1),
+        ("lstm", 512, 66, 2),
+        ("rnn", 1024, 66, 2),
+        ("lstm", 2048, 66, 8),
+        ("lstm", 256, 4500, 2),
+        ("rnn", 256, 1000, 1),
+    ],
 )
-def test_a_large_recurrence_is_worth_more_cores(monkeypatch, cell, hidden_size, expected):
+def test_a_large_recurrence_or_vocabulary_is_worth_more_cores(monkeypatch, cell, hidden_size, vocab_size, expected):
     monkeypatch.setattr(cores, "available", lambda: 8)
-    config = TrainConfig(cell=cell, hidden_size=hidden_size)
-    assert cores.suited(config) == expected
+    architecture = Architecture.of(TrainConfig(cell=cell, hidden_size=hidden_size), vocab_size)
+    assert cores.suited(architecture) == expected
     monkeypatch.setattr(cores, "available", lambda: 1)
-    assert cores.suited(config) == 1
+    assert cores.suited(architecture) == 1
 
 
 def test_mxnet_is_told_unless_the_user_has(monkeypatch):
-    config = TrainConfig(cell="lstm", hidden_size=512)
+    architecture = Architecture.of(TrainConfig(cell="lstm", hidden_size=512), 66)
     monkeypatch.setattr(cores, "available", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with cores.told(config):
+    with cores.told(architecture):
         assert os.environ["OMP_NUM_THREADS"] == "2"
     assert "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    with cores.told(config):
+    with cores.told(architecture):
         assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch, tiny):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(cores, "suited", lambda config: 7)
+    monkeypatch.setattr(cores, "suited", lambda architecture: architecture.vocab_size)
     stage = pipeline.STAGES["train"]
     seen = []
 
@@ -52,6 +63,7 @@ def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch, tin
 
     monkeypatch.setitem(pipeline.STAGES, "train", replace(stage, function=train))
     store = Store(tiny.parent / "store")
-    list(pipeline.run(load(str(tiny)), store, lambda name: lambda *call: None, until="train"))
-    assert seen == ["7"]
+    outcomes = list(pipeline.run(load(str(tiny)), store, lambda name: lambda *call: None, until="train"))
+    tokens = IndexTable.open(outcomes[1].artifact.folder / "tokens.arrow")
+    assert seen == [str(tokens.vocab_size)]
     assert "OMP_NUM_THREADS" not in os.environ
