@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -330,10 +331,30 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     assert checkpoint.latest(run.folder / "shared", 9) is None
 
 
+def test_checkpoints_cost_a_fiftieth_of_the_time_and_no_more(run, monkeypatch):
+    now, written, write = 0.0, [], checkpoint.write
+
+    def slow_write(folder, state):
+        nonlocal now
+        now += 1
+        written.append(state.epoch)
+        write(folder, state)
+
+    def progress(done, total, figures):
+        nonlocal now
+        now += done == int(done)  # an epoch takes as long
+
+    monkeypatch.setattr(checkpoint, "write", slow_write)
+    monkeypatch.setattr("stages.train.time", SimpleNamespace(monotonic=lambda: now, perf_counter=time.perf_counter))
+    run(epochs=200, progress=progress)
+    assert written == [1, 51, 101, 151, 200]
+
+
 # A process that trains until it is killed, and reports each checkpoint.
 CHILD = """
 import json, sys
 from pathlib import Path
+from types import SimpleNamespace
 from data.errors import Interrupted
 from stages.config import TrainConfig
 from stages.lm.device import Device
