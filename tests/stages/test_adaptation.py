@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -56,6 +57,41 @@ def test_a_segment_is_predicted_before_it_is_learnt_from(architecture):
     changed[3 * SEGMENT + 1 :] = 0
     before = slice(0, 3 * SEGMENT)
     np.testing.assert_array_equal(read(architecture, 1.0, [changed])[before], found[before])
+
+
+@every_cell
+@pytest.mark.parametrize("clip_norm", [adaptation.CLIP_NORM, 0.05])
+def test_after_a_segment_the_weights_take_one_step_down_its_slope(architecture, clip_norm, monkeypatch):
+    monkeypatch.setattr(adaptation, "CLIP_NORM", clip_norm)
+    small = replace(architecture, hidden_size=4, embedding_size=4 if architecture.tie_weights else 0)
+    given = {name: array.astype(np.float64) for name, array in small.initial("uniform", seed=1).items()}
+    ids = IDS[: 2 * SEGMENT + 1]
+
+    def mean(weights, ids, states=None):
+        model = LanguageModel(small, weights, LETTERS, "char", "lower")
+        return np.concatenate(list(model.losses(ids, states))).mean()
+
+    def slope(name, place):
+        sides = []
+        for moved in (1e-5, -1e-5):
+            weights = {**given, name: given[name].copy()}
+            weights[name][place] += moved
+            sides.append(mean(weights, ids[: SEGMENT + 1]))
+        return (sides[0] - sides[1]) / 2e-5
+
+    slopes = {
+        name: np.array([slope(name, place) for place in np.ndindex(array.shape)]).reshape(array.shape)
+        for name, array in given.items()
+    }
+    norm = np.sqrt(sum((array**2).sum() for array in slopes.values()))
+    assert 0.05 < norm < 1, "one of the two clips"
+    step = min(1, clip_norm / norm)
+    states = LanguageModel(small, given, LETTERS, "char", "lower").zero_state()
+    mean(given, ids[: SEGMENT + 1], states)
+    expected = mean({name: array - step * slopes[name] for name, array in given.items()}, ids[SEGMENT:], states)
+    weights = {name: array.astype(np.float32) for name, array in given.items()}
+    found = np.concatenate(list(adaptation.losses(small, weights, 1.0, [ids])))
+    np.testing.assert_allclose(found[SEGMENT:], expected, rtol=1e-5)
 
 
 @every_cell

@@ -241,6 +241,17 @@ def test_words_and_characters_compare_by_the_character(rnnlm: Rnnlm, tiny: Path,
         assert nats / per_token == pytest.approx(characters, rel=0.05)
 
 
+def test_a_trial_that_its_patience_ended_counts_with_its_best_epoch(rnnlm: Rnnlm, tiny: Path) -> None:
+    settings = ["--set", "train.epochs=90", "--set", "train.patience=3", "--keep", "1"]
+    trials = json.loads(
+        rnnlm("sweep", "--preset", tiny, "--vary", "train.hidden_size=64,72", *settings, "--json").stdout
+    )
+    for trial in trials["trials"]:
+        assert trial["reason"] == "ended by its patience"
+        assert trial["epochs"] < 90
+        assert trial["bits_per_character"] == min(trial["valid_bits"]) == trial["valid_bits"][-4]
+
+
 def test_a_trial_that_cannot_be_trained_comes_last_and_the_sweep_goes_on(rnnlm: Rnnlm, tiny: Path) -> None:
     vary = ["--vary", "train.learning_rate=1e30,0.5", "--vary", "train.num_steps=8,5000"]
     trials = json.loads(rnnlm("sweep", "--preset", tiny, *vary, "--json").stdout)["trials"]
