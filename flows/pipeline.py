@@ -11,8 +11,9 @@ from prefect.states import Failed
 
 from data.errors import RnnlmError, ServerError
 from flows.walk import Walk, run_name
-from stages import cli, pipeline
+from stages.cli import app as cli
 from stages.config import DEFAULT_PRESET, RunConfig, load
+from stages.pipeline import run as pipeline
 
 
 @flow(

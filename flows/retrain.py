@@ -16,17 +16,18 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from data import champion
 from data.errors import RnnlmError, StoreError
+from data.store import champions as champion
 from flows.walk import Walk, run_name
-from stages import cli, guard
+from stages.cli import app as cli
 from stages.config import RunConfig
-from stages.judge import Contender, Verdict, judge
+from stages.promotion import guard
+from stages.promotion.judge import Contender, Verdict, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data.store import Store
+    from data.store.folder import Store
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from data.errors import RnnlmError
+from data.progress import LogLines
 from flows.walk import Walk
-from stages import cli, space, worker
-from stages import sweep as sweeps
+from stages.cli import app as cli
 from stages.config import RunConfig
-from stages.progress import LogLines
+from stages.sweep import search as sweeps
+from stages.sweep import space, worker
 
 
 def _run_name() -> str:

@@ -19,8 +19,9 @@ from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
 from data.errors import Interrupted, RnnlmError, TransientError
-from stages import pipeline, report
-from stages.progress import LogLines
+from data.progress import LogLines
+from stages.pipeline import run as pipeline
+from stages.report import page as report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from data.store import Artifact, Store
+    from data.store.folder import Artifact, Store
     from stages.config import RunConfig
 
 logger = logging.getLogger(__name__)

@@ -10,20 +10,20 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from data.archive import unpack
-from data.corpora import resolve
-from data.encoding import check_utf8
+from data.corpus.archive import unpack
+from data.corpus.catalogue import resolve
+from data.corpus.encoding import check_utf8
+from data.corpus.fetch import Fetched, Patience, fetch, rate
 from data.errors import CorpusError
-from stages.fetch import Fetched, Patience, fetch, rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
-    from data.corpora import Source
+    from data.corpus.catalogue import Source
+    from data.progress import Progress
     from stages.config import DownloadConfig
-    from stages.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from data.tokens import SPLITS, IndexTable
+from data.tables.tokens import SPLITS, IndexTable
 from stages.lm import metrics, ngram
-from stages.lm.sampler import LanguageModel
+from stages.lm.model import LanguageModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from data.progress import Progress
     from stages.config import EvaluateConfig
-    from stages.progress import Progress
 
 BASELINES = {"5gram": "5-gram", "unigram": "unigram", "uniform": "uniform"}
 """The baselines by what a report calls them, the one that knows most first."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from data import text
+from data.corpus import text
 from data.errors import CorpusError
-from data.tokens import SPLITS, Ids, IndexTable, Split
-from data.vocab import Vocab
+from data.tables.tokens import SPLITS, Ids, IndexTable, Split
+from data.tables.vocab import Vocab
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from data.progress import Progress
     from stages.config import TokenizeConfig
-    from stages.progress import Progress
 
     Piece: TypeAlias = Ids | pa.StringArray
 

@@ -20,21 +20,22 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import numpy as np
 
 from data.errors import ConfigError, Interrupted, TrainingError
-from data.tokens import IndexTable, Minibatches, check_length
-from stages.lm import checkpoint, dropout, metrics, parameters, schedule
-from stages.lm.checkpoint import Checkpoint
+from data.tables.tokens import IndexTable, Minibatches, check_length
+from stages.lm import metrics, parameters
 from stages.lm.parameters import Architecture
+from stages.training import checkpoint, dropout, schedule
+from stages.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import FrameType
 
-    from data.tokens import Ids, Minibatch
+    from data.progress import Progress
+    from data.tables.tokens import Ids, Minibatch
     from stages.config import TrainConfig
-    from stages.lm.device import Device
     from stages.lm.parameters import Parameters
-    from stages.progress import Progress
+    from stages.training.device import Device
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class _Run:
     """One training run: where it stands, and how it goes on."""
 
     def __init__(self, config: TrainConfig, table: IndexTable, device: Device, checkpoints: Path) -> None:
-        from stages.lm.gluon import GluonEngine
+        from stages.training.gluon import GluonEngine
 
         check_length(len(table.split("train")), config.batch_size, config.num_steps, config.partition)
         self.config = config

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data import text
-from data.tokens import Minibatch, Minibatches
-from data.vocab import Vocab
+from data.corpus import text
+from data.tables.tokens import Minibatch, Minibatches
+from data.tables.vocab import Vocab
 from stages import tokenize
 from stages.config import TrainConfig
-from stages.lm.device import Device
+from stages.lm.model import LanguageModel
 from stages.lm.parameters import Architecture
-from stages.lm.sampler import LanguageModel
+from stages.training.device import Device
 
 ROUNDS = 7
 VOCAB_SIZE = 28
@@ -58,7 +58,7 @@ def compare(name: str, unit: str, amount: int, plain: Callable[[], object], ours
 
 def train() -> None:
     """The book's epoch of 10,000 characters: its eager loop, and our engine's steps, on the same minibatches."""
-    from stages.lm.gluon import GluonEngine
+    from stages.training.gluon import GluonEngine
 
     ids = np.random.default_rng(0).integers(1, VOCAB_SIZE, 10_000).astype(np.uint8)
     minibatches = list(Minibatches(ids, 32, 35, "sequential", np.random.default_rng(0)))
@@ -86,7 +86,7 @@ class _BookLoop:
     """Training as the chapter writes it: eager, a copy and two reads of the device in every step."""
 
     def __init__(self, architecture: Architecture) -> None:
-        from stages.lm.gluon import RNNModel, gluon, mx
+        from stages.training.gluon import RNNModel, gluon, mx
 
         self.model = RNNModel(architecture)
         self.model.initialize(mx.init.Normal(0.01))
@@ -94,7 +94,7 @@ class _BookLoop:
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
 
     def epoch(self, minibatches: list[Minibatch]) -> None:
-        from stages.lm.gluon import autograd, mnp, mx
+        from stages.training.gluon import autograd, mnp, mx
 
         state = self.model.begin_state(32, mx.cpu())
         for inputs, targets in minibatches:
@@ -135,7 +135,7 @@ def normalize() -> None:
 
 def sample() -> None:
     """One continuation, greedy: MXNet a step at a time as in the book, and our NumPy kernels."""
-    from stages.lm.gluon import RNNModel, mnp, mx
+    from stages.training.gluon import RNNModel, mnp, mx
 
     model = RNNModel(Architecture.of(TrainConfig(), VOCAB_SIZE))
     model.initialize(mx.init.Normal(0.01))

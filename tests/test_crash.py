@@ -126,7 +126,7 @@ def test_a_full_disk_ends_in_one_sentence_and_the_old_artifact_stays(rnnlm, tiny
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))\n"
-        "from stages.cli import main\n"
+        "from stages.cli.app import main\n"
         "main()\n"
     )
     command = [sys.executable, "-c", script, "run", "--preset", str(tiny), "--force", stage]

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from stages import cli, config, pipeline
+from stages import config
+from stages.cli import app as cli
+from stages.pipeline import run as pipeline
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def test_a_module_imports_only_downwards(path: Path) -> None:
     assert found & set(BELOW) <= BELOW[floor]
     if floor != "flows":
         assert "prefect" not in found
-    if path != ROOT / "stages" / "lm" / "gluon.py":
+    if path != ROOT / "stages" / "training" / "gluon.py":
         assert "mxnet" not in found
 
 
@@ -48,7 +48,7 @@ def command(*arguments: str) -> str:
     return f"""
 import sys
 sys.argv = ["rnnlm", *{arguments!r}]
-from stages.cli import main
+from stages.cli.app import main
 try:
     main()
 except SystemExit as end:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from data.store import Store
-from stages import config, pipeline
+from data.store.folder import Store
+from stages import config
+from stages.pipeline import run as pipeline
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["download", "tokenize", "train", "evaluate"]
@@ -136,26 +137,30 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
     ),
     ("comment", lambda place: place.append("stages/train.py", "\n# Nothing to see here.\n"), []),
     ("docstring", lambda place: place.edit("stages/tokenize.py", '"""', '"""Now, '), []),
-    ("the command line", lambda place: place.append("stages/cli.py", "\nNEW = 1\n"), []),
-    ("progress", lambda place: place.edit("stages/progress.py", "BETWEEN_LINES = 10.0", "BETWEEN_LINES = 11.0"), []),
+    ("the command line", lambda place: place.append("stages/cli/app.py", "\nNEW = 1\n"), []),
+    ("progress", lambda place: place.edit("data/progress.py", "BETWEEN_LINES = 10.0", "BETWEEN_LINES = 11.0"), []),
     ("config module", lambda place: place.append("stages/config.py", "\nNEW = 1\n"), []),
-    ("the pipeline's own code", lambda place: place.append("stages/pipeline.py", "\nNEW = 1\n"), []),
+    ("the pipeline's own code", lambda place: place.append("stages/pipeline/run.py", "\nNEW = 1\n"), []),
     # The output stays the same to the byte, so what comes after does not notice.
     ("download's code", lambda place: place.append("stages/download.py", "\nNEW = 1\n"), ["download"]),
     ("tokenize's code", lambda place: place.append("stages/tokenize.py", "\nNEW = 1\n"), ["tokenize"]),
     ("train's code", lambda place: place.append("stages/train.py", "\nNEW = 1\n"), ["train"]),
     ("evaluate's code", lambda place: place.append("stages/evaluate.py", "\nNEW = 1\n"), ["evaluate"]),
-    ("a helper of train", lambda place: place.append("stages/lm/checkpoint.py", "\nNEW = 1\n"), ["train"]),
-    ("the engine", lambda place: place.append("stages/lm/gluon.py", "\nNEW = 1\n"), ["train"]),
+    ("a helper of train", lambda place: place.append("stages/training/checkpoint.py", "\nNEW = 1\n"), ["train"]),
+    ("the engine", lambda place: place.append("stages/training/gluon.py", "\nNEW = 1\n"), ["train"]),
     ("a helper of evaluate", lambda place: place.append("stages/lm/ngram.py", "\nNEW = 1\n"), ["evaluate"]),
-    ("a helper of three", lambda place: place.append("data/tokens.py", "\nNEW = 1\n"), STAGES[1:]),
-    ("corpora, a helper of download", lambda place: place.append("data/corpora.py", "\nNEW = 1\n"), ["download"]),
+    ("a helper of three", lambda place: place.append("data/tables/tokens.py", "\nNEW = 1\n"), STAGES[1:]),
+    (
+        "corpora, a helper of download",
+        lambda place: place.append("data/corpus/catalogue.py", "\nNEW = 1\n"),
+        ["download"],
+    ),
     (
         "code that changes what comes out",
-        lambda place: place.edit("data/text.py", '.replace("Σ", "σ").lower()', '.replace("Σ", "σ").upper()'),
+        lambda place: place.edit("data/corpus/text.py", '.replace("Σ", "σ").lower()', '.replace("Σ", "σ").upper()'),
         STAGES[1:],
     ),
-    ("what names the device", lambda place: place.append("stages/lm/device.py", "\nNEW = 1\n"), []),
+    ("what names the device", lambda place: place.append("stages/training/device.py", "\nNEW = 1\n"), []),
     ("manifest without a file", lambda place: forget(place, "tokenize", "vocab.arrow"), ["tokenize"]),
     ("download deleted", lambda place: shutil.rmtree(place.artifact("download")), ["download"]),
     ("tokenize deleted", lambda place: shutil.rmtree(place.artifact("tokenize")), ["tokenize"]),

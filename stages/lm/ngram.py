@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from data.tokens import SPLITS, Ids, IndexTable
+from data.tables.tokens import SPLITS, Ids, IndexTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from data.progress import Progress
     from stages.config import StageConfig
-    from stages.progress import Progress
 
     Rows = npt.NDArray[np.integer[Any]]
     Counts = npt.NDArray[np.int64]

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from data.store import Store
+from data.store.folder import Store
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from data import champion
-from data.store import Store
+from data.store import champions as champion
+from data.store.folder import Store
 
 ROOT = Path(__file__).parents[2]
 WORDS = [

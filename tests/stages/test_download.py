@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data.corpora import Source
+from data.corpus.catalogue import Source
+from data.corpus.fetch import Patience
 from data.errors import CorpusError, RnnlmError, TransientError
 from stages import download as stage
 from stages.config import DownloadConfig
 from stages.download import download, obtain
-from stages.fetch import Patience
 
 if TYPE_CHECKING:
     from pathlib import Path

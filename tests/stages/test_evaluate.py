@@ -18,16 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data import fingerprint
-from data.store import Store
-from data.tokens import IndexTable, Split
-from data.vocab import Vocab
-from stages import config, pipeline
+from data.store import fingerprint
+from data.store.folder import Store
+from data.tables.tokens import IndexTable, Split
+from data.tables.vocab import Vocab
+from stages import config
 from stages import evaluate as module
 from stages.evaluate import evaluate, memorized, told_model, told_summary
-from stages.lm import sampler
+from stages.lm import model as sampler
+from stages.lm.model import LanguageModel
 from stages.lm.ngram import NGram
-from stages.lm.sampler import LanguageModel
+from stages.pipeline import run as pipeline
 
 WINDOW = 16
 

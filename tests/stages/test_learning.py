@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import text
-from data.tokens import IndexTable, Split
-from data.vocab import Vocab
+from data.corpus import text
+from data.tables.tokens import IndexTable, Split
+from data.tables.vocab import Vocab
 from stages.config import TrainConfig
 from stages.lm import metrics, ngram
-from stages.lm.device import Device
-from stages.lm.sampler import LanguageModel
+from stages.lm.model import LanguageModel
 from stages.train import train
+from stages.training.device import Device
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpora" / "timemachine.txt"
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data import text
+from data.corpus import text
 from data.errors import CorpusError
-from data.tokens import IndexTable
-from data.vocab import Vocab
+from data.tables.tokens import IndexTable
+from data.tables.vocab import Vocab
 from stages.config import TokenizeConfig
 from stages.tokenize import bounds, count, index, merge, tokenize
 

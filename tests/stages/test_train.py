@@ -21,13 +21,13 @@ import pytest
 from safetensors.numpy import load as load_safetensors
 
 from data.errors import ConfigError, CorpusError, Interrupted, TrainingError
-from data.tokens import IndexTable, Split
-from data.vocab import Vocab
+from data.tables.tokens import IndexTable, Split
+from data.tables.vocab import Vocab
 from stages.config import TrainConfig
-from stages.lm import checkpoint
-from stages.lm.device import Device
-from stages.lm.sampler import LanguageModel
+from stages.lm.model import LanguageModel
 from stages.train import train
+from stages.training import checkpoint
+from stages.training.device import Device
 
 ROOT = Path(__file__).parents[2]
 TEXT = "the quick brown fox jumps over the lazy dog and runs away from it. " * 12
@@ -357,7 +357,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from data.errors import Interrupted
 from stages.config import TrainConfig
-from stages.lm.device import Device
+from stages.training.device import Device
 from stages.train import train
 silent = lambda *call: None
 config, tokens, out, checkpoints = sys.argv[1:]

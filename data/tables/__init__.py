@@ -1,0 +1,1 @@
+"""Arrow tables: the index table, the vocabulary, the history of a training."""

@@ -1,0 +1,99 @@
+"""The vocabulary: an Arrow table of tokens and their counts, in which a token's id is its row."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from data.corpus.text import Level
+
+UNKNOWN = "<unk>"
+
+
+class Vocab:
+    """Tokens and how often the text they were fitted on has them. Row 0 is ``<unk>``, its count that of the rest."""
+
+    def __init__(self, tokens: Sequence[str], counts: Sequence[int]) -> None:
+        self.tokens = list(tokens)
+        self.counts = list(counts)
+        self._ids = {token: row for row, token in enumerate(self.tokens)}
+
+    @classmethod
+    def build(cls, counts: Mapping[str, int], min_freq: int = 0) -> Vocab:
+        """Most frequent first, ties in code-point order; what was seen less than ``min_freq`` times is unknown."""
+        known = [(token, count) for token, count in counts.items() if count >= min_freq and token != UNKNOWN]
+        known.sort(key=lambda row: (-row[1], row[0]))
+        unknown = sum(counts.values()) - sum(count for _, count in known)
+        return cls([UNKNOWN, *(token for token, _ in known)], [unknown, *(count for _, count in known)])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def id_type(self) -> np.dtype[np.unsignedinteger]:
+        """The smallest unsigned type that holds every id."""
+        return np.min_scalar_type(len(self) - 1)
+
+    def id(self, token: str) -> int:
+        """The token's row; 0 when it is unknown."""
+        return self._ids.get(token, 0)
+
+    def ids(self, tokens: Iterable[str]) -> list[int]:
+        """The rows of several tokens."""
+        return [self._ids.get(token, 0) for token in tokens]
+
+    def encode(self, text: str, level: Level) -> list[int]:
+        """The ids of a normalised text."""
+        return self.ids(text.split() if level == "word" else text)
+
+    def decode(self, ids: Iterable[int], level: Level) -> str:
+        """The text of ids; words are joined with a space."""
+        return (" " if level == "word" else "").join(self.tokens[row] for row in ids)
+
+    @cached_property
+    def by_code_point(self) -> NDArray[np.unsignedinteger]:
+        """For a vocabulary of characters: code point → id. The last entry, 0, stands for all code points from there."""
+        codes = [ord(token) for token in self.tokens[1:]]
+        table = np.zeros(max(codes, default=-1) + 2, self.id_type)
+        table[codes] = np.arange(1, len(self), dtype=self.id_type)
+        return table
+
+    def write(self, path: Path) -> None:
+        """One Arrow IPC file with one record batch, ``token: string, count: int64``; the same rows, the same bytes."""
+        import pyarrow as pa
+
+        fields = [pa.field("token", pa.string(), nullable=False), pa.field("count", pa.int64(), nullable=False)]
+        columns = [pa.array(self.tokens, pa.string()), pa.array(self.counts, pa.int64())]
+        batch = pa.record_batch(columns, schema=pa.schema(fields))
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+
+    @classmethod
+    def read(cls, path: Path) -> Vocab:
+        """The vocabulary in a file that ``write`` wrote.
+
+        Raises:
+            StoreError: no such file, or none that holds a vocabulary.
+        """
+        import pyarrow as pa
+
+        try:
+            with pa.OSFile(str(path), "rb") as source:
+                table = pa.ipc.open_file(source).read_all()
+            table.validate(full=True)
+            tokens, counts = (table.column(name).to_pylist() for name in ("token", "count"))
+            if tokens[:1] != [UNKNOWN] or len(set(tokens)) != len(tokens):
+                raise ValueError(f"its tokens do not begin with {UNKNOWN} or are not distinct")
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise StoreError(f"{path} is not a vocabulary that can be read ({error}): tokenize again") from None
+        return cls(tokens, counts)

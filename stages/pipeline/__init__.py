@@ -1,0 +1,1 @@
+"""The pipeline: the graph of the stages, what is reused and why, and the run itself."""

@@ -1,0 +1,1 @@
+"""What is told of a finished run: words, charts, Markdown and a page."""

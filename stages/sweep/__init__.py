@@ -1,0 +1,1 @@
+"""Many trainings of one pipeline, side by side."""

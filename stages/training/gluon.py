@@ -1,0 +1,411 @@
+"""The MXNet engine: the chapter's model in Gluon, and a training step that loses no time.
+
+The only file that imports MXNet, a retired framework. Where the book's loop waits for the device in every step, here
+the whole step is one compiled graph, clipping and the optimizer take a handful of fused operators, and nothing waits
+until a figure is read. What comes out is the same; a test holds the two loops against each other.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.lm.parameters import Architecture, Parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from stages.training.device import Device
+    from stages.training.dropout import Masks
+
+# MXNet 2.0.0b1 looks these up while it is imported. NumPy 2 dropped them, and nothing here uses them.
+_NUMPY_1_NAMES = (
+    *("PZERO", "NZERO", "PINF", "NINF", "NAN", "NaN", "Inf", "alltrue", "sometrue", "product"),
+    *("round_", "in1d", "msort", "trapz", "mirr", "npv", "pmt", "ppmt", "pv", "rate"),
+)
+
+
+@contextmanager
+def _what_mxnet_expects() -> Iterator[None]:
+    # MXNet calls logging.info, which puts a handler on a root logger without one, for good.
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
+    absent = [name for name in _NUMPY_1_NAMES if name not in vars(np)]
+    for name in absent:
+        setattr(np, name, None)
+    try:
+        yield
+    finally:
+        for name in absent:
+            delattr(np, name)
+        logging.root.removeHandler(handler)
+
+
+with _what_mxnet_expects():
+    import mxnet as mx
+    from mxnet import autograd, gluon, nd, npx
+    from mxnet import np as mnp
+
+Minibatch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+
+
+class RNNModel(gluon.HybridBlock):  # type: ignore[misc]
+    """One-hot (or an embedding) of the transposed inputs, recurrent layers, a dense layer over (steps · batch, hidden).
+
+    The layers are built on the operator that Gluon's own are built on, one by one: on a CPU that operator forgets the
+    dropout between the layers of a stack, and it takes no mask for the recurrent weights.
+
+    Args:
+        architecture: of the model; its parameters go by the names of `Architecture.shapes`.
+        masked: names of the `stages.lm.dropout.Masks` that `forward` is given, in their order.
+    """
+
+    def __init__(self, architecture: Architecture, masked: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self._masked = masked
+        self._mode = f"rnn_{architecture.activation}" if architecture.cell == "rnn" else architecture.cell
+        for name, shape in architecture.shapes().items():
+            setattr(self, name, gluon.Parameter(name, shape=shape))
+
+    def forward(self, inputs: Any, state: list[Any], masks: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
+        """Ids (batch, steps) and a state of (layers, batch, hidden) each → logits (steps · batch, vocab), new state."""
+        chance = dict(zip(self._masked, masks, strict=True)) if masks else {}
+        outputs, state = self.recur(self.embed(inputs), state, chance)
+        outputs = self._dropped(outputs, chance.get("output")).reshape(-1, self.architecture.hidden_size)
+        weight = self._weight("embedding.weight" if self.architecture.tie_weights else "dense.weight")
+        logits = npx.fully_connected(
+            outputs, weight, self._weight("dense.bias"), num_hidden=self.architecture.vocab_size, no_bias=False
+        )
+        return logits, state
+
+    def embed(self, inputs: Any) -> Any:
+        """Ids (batch, steps) → (steps, batch, vocab or embedding)."""
+        vocab, size = self.architecture.vocab_size, self.architecture.embedding_size
+        if not size:
+            return npx.one_hot(inputs.T, vocab)
+        return npx.embedding(inputs.T, self._weight("embedding.weight"), input_dim=vocab, output_dim=size)
+
+    def recur(self, outputs: Any, state: list[Any], masks: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """(steps, batch, in) and a state of (layers, batch, hidden) each → (steps, batch, hidden), new state."""
+        outputs = self._dropped(outputs, masks.get("input"))
+        states = []
+        for layer in range(self.architecture.layers):
+            if layer:
+                outputs = self._dropped(outputs, masks.get(f"hidden{layer}"))
+            weight_ih, weight_hh, *biases = (
+                self._weight(f"rnn.{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            weight_hh = self._dropped(weight_hh, masks.get(f"recurrent{layer}"))
+            # As the operator has them: one vector, the weights before the biases.
+            flat = mnp.concatenate([weight_ih.reshape(-1), weight_hh.reshape(-1), *biases])
+            before = [array[layer : layer + 1] for array in state]
+            if "gradient" in masks:
+                outputs, after = self._cut(outputs, before, flat, masks["gradient"])
+            else:
+                outputs, *after = self._layer(outputs, before, flat)
+            states.append(after)
+        return outputs, [
+            mnp.concatenate(layers) if len(layers) > 1 else layers[0] for layers in zip(*states, strict=True)
+        ]
+
+    def begin_state(self, batch_size: int, device: Any) -> list[Any]:
+        """Zeros: one array of shape (layers, batch, hidden), for an LSTM two."""
+        shape = (self.architecture.layers, batch_size, self.architecture.hidden_size)
+        return [mnp.zeros(shape, device=device) for _ in range(2 if self.architecture.cell == "lstm" else 1)]
+
+    def _layer(self, inputs: Any, state: list[Any], flat: Any) -> list[Any]:
+        """One layer over all steps → outputs and its new state."""
+        names = ("state", "state_cell")[: len(state)]
+        result: list[Any] = npx.rnn(
+            data=inputs,
+            parameters=flat,
+            **dict(zip(names, state, strict=True)),
+            mode=self._mode,
+            state_size=self.architecture.hidden_size,
+            num_layers=1,
+            state_outputs=True,
+        )
+        return result
+
+    def _cut(self, inputs: Any, state: list[Any], flat: Any, factors: Any) -> tuple[Any, list[Any]]:
+        """The same, one step at a time: what flows back into the step before is multiplied by that step's factor."""
+        outputs = []
+        for number, row in enumerate(mnp.split(inputs, inputs.shape[0], axis=0)):
+            if number:
+                passed = [array * factors[number] for array in state]
+                state = [npx.stop_gradient(array - own) + own for array, own in zip(state, passed, strict=True)]
+            output, *state = self._layer(row, state, flat)
+            outputs.append(output)
+        return mnp.concatenate(outputs), state
+
+    def _weight(self, name: str) -> Any:
+        return getattr(self, name).data()
+
+    @staticmethod
+    def _dropped(values: Any, mask: Any) -> Any:
+        return values if mask is None else values * mask
+
+
+class _Loss(gluon.HybridBlock):  # type: ignore[misc]
+    """From ids to the mean negative log-likelihood of the targets, as one graph."""
+
+    def __init__(self, model: RNNModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Any, targets: Any, state: list[Any], masks: Sequence[Any]) -> tuple[Any, list[Any]]:
+        logits, state = self.model(inputs, state, masks)
+        return -npx.pick(npx.log_softmax(logits), targets.T.reshape(-1)).mean(), state
+
+
+_DECAY_RATES = 0.9, 0.999
+"""Of the moments; the first is the momentum of `momentum` too."""
+_MOMENTS = {"sgd": (), "momentum": ("momentum",), "adam": ("mean", "variance"), "adamw": ("mean", "variance")}
+"""What each optimizer keeps per parameter."""
+
+
+class GluonEngine:
+    """Trains one model on one device, in the thread that made it.
+
+    Args:
+        architecture: of the model.
+        batch_size: rows of every minibatch that is trained on.
+        optimizer: `sgd`, `momentum`, `adam` or `adamw`.
+        weight_decay: of the weights, not the biases.
+        clip_norm: L2 norm over all parameters that a longer gradient is scaled down to; 0 never clips.
+        masked: names of the masks that each step comes with.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        batch_size: int,
+        optimizer: str,
+        weight_decay: float,
+        clip_norm: float,
+        masked: Sequence[str],
+        device: Device,
+    ) -> None:
+        npx.set_np()  # holds for this thread only
+        self._names = list(architecture.shapes())
+        self._state_names = ("hidden", "cell") if architecture.cell == "lstm" else ("hidden",)
+        self._batch_size = batch_size
+        self._optimizer = optimizer
+        self._clip_norm = clip_norm
+        self._masked = masked
+        self._device = mx.gpu(device.index) if device.kind == "gpu" else mx.cpu()
+        self._model = RNNModel(architecture, masked)
+        self._model.initialize(mx.init.Zero(), device=self._device)
+        self._training, self._measuring = _Loss(self._model), _Loss(self._model)
+        if "gradient" not in masked:  # step by step, a graph would fit one number of steps only
+            self._measuring.hybridize()
+            self._training.hybridize(static_alloc=True, static_shape=True)
+
+        trained = [getattr(self._model, name) for name in self._names]
+        # The fused operators are of the older interface; these are views of the same memory.
+        self._weights = [parameter.data().as_nd_ndarray() for parameter in trained]
+        self._gradients = [parameter.grad().as_nd_ndarray() for parameter in trained]
+        self._averages = [weight.copy() for weight in self._weights]
+        self._moments = {name: [nd.zeros_like(weight) for weight in self._weights] for name in _MOMENTS[optimizer]}
+        self._ones = nd.ones((len(trained),), ctx=self._device)
+        self._decays = [weight_decay if "weight" in name else 0.0 for name in self._names]
+        self._decay = nd.array(self._decays, ctx=self._device)
+        self._state = self._model.begin_state(batch_size, self._device)
+
+    def parameters(self) -> Parameters:
+        """A copy of the weights, by the names and in the order of `Architecture.shapes`."""
+        return self._named(self._weights)
+
+    def averages(self) -> Parameters:
+        """A copy of the weights' running average, in the same form."""
+        return self._named(self._averages)
+
+    def moments(self) -> Parameters:
+        """A copy of what the optimizer keeps: ``mean/NAME`` and so on."""
+        found = {kind: self._named(arrays) for kind, arrays in self._moments.items()}
+        return {f"{kind}/{name}": array for kind, arrays in found.items() for name, array in arrays.items()}
+
+    def load_parameters(self, values: Parameters) -> None:
+        """Take these weights, named as `parameters` names them; their running average begins anew from them."""
+        self._fill(self._weights, values)
+        self._fill(self._averages, values)
+
+    def load_averages(self, values: Parameters) -> None:
+        """Take the running average that `averages` gave."""
+        self._fill(self._averages, values)
+
+    def load_moments(self, values: Parameters) -> None:
+        """Take what `moments` gave."""
+        for kind, arrays in self._moments.items():
+            self._fill(arrays, {name: values[f"{kind}/{name}"] for name in self._names})
+
+    def average(self, share: float) -> None:
+        """Move the running average towards the weights, by this share of the way."""
+        if share == 1:
+            for average, weight in zip(self._averages, self._weights, strict=True):
+                weight.copyto(average)
+            return
+        # a - share · (a - w), for all parameters at once: a step of SGD with a "gradient" of -w and a decay of 1
+        for some in self._groups():
+            nd.multi_sgd_update(
+                *(array for index in some for array in (self._averages[index], self._weights[index])),
+                lrs=[share] * len(some),
+                wds=[1.0] * len(some),
+                rescale_grad=-1.0,
+                num_weights=len(some),
+                out=[self._averages[index] for index in some],
+            )
+
+    def upload(self, minibatches: Sequence[Minibatch], masks: Sequence[Masks]) -> list[tuple[Any, Any, Sequence[Any]]]:
+        """Bring minibatches and the masks of each to the device: the first three arguments of `step`.
+
+        A copy waits for all that the device was given before it. So one copy serves all steps in a row of one shape.
+        """
+        uploaded: list[tuple[Any, Any, Sequence[Any]]] = []
+        pairs = zip(minibatches, masks, strict=True)
+        for _, group in groupby(pairs, key=lambda pair: pair[0][0].shape):
+            alike = list(group)
+            ids = self._array(np.array([minibatch for minibatch, _ in alike]))
+            chance = [self._array(np.array([drawn[name] for _, drawn in alike])) for name in self._masked]
+            uploaded.extend((ids[i, 0], ids[i, 1], [array[i] for array in chance]) for i in range(len(alike)))
+        return uploaded
+
+    def step(
+        self, inputs: Any, targets: Any, masks: Sequence[Any], learning_rate: float, number: int
+    ) -> tuple[SupportsFloat, SupportsFloat]:
+        """One minibatch of truncated backpropagation through time, one optimizer step; the state is carried, detached.
+
+        Returns at once: the mean loss (nats per token) and the gradient's L2 norm before clipping are figures that
+        `float` waits for.
+
+        Args:
+            inputs: uploaded ids of shape (batch, steps).
+            targets: the ids that follow, same shape.
+            masks: uploaded with them.
+            learning_rate: of this step.
+            number: of this step, the first is 1.
+        """
+        with autograd.record():
+            loss, state = self._training(inputs, targets, self._state, masks)
+        loss.backward()
+        self._state = [array.detach() for array in state]
+        squares = [
+            nd.multi_sum_sq(*[self._gradients[i] for i in some], num_arrays=len(some)) for some in self._groups()
+        ]
+        norm = nd.sqrt(nd.sum(nd.concat(*squares, dim=0)))
+        # What a gradient that is too long is multiplied by.
+        scale = nd.minimum(self._clip_norm / norm, 1.0) if self._clip_norm else nd.ones_like(norm)
+        if self._optimizer in ("adam", "adamw"):
+            self._adam(scale, learning_rate, number)
+        else:
+            self._sgd(scale, learning_rate)
+        return loss, norm.as_np_ndarray()
+
+    def _sgd(self, scale: Any, learning_rate: float) -> None:
+        """w ← w - η (s · g + λ · w), where s is ``scale``; with momentum v ← μ · v - η (s · g + λ · w), w ← w + v."""
+        # The operators clip by the rates, which are already on the device, so the decay is divided by as much.
+        rates, decay = nd.broadcast_mul(self._ones * learning_rate, scale), nd.broadcast_div(self._decay, scale)
+        moments = self._moments.get("momentum")
+        for some in self._groups():
+            first, last = some[0], some[-1] + 1
+            rows = [self._weights, self._gradients, *([moments] if moments else [])]
+            arrays = [row[index] for index in some for row in rows]
+            arrays += [rates[first:last], decay[first:last]]
+            out = [self._weights[index] for index in some]
+            if moments:
+                nd.preloaded_multi_sgd_mom_update(*arrays, momentum=_DECAY_RATES[0], num_weights=len(some), out=out)
+            else:
+                nd.preloaded_multi_sgd_update(*arrays, num_weights=len(some), out=out)
+
+    def _adam(self, scale: Any, learning_rate: float, number: int) -> None:
+        """m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g², w ← w - η c m / (√v + ε), c = √(1 - β₂ᵗ) / (1 - β₁ᵗ).
+
+        Kingma and Ba, "Adam", ICLR 2015. With `adam`, g holds the penalty λ · w too; `adamw` takes η · λ · w off the
+        weights instead (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019).
+        """
+        beta1, beta2 = _DECAY_RATES
+        rate = learning_rate * (1 - beta2**number) ** 0.5 / (1 - beta1**number)
+        decoupled = self._optimizer == "adamw"
+        if not decoupled and any(self._decays):
+            for gradient, weight, decay in zip(self._gradients, self._weights, self._decays, strict=True):
+                gradient[:] = nd.broadcast_mul(gradient, scale.reshape((1,) * gradient.ndim)) + decay * weight
+            scale = nd.ones_like(scale)
+        for some in self._groups():
+            rows = (self._weights, self._gradients, self._moments["mean"], self._moments["variance"])
+            nd.contrib.multi_adamw_update(
+                *([row[index] for index in some] for row in rows),
+                scale,
+                lrs=[rate] * len(some),
+                wds=[learning_rate * self._decays[index] if decoupled else 0.0 for index in some],
+                etas=[1.0] * len(some),
+                beta1=beta1,
+                beta2=beta2,
+                epsilon=1e-8,
+                out=[self._weights[index] for index in some],
+                size=len(some),
+            )
+
+    def _groups(self) -> list[range]:
+        """The parameters' indices, in runs that a fused operator takes."""
+        return [range(start, min(start + 40, len(self._names))) for start in range(0, len(self._names), 40)]
+
+    def loss(self, minibatches: Iterable[Minibatch]) -> float:
+        """The mean loss (nats per token) of the averaged weights over neighbouring minibatches, from a zero state."""
+        state: list[Any] | None = None
+        total, tokens = 0.0, 0
+        with self._averaged():
+            for inputs, targets in minibatches:
+                state = state or self._model.begin_state(len(inputs), self._device)
+                loss, state = self._measuring(self._array(inputs), self._array(targets), state, [])
+                total += float(loss) * inputs.size
+                tokens += inputs.size
+        return total / tokens
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model computes with the averaged weights while this holds."""
+        kept = [weight.copy() for weight in self._weights]
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            average.copyto(weight)
+        try:
+            yield
+        finally:
+            for weight, own in zip(self._weights, kept, strict=True):
+                own.copyto(weight)
+
+    def state(self) -> dict[str, npt.NDArray[np.float32]]:
+        """A copy of the recurrent state: `hidden`, for an LSTM `cell` too, of shape (layers, batch, hidden) each."""
+        return {name: array.asnumpy() for name, array in zip(self._state_names, self._state, strict=True)}
+
+    def load_state(self, values: dict[str, npt.NDArray[np.float32]]) -> None:
+        """Take the recurrent state that `state` gave."""
+        self._state = [self._array(values[name]) for name in self._state_names]
+
+    def reset_state(self) -> None:
+        """Set the recurrent state to zero."""
+        self._state = self._model.begin_state(self._batch_size, self._device)
+
+    def _named(self, arrays: list[Any]) -> Parameters:
+        return {name: array.asnumpy() for name, array in zip(self._names, arrays, strict=True)}
+
+    def _fill(self, arrays: list[Any], values: Parameters) -> None:
+        for name, array in zip(self._names, arrays, strict=True):
+            array[:] = values[name]
+
+    def _array(self, values: npt.NDArray[Any]) -> Any:
+        return mnp.array(values, dtype=values.dtype, device=self._device)
+
+
+def probe(device: Device) -> None:
+    """Train one step on a device; whatever is wrong with MXNet, its libraries or the card comes up here."""
+    engine = GluonEngine(Architecture("rnn", "relu", 2, 1, 3), 1, "sgd", 0.0, 1.0, (), device)
+    ids = np.zeros((1, 2), np.int32)
+    [uploaded] = engine.upload([(ids, ids)], [{}])
+    float(engine.step(*uploaded, 1.0, 1)[0])

@@ -1,0 +1,122 @@
+"""Reading, normalising and cutting into words, against the plain rules they must agree with."""
+
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from data.corpus import text
+from data.errors import CorpusError
+
+TEXTS = {
+    "nothing": "",
+    "one letter": "a",
+    "no letter": " \n-- \n",
+    "one line": "  The Time Machine, by H. G. Wells [1898]  ",
+    "prose": "The Time Machine\n\n  by H. G. Wells\n\n\nI -- the\tfirst-\nborn, said: “no”.\n",
+    "newline in a run": "one, \n two\n...three .\n. four",
+    "many scripts": "Überfluß — œuvre ÅÄÖ İstanbul; ΟΔΥΣΣΕΥΣ ΣΑΣ. Σ\nПривет, МИР! 你好，世界。 🙂 a\u0301 שלום",
+    "rare white space": "a\u2028b\x85c\x1cd\u3000e\xa0\x0bf\x0c",
+    "long runs": "a" + " ." * 40 + "b" + "\n " * 40 + "c" + " " * 90,
+}
+
+
+def book(source: str) -> str:
+    """The chapter's rule, line by line."""
+    lines = re.findall(r"[^\n]*\n|[^\n]+", source)
+    return "".join(re.sub("[^A-Za-z]+", " ", line).strip().lower() for line in lines)
+
+
+def book_words(source: str) -> str:
+    return " ".join(re.sub("[^A-Za-z]+", " ", source).lower().split())
+
+
+def lower(source: str) -> str:
+    return "".join("σ" if character == "Σ" else character.lower() for character in source)
+
+
+def cuts(source: str, chance: random.Random) -> Iterator[str]:
+    """The text in pieces of random lengths, some of them empty."""
+    at = 0
+    while at < len(source):
+        length = chance.choice((0, 1, 1, 2, 3, 7, 20))
+        yield source[at : at + length]
+        at += length
+
+
+@pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS.keys())
+@pytest.mark.parametrize(
+    ("normalizer", "level", "rule"),
+    [
+        ("book", "char", book),
+        ("book", "word", book_words),
+        ("lower", "char", lower),
+        ("none", "char", str),
+    ],
+)
+def test_every_cut_gives_the_text_that_the_rule_gives(
+    normalizer: text.Normalizer, level: text.Level, rule: Callable[[str], str], source: str
+) -> None:
+    chance = random.Random(normalizer + source)
+    for _ in range(100):
+        assert "".join(text.normalize(cuts(source, chance), normalizer, level)) == rule(source)
+
+
+def test_random_texts_are_normalised_by_the_rule_of_the_book() -> None:
+    chance = random.Random(7)
+    for _ in range(1000):
+        source = "".join(chance.choices("aB  \n.é", k=chance.randrange(30)))
+        assert "".join(text.normalize(cuts(source, chance), "book", "char")) == book(source)
+        assert "".join(text.normalize(cuts(source, chance), "book", "word")) == book_words(source)
+
+
+def test_lines_end_in_newlines_whoever_wrote_them(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.txt"
+    file.write_bytes("\ufeffÄ\r\nb\rc\n\r\n\r".encode())
+    for size in range(1, 16):
+        assert "".join(text.read(file, size)) == "Ä\nb\nc\n\n\n"
+
+
+def test_other_bytes_than_utf8_are_refused_and_located(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.txt"
+    file.write_bytes("é".encode() * 5 + "é".encode("latin-1") + b" end")
+    for size in (1, 3, 100):
+        with pytest.raises(CorpusError, match=r"corpus\.txt is not UTF-8 text \(see byte 10\)"):
+            list(text.read(file, size))
+    file.write_bytes("é".encode()[:1])
+    with pytest.raises(CorpusError, match="byte 0"):
+        list(text.read(file))
+
+
+@pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS.keys())
+def test_words_are_those_of_str_split_wherever_the_text_is_cut(source: str) -> None:
+    chance = random.Random(source)
+    for _ in range(20):
+        arrays = list(text.words(cuts(source, chance)))
+        assert [word for array in arrays for word in array.to_pylist()] == source.split()
+
+
+def test_white_space_is_what_python_calls_white_space() -> None:
+    every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    source = " x".join(every[at : at + 5000] for at in range(0, len(every), 5000))
+    assert [word for array in text.words([source]) for word in array.to_pylist()] == source.split()
+
+
+def test_a_text_without_white_space_is_no_text_of_words() -> None:
+    with pytest.raises(CorpusError, match=r"tokenize\.level=char"):
+        list(text.words(["x" * 400_000] * 3))
+    assert sum(map(len, text.words(["x" * 400_000, "x y"]))) == 2
+
+
+def test_a_prompt_is_spelled_like_the_text_and_keeps_its_ends() -> None:
+    assert text.normalize_prefix(" The 2nd, ", "book") == " the nd "
+    assert text.normalize_prefix("ΟΔΟΣ ", "lower") == "οδοσ "
+    assert text.normalize_prefix(" Été, ", "none") == " Été, "
+
+
+def test_code_points_are_numbers_of_characters() -> None:
+    assert text.code_points("az").tolist() == [97, 122]
+    assert text.code_points("aя🙂").tolist() == [97, 0x44F, 0x1F642]

@@ -1,0 +1,124 @@
+"""What counts as a change of code and what does not."""
+
+from pathlib import Path
+
+import pytest
+
+from data.store import fingerprint
+
+SOURCE = '''
+"""Module docstring."""
+from __future__ import annotations
+from typing import TYPE_CHECKING
+import os
+import json
+from floor import helper
+if TYPE_CHECKING:
+    from floor import types
+
+SIZE = 3
+
+def work(x):
+    """What it does."""
+    from floor.deep import inner  # imported late
+    return helper.help(x) + SIZE
+
+class Model:
+    """A model."""
+    width = 2
+    def forward(self, x):
+        from floor import method
+        return x * self.width
+'''
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "floor" / "deep").mkdir(parents=True)
+    (tmp_path / "floor" / "__init__.py").write_text("")
+    (tmp_path / "floor" / "work.py").write_text(SOURCE)
+    (tmp_path / "floor" / "helper.py").write_text("from . import below\ndef help(x):\n    return below.base(x)\n")
+    (tmp_path / "floor" / "below.py").write_text("def base(x):\n    return x\n")
+    (tmp_path / "floor" / "types.py").write_text("class Config: ...\n")
+    (tmp_path / "floor" / "method.py").write_text("VALUE = 1\n")
+    (tmp_path / "floor" / "other.py").write_text("def nobody(): ...\n")
+    (tmp_path / "floor" / "deep" / "__init__.py").write_text("")
+    (tmp_path / "floor" / "deep" / "inner.py").write_text("VALUE = 1\n")
+    return tmp_path
+
+
+def changed(tree: Path, name: str, text: str) -> list[str]:
+    before = {"code": fingerprint.code("floor.work", tree)}
+    (tree / "floor" / name).write_text(text)
+    return fingerprint.difference("work", before, {"code": fingerprint.code("floor.work", tree)})
+
+
+def test_follows_every_import_of_the_project_and_nothing_else(tree: Path) -> None:
+    assert list(fingerprint.code("floor.work", tree)) == [
+        "floor/__init__.py",
+        "floor/below.py",
+        "floor/deep/__init__.py",
+        "floor/deep/inner.py",
+        "floor/helper.py",
+        "floor/method.py",
+        "floor/work.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# imported late", "# imported somewhat later"),
+        ('"""What it does."""', '"""Says it in other words."""'),
+        ('    """A model."""\n', ""),
+        ("return x * self.width", "return (\n            x\n            * self.width\n        )"),
+        ("import os\nimport json\n", "import json\nimport os\n"),
+        ("from floor import types", "from floor import types, other"),
+    ],
+)
+def test_what_cannot_change_a_result_does_not_count(tree: Path, old: str, new: str) -> None:
+    assert old in SOURCE
+    assert changed(tree, "work.py", SOURCE.replace(old, new)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("+ SIZE", "- SIZE", "work"),
+        ("SIZE = 3", "SIZE = 4", "module level"),
+        ("x * self.width", "x + self.width", "Model.forward"),
+        ("width = 2", "width = 3", "Model"),
+        ("import os\n", "", "module level"),
+    ],
+)
+def test_a_change_of_code_is_named_by_its_definition(tree: Path, old: str, new: str, where: str) -> None:
+    assert changed(tree, "work.py", SOURCE.replace(old, new)) == [f"floor/work.py changed: {where}"]
+
+
+def test_a_change_far_below_counts(tree: Path) -> None:
+    assert changed(tree, "below.py", "def base(x):\n    return x + 1\n") == ["floor/below.py changed: base"]
+
+
+def test_a_module_that_nobody_imports_does_not_count(tree: Path) -> None:
+    assert changed(tree, "other.py", "def nobody():\n    return 1\n") == []
+    assert changed(tree, "types.py", "class Config:\n    size = 1\n") == []
+
+
+def test_differences_are_said_in_words() -> None:
+    old = {"config": {"hidden_size": 256, "cell": "rnn"}, "inputs": {"tokens.arrow": "a" * 64}, "device": "cpu"}
+    new = {"config": {"hidden_size": 512, "cell": "rnn"}, "inputs": {"tokens.arrow": "b" * 64}, "device": "gpu"}
+    assert fingerprint.difference("train", old, new) == [
+        "train.hidden_size: 256 → 512",
+        "device: cpu → gpu",
+        "tokens.arrow differs: aaaaaaaaaaaa… → bbbbbbbbbbbb…",
+    ]
+    assert fingerprint.difference("train", {"libraries": {"numpy": "2.4"}}, {"libraries": {"numpy": "2.5"}}) == [
+        "numpy 2.4 → 2.5"
+    ]
+
+
+def test_equal_values_have_one_spelling() -> None:
+    assert fingerprint.canonical({"b": [1, 2.5], "a": "é"}) == '{"a":"é","b":[1,2.5]}'.encode()
+    assert fingerprint.digest({"a": 1, "b": 2}) == fingerprint.digest({"b": 2, "a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fingerprint.canonical(float("nan"))

@@ -1,0 +1,129 @@
+"""Dynamic evaluation: predicted first, then learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from data.errors import ConfigError
+from data.tables.vocab import Vocab
+from stages.lm.model import LanguageModel
+from stages.lm.parameters import Architecture
+from stages.training import adaptation
+from stages.training.adaptation import SEGMENT
+
+LETTERS = Vocab(["<unk>", *" abcdefgh"], [0] * 10)
+CELLS = [
+    Architecture("rnn", "relu", 16, 1, len(LETTERS)),
+    Architecture("gru", "tanh", 16, 2, len(LETTERS), 6),
+    Architecture("lstm", "tanh", 16, 2, len(LETTERS), 16, True),
+]
+every_cell = pytest.mark.parametrize("architecture", CELLS, ids=lambda architecture: architecture.cell)
+IDS = np.random.default_rng(3).integers(0, len(LETTERS), 7 * SEGMENT + 5).astype(np.uint8)
+
+
+def weights(architecture):
+    return architecture.initial("uniform", seed=1)
+
+
+def read(architecture, rate, pieces):
+    return np.concatenate(list(adaptation.losses(architecture, weights(architecture), rate, pieces)))
+
+
+def standing_still(architecture, ids):
+    model = LanguageModel(architecture, weights(architecture), LETTERS, "char", "lower")
+    return np.concatenate(list(model.losses(ids)))
+
+
+@every_cell
+def test_weights_that_hardly_move_measure_what_weights_that_stand_still_do(architecture):
+    found = read(architecture, 1e-9, [IDS])
+    assert found.shape == (len(IDS) - 1,)
+    expected = standing_still(architecture, IDS)
+    for start in range(0, len(expected), SEGMENT):
+        segment = slice(start, start + SEGMENT)
+        np.testing.assert_allclose(found[segment], expected[segment].mean(), rtol=1e-5)
+
+
+@every_cell
+def test_a_segment_is_predicted_before_it_is_learnt_from(architecture):
+    expected, found = standing_still(architecture, IDS), read(architecture, 1.0, [IDS])
+    np.testing.assert_allclose(found[:SEGMENT], expected[:SEGMENT].mean(), rtol=1e-5)
+    assert not np.isclose(found[SEGMENT], expected[SEGMENT : 2 * SEGMENT].mean(), rtol=1e-3)
+    changed = IDS.copy()
+    changed[3 * SEGMENT + 1 :] = 0
+    before = slice(0, 3 * SEGMENT)
+    np.testing.assert_array_equal(read(architecture, 1.0, [changed])[before], found[before])
+
+
+@every_cell
+@pytest.mark.parametrize("clip_norm", [adaptation.CLIP_NORM, 0.05])
+def test_after_a_segment_the_weights_take_one_step_down_its_slope(architecture, clip_norm, monkeypatch):
+    monkeypatch.setattr(adaptation, "CLIP_NORM", clip_norm)
+    small = replace(architecture, hidden_size=4, embedding_size=4 if architecture.tie_weights else 0)
+    given = {name: array.astype(np.float64) for name, array in small.initial("uniform", seed=1).items()}
+    ids = IDS[: 2 * SEGMENT + 1]
+
+    def mean(weights, ids, states=None):
+        model = LanguageModel(small, weights, LETTERS, "char", "lower")
+        return np.concatenate(list(model.losses(ids, states))).mean()
+
+    def slope(name, place):
+        sides = []
+        for moved in (1e-5, -1e-5):
+            weights = {**given, name: given[name].copy()}
+            weights[name][place] += moved
+            sides.append(mean(weights, ids[: SEGMENT + 1]))
+        return (sides[0] - sides[1]) / 2e-5
+
+    slopes = {
+        name: np.array([slope(name, place) for place in np.ndindex(array.shape)]).reshape(array.shape)
+        for name, array in given.items()
+    }
+    norm = np.sqrt(sum((array**2).sum() for array in slopes.values()))
+    assert 0.05 < norm < 1, "one of the two clips"
+    step = min(1, clip_norm / norm)
+    states = LanguageModel(small, given, LETTERS, "char", "lower").zero_state()
+    mean(given, ids[: SEGMENT + 1], states)
+    expected = mean({name: array - step * slopes[name] for name, array in given.items()}, ids[SEGMENT:], states)
+    weights = {name: array.astype(np.float32) for name, array in given.items()}
+    found = np.concatenate(list(adaptation.losses(small, weights, 1.0, [ids])))
+    np.testing.assert_allclose(found[SEGMENT:], expected, rtol=1e-5)
+
+
+@every_cell
+def test_what_comes_again_is_foreseen(architecture):
+    again = np.tile(np.arange(1, 9, dtype=np.uint8), 100)
+    found = read(architecture, 1.0, [again])
+    assert found[-100:].mean() < standing_still(architecture, again)[-100:].mean() - 0.15
+
+
+@pytest.mark.parametrize("size", [1, 7, SEGMENT, SEGMENT + 1, 50])
+def test_where_a_text_is_cut_does_not_show(size):
+    pieces = [IDS[at : at + size] for at in range(0, len(IDS), size)]
+    np.testing.assert_array_equal(read(CELLS[0], 0.5, pieces), read(CELLS[0], 0.5, [IDS]))
+
+
+def test_the_weights_that_were_given_stay():
+    given = weights(CELLS[1])
+    list(adaptation.losses(CELLS[1], given, 1.0, [IDS]))
+    for name, array in weights(CELLS[1]).items():
+        np.testing.assert_array_equal(given[name], array)
+
+
+def test_a_score_is_of_the_whole_text():
+    model = LanguageModel(CELLS[2], weights(CELLS[2]), LETTERS, "char", "lower")
+    text = "a bad cabbage had a bad egg " * 30
+    score = model.score(text, partial(adaptation.losses, CELLS[2], weights(CELLS[2]), 0.5))
+    ids = np.array(LETTERS.encode(text, "char"), np.uint8)
+    assert score.loss == pytest.approx(read(CELLS[2], 0.5, [ids]).mean(), rel=1e-6)
+    assert score.tokens == len(text) - 1
+    assert score.loss < model.score(text).loss
+
+
+def test_a_rate_that_is_too_high_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"at a rate of 1e\+30 the model does not learn .* lower it"):
+        read(CELLS[0], 1e30, [IDS])

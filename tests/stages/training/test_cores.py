@@ -1,0 +1,69 @@
+"""How many cores a training is told to use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import wraps
+
+import pytest
+
+from data.store.folder import Store
+from data.tables.tokens import IndexTable
+from stages.config import TrainConfig, load
+from stages.lm.parameters import Architecture
+from stages.pipeline import run as pipeline
+from stages.training import cores
+
+
+@pytest.mark.parametrize(
+    ("cell", "hidden_size", "vocab_size", "expected"),
+    [
+        ("rnn", 256, 66, 1),
+        ("lstm", 256, 66, 1),
+        ("rnn", 512, 66, 1),
+        ("lstm", 512, 66, 2),
+        ("rnn", 1024, 66, 2),
+        ("lstm", 2048, 66, 8),
+        ("lstm", 256, 4500, 2),
+        ("rnn", 256, 1000, 1),
+    ],
+)
+def test_a_large_recurrence_or_vocabulary_is_worth_more_cores(monkeypatch, cell, hidden_size, vocab_size, expected):
+    monkeypatch.setattr(cores, "available", lambda: 8)
+    architecture = Architecture.of(TrainConfig(cell=cell, hidden_size=hidden_size), vocab_size)
+    assert cores.suited(architecture) == expected
+    monkeypatch.setattr(cores, "available", lambda: 1)
+    assert cores.suited(architecture) == 1
+
+
+def test_mxnet_is_told_unless_the_user_has(monkeypatch):
+    architecture = Architecture.of(TrainConfig(cell="lstm", hidden_size=512), 66)
+    monkeypatch.setattr(cores, "available", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with cores.told(architecture):
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in os.environ
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with cores.told(architecture):
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch, tiny):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cores, "suited", lambda architecture: architecture.vocab_size)
+    stage = pipeline.STAGES["train"]
+    seen = []
+
+    @wraps(stage.function)
+    def train(*arguments, **named):
+        seen.append(os.environ["OMP_NUM_THREADS"])
+        return stage.function(*arguments, **named)
+
+    monkeypatch.setitem(pipeline.STAGES, "train", replace(stage, function=train))
+    store = Store(tiny.parent / "store")
+    outcomes = list(pipeline.run(load(str(tiny)), store, lambda name: lambda *call: None, until="train"))
+    tokens = IndexTable.open(outcomes[1].artifact.folder / "tokens.arrow")
+    assert seen == [str(tokens.vocab_size)]
+    assert "OMP_NUM_THREADS" not in os.environ
