@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-Level = Literal["char", "word"]
+LevelName = Literal["char", "word"]
 Normalizer = Literal["book", "lower", "none"]
 
 CHUNK = 1 << 19
@@ -53,7 +53,7 @@ def read(path: Path, size: int = CHUNK) -> Iterator[str]:
             raise CorpusError(f"{path} is not UTF-8 text (see byte {position:,}): convert it to UTF-8 first") from None
 
 
-def normalize(chunks: Iterable[str], normalizer: Normalizer, level: Level) -> Iterator[str]:
+def normalize(chunks: Iterable[str], normalizer: Normalizer, level: LevelName) -> Iterator[str]:
     """The normalised text in chunks; any cut points give the same text.
 
     ``book`` is the rule of the chapter, ``re.sub("[^A-Za-z]+", " ", line).strip().lower()`` for each line. Its lines

@@ -15,7 +15,7 @@ from data.errors import CorpusError, StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data.corpus.text import Level, Normalizer
+    from data.corpus.text import LevelName, Normalizer
 
 Ids = NDArray[np.unsignedinteger]
 Minibatch = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -46,7 +46,7 @@ class IndexTable:
     view of the mapped file."""
     splits: Mapping[str, Split]
     """``train``, ``valid`` and ``test``, in this order and without gaps."""
-    level: Level
+    level: LevelName
     normalizer: Normalizer
     corpus_sha256: str
     vocab_size: int

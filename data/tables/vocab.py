@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data.corpus.text import Level
+    from data.corpus.text import LevelName
 
 UNKNOWN = "<unk>"
 
@@ -52,11 +52,11 @@ class Vocab:
         """The rows of several tokens."""
         return [self._ids.get(token, 0) for token in tokens]
 
-    def encode(self, text: str, level: Level) -> list[int]:
+    def encode(self, text: str, level: LevelName) -> list[int]:
         """The ids of a normalised text."""
         return self.ids(text.split() if level == "word" else text)
 
-    def decode(self, ids: Iterable[int], level: Level) -> str:
+    def decode(self, ids: Iterable[int], level: LevelName) -> str:
         """The text of ids; words are joined with a space."""
         return (" " if level == "word" else "").join(self.tokens[row] for row in ids)
 

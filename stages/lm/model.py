@@ -24,7 +24,7 @@ from stages.lm.parameters import GATES, Architecture
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data.corpus.text import Level, Normalizer
+    from data.corpus.text import LevelName, Normalizer
     from data.tables.tokens import Ids
     from stages.config import TrainConfig
     from stages.lm.parameters import Parameters
@@ -69,7 +69,7 @@ class LanguageModel:
     """
 
     def __init__(
-        self, architecture: Architecture, weights: Parameters, vocab: Vocab, level: Level, normalizer: Normalizer
+        self, architecture: Architecture, weights: Parameters, vocab: Vocab, level: LevelName, normalizer: Normalizer
     ) -> None:
         self.architecture = architecture
         self.vocab = vocab
@@ -116,7 +116,7 @@ class LanguageModel:
         return cls(architecture, weights, vocab, level, normalizer)
 
     @classmethod
-    def untrained(cls, config: TrainConfig, vocab: Vocab, level: Level, normalizer: Normalizer) -> LanguageModel:
+    def untrained(cls, config: TrainConfig, vocab: Vocab, level: LevelName, normalizer: Normalizer) -> LanguageModel:
         """The model that training would start from."""
         architecture = Architecture.of(config, len(vocab))
         return cls(architecture, architecture.initial(config.initializer, config.seed), vocab, level, normalizer)
