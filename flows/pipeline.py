@@ -12,8 +12,9 @@ from prefect.states import Failed
 from data.errors import RnnlmError, ServerError
 from flows.walk import Walk, run_name
 from stages.cli import app as cli
-from stages.config import DEFAULT_PRESET, RunConfig, load
+from stages.config import RunConfig
 from stages.pipeline import run as pipeline
+from stages.pipeline.settings import DEFAULT_PRESET, load
 
 
 @flow(

@@ -13,6 +13,7 @@ import typer.main
 from stages import config
 from stages.cli import app as cli
 from stages.pipeline import run as pipeline
+from stages.pipeline import settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,7 +42,7 @@ def test_a_documented_command_is_understood(arguments: list[str]) -> None:
     context = command.make_context(name, rest)
     given = context.params
     if given.get("set_"):
-        config.load(given["preset"], None, given["set_"])
+        settings.load(given["preset"], None, given["set_"])
     for stage in given.get("force") or []:
         assert stage in pipeline.STAGES
 
@@ -58,12 +59,12 @@ def test_every_field_of_the_configuration_is_documented() -> None:
             assert own.description, f"{stage}.{name} has no description"
 
 
-@pytest.mark.parametrize("name", list(config.presets()))
+@pytest.mark.parametrize("name", list(settings.presets()))
 def test_a_preset_explains_itself_and_fits(name: str) -> None:
-    text = config.presets()[name].read_text(encoding="utf-8")
+    text = settings.presets()[name].read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert len([line for line in text.splitlines() if line.startswith("#")]) >= 3
-    config.load(name)
+    settings.load(name)
 
 
 def test_pins_hold_what_the_project_asks_for() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from data.store.folder import Store
-from stages import config
 from stages.pipeline import run as pipeline
+from stages.pipeline import settings
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["download", "tokenize", "train", "evaluate"]
@@ -106,9 +106,9 @@ FIELDS = [
 def test_a_field_reruns_its_stage_and_what_depends_on_it(
     place: Workplace, assignment: str, expected: list[str]
 ) -> None:
-    chosen = config.load(str(place.preset), str(place.text), [assignment])
+    chosen = settings.load(str(place.preset), str(place.text), [assignment])
     if assignment.startswith("download"):
-        chosen = config.load(str(place.preset), None, [assignment])
+        chosen = settings.load(str(place.preset), None, [assignment])
     outcomes = list(pipeline.run(chosen, Store(place.store), lambda stage: lambda done, total, figures: None))
     assert [outcome.name for outcome in outcomes if outcome.state == "ran"] == expected
     if expected:
@@ -119,7 +119,7 @@ def test_a_field_reruns_its_stage_and_what_depends_on_it(
 
 
 def test_shares_rerun_from_tokenize_on(place: Workplace) -> None:
-    chosen = config.load(str(place.preset), str(place.text), ["tokenize.train_share=0.7", "tokenize.valid_share=0.2"])
+    chosen = settings.load(str(place.preset), str(place.text), ["tokenize.train_share=0.7", "tokenize.valid_share=0.2"])
     outcomes = list(pipeline.run(chosen, Store(place.store), lambda stage: lambda done, total, figures: None))
     assert [outcome.name for outcome in outcomes if outcome.state == "ran"] == STAGES[1:]
 

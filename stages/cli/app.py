@@ -35,8 +35,9 @@ from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, Store
 from data.progress import Progress, reporting
 from data.store import champions
 from data.store.folder import DEFAULT_ROOT, Artifact, Store
-from stages import config
+from stages.config import RunConfig
 from stages.pipeline import run as pipeline
+from stages.pipeline import settings
 from stages.report import page as report
 from stages.sweep import search as sweeps
 from stages.sweep import space, worker
@@ -104,7 +105,7 @@ def _verb(until: str) -> Callable[..., None]:
     """The command that walks the pipeline up to a stage; all of them take the same options."""
 
     def verb(
-        preset: Preset = config.DEFAULT_PRESET,
+        preset: Preset = settings.DEFAULT_PRESET,
         corpus: Corpus = None,
         set_: Set = None,
         force: Force = None,
@@ -112,7 +113,7 @@ def _verb(until: str) -> Callable[..., None]:
         store: StoreAt = None,
         as_json: Json = False,
     ) -> None:
-        chosen = config.load(preset, corpus, set_ or ())
+        chosen = settings.load(preset, corpus, set_ or ())
         opened = open_store(store)
         outcomes = _outcomes(until, chosen, _forced(until, force or [], from_), opened)
         last = outcomes[-1].artifact.folder
@@ -149,7 +150,7 @@ def evaluate(
         ),
     ] = None,
     model: Model = None,
-    preset: Preset = config.DEFAULT_PRESET,
+    preset: Preset = settings.DEFAULT_PRESET,
     corpus: Corpus = None,
     set_: Set = None,
     force: Force = None,
@@ -234,7 +235,7 @@ def sweep(
             help="Train on the Dask cluster of this scheduler, whose workers see the store under the same path.",
         ),
     ] = None,
-    preset: Preset = config.DEFAULT_PRESET,
+    preset: Preset = settings.DEFAULT_PRESET,
     corpus: Corpus = None,
     set_: Set = None,
     store: StoreAt = None,
@@ -249,7 +250,7 @@ def sweep(
         raise ConfigError("--jobs is for this machine, and --dask has a worker's thread for each trial: leave out one")
     candidates = [
         sweeps.Trial(*found)
-        for found in space.configurations(config.load(preset, corpus, set_ or ()), vary, trials, seed)
+        for found in space.configurations(settings.load(preset, corpus, set_ or ()), vary, trials, seed)
     ]
     opened = open_store(store)
     sweeps.prepare(candidates, lambda chosen: _outcomes("tokenize", chosen, set(), opened)[-1].artifact)
@@ -299,7 +300,7 @@ def sample(
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights of the preset's shape, as before training.")
     ] = False,
-    preset: Preset = config.DEFAULT_PRESET,
+    preset: Preset = settings.DEFAULT_PRESET,
     corpus: Corpus = None,
     set_: Set = None,
     store: StoreAt = None,
@@ -316,7 +317,7 @@ def sample(
     if not untrained:
         language_model = _load(_folder(model, store))
     elif model is None:
-        language_model = _untrained(config.load(preset, corpus, set_ or ()), open_store(store))
+        language_model = _untrained(settings.load(preset, corpus, set_ or ()), open_store(store))
     else:
         raise ConfigError("--untrained draws its own weights: leave out --model")
     prompt = language_model.prompt(prefix)
@@ -349,7 +350,7 @@ def sample(
 
 @app.command()
 def status(
-    preset: Preset = config.DEFAULT_PRESET,
+    preset: Preset = settings.DEFAULT_PRESET,
     corpus: Corpus = None,
     set_: Set = None,
     store: StoreAt = None,
@@ -359,7 +360,7 @@ def status(
 
     Nothing runs. Past a stage that has to run, what comes after it cannot be known: the same output ends the rerun.
     """
-    states = list(pipeline.status(config.load(preset, corpus, set_ or ()), open_store(store)))
+    states = list(pipeline.status(settings.load(preset, corpus, set_ or ()), open_store(store)))
     if as_json:
         _print_json({"stages": [state.json() for state in states]})
         return
@@ -370,7 +371,7 @@ def status(
 @app.command()
 def explain(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="download, tokenize, train or evaluate.")],
-    preset: Preset = config.DEFAULT_PRESET,
+    preset: Preset = settings.DEFAULT_PRESET,
     corpus: Corpus = None,
     set_: Set = None,
     store: StoreAt = None,
@@ -382,7 +383,7 @@ def explain(
     """
     pipeline.forced([stage], None)
     opened = open_store(store)
-    states = {state.name: state for state in pipeline.status(config.load(preset, corpus, set_ or ()), opened)}
+    states = {state.name: state for state in pipeline.status(settings.load(preset, corpus, set_ or ()), opened)}
     state = states[stage]
     components = state.decision.components if state.decision else None
     nearest = pipeline.closest(components, opened) if components else None
@@ -488,7 +489,7 @@ def rollback(
 @app.command()
 def presets() -> None:
     """List the presets: runs worth repeating."""
-    for name, path in config.presets().items():
+    for name, path in settings.presets().items():
         print(f"{name:12} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
 
 
@@ -575,7 +576,7 @@ def _forced(until: str, force: list[str], from_: str | None) -> set[str]:
     return pipeline.forced(force, from_) & reached
 
 
-def _outcomes(until: str, chosen: config.RunConfig, forced: set[str], store: Store) -> list[pipeline.Outcome]:
+def _outcomes(until: str, chosen: RunConfig, forced: set[str], store: Store) -> list[pipeline.Outcome]:
     outcomes = []
     with reporting() as reporter:
         for outcome in pipeline.run(chosen, store, reporter, until=until, force=forced):
@@ -585,7 +586,7 @@ def _outcomes(until: str, chosen: config.RunConfig, forced: set[str], store: Sto
     return outcomes
 
 
-def _untrained(chosen: config.RunConfig, store: Store) -> LanguageModel:
+def _untrained(chosen: RunConfig, store: Store) -> LanguageModel:
     """The model that a run would begin with; what comes before the training runs if need be."""
     from data.tables.tokens import IndexTable
     from data.tables.vocab import Vocab

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from data.errors import ConfigError
-from stages.config import RunConfig, StageConfig, parse
+from stages.config import RunConfig, StageConfig
+from stages.pipeline.settings import parse
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,9 @@ from pathlib import Path
 
 from data.errors import ConfigError, Interrupted, RnnlmError, StoreError, TrainingError
 from data.store.folder import Store
-from stages.config import RunConfig, parse
+from stages.config import RunConfig
 from stages.pipeline import run as pipeline
+from stages.pipeline.settings import parse
 from stages.training import cores
 
 SECONDS_BETWEEN_LOOKS = 0.5

@@ -17,7 +17,7 @@ SPACE = ["train.hidden_size=4,8", "train.learning_rate=0.01,0.5"]
 SCRIPT = """
 import sys
 from flows.sweep import sweep
-from stages.config import load
+from stages.pipeline.settings import load
 
 preset, store, *vary = sys.argv[1:]
 state = sweep(vary, load(preset, None, ["train.epochs=4"]), jobs=2, store=store, return_state=True)

@@ -22,13 +22,14 @@ from data.store import fingerprint
 from data.store.folder import Store
 from data.tables.tokens import IndexTable, Split
 from data.tables.vocab import Vocab
-from stages import config
 from stages import evaluate as module
+from stages.config import EvaluateConfig, TrainConfig
 from stages.evaluate import evaluate, memorized, told_model, told_summary
 from stages.lm import model as sampler
 from stages.lm.model import LanguageModel
 from stages.lm.ngram import NGram
 from stages.pipeline import run as pipeline
+from stages.pipeline import settings
 
 WINDOW = 16
 
@@ -38,7 +39,7 @@ def silent(stage: str) -> Any:
 
 
 def outcomes(folder: Path, preset: Path, *assignments: str) -> dict[str, pipeline.Outcome]:
-    chosen = config.load(str(preset), None, assignments)
+    chosen = settings.load(str(preset), None, assignments)
     return {outcome.name: outcome for outcome in pipeline.run(chosen, Store(folder / "store"), silent)}
 
 
@@ -115,8 +116,8 @@ def test_the_state_is_carried_through_the_whole_split(folders: dict[str, Path]) 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_where_a_split_is_cut_does_not_show(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vocab = Vocab(["<unk>", *"abcdefg"], [1] * 8)
-    settings = config.TrainConfig(cell=cell, hidden_size=5, layers=2, initializer="uniform")
-    model = LanguageModel.untrained(settings, vocab, "char", "none")
+    config = TrainConfig(cell=cell, hidden_size=5, layers=2, initializer="uniform")
+    model = LanguageModel.untrained(config, vocab, "char", "none")
     ids = np.random.default_rng(0).integers(0, 8, 100).astype(np.uint8)
     whole = np.concatenate([*model.losses(ids)])
     assert whole.shape == (99,)
@@ -177,7 +178,7 @@ def test_continuations_are_greedy_and_drawn_and_repeat(folders: dict[str, Path],
         assert len(sample["text"]) == len("the") + 8
     again = tmp_path / "again"
     again.mkdir()
-    chosen = config.EvaluateConfig(prefixes=("the",), length=8, window=WINDOW)
+    chosen = EvaluateConfig(prefixes=("the",), length=8, window=WINDOW)
     evaluate(chosen, folders["train"], folders["tokenize"], folders["baselines"], again, silent("evaluate"))
     for path in again.iterdir():
         assert path.read_bytes() == (folders["evaluate"] / path.name).read_bytes()
@@ -356,7 +357,7 @@ def test_the_training_text_is_read_as_the_model_would_write_it(
         "valid": Split(stop, stop + 1, 1, 0),
         "test": Split(stop + 1, stop + 1, 0, 0),
     }
-    model = LanguageModel.untrained(config.TrainConfig(hidden_size=2), vocab, level, "none")
+    model = LanguageModel.untrained(TrainConfig(hidden_size=2), vocab, level, "none")
     monkeypatch.setattr(module, "_DECODED", 5)
     pieces = list(module._text(model, IndexTable(ids, splits, level, "none", "0" * 64, len(vocab))))
     assert len(pieces) == math.ceil(stop / 5)
@@ -453,7 +454,7 @@ def test_baselines_are_collected_with_what_was_measured_beside_them(kept: Kept) 
 
 
 def test_there_are_four_stages_all_the_same(kept: Kept) -> None:
-    chosen = config.load(str(kept.preset))
+    chosen = settings.load(str(kept.preset))
     assert [state.name for state in pipeline.status(chosen, kept.store)] == [
         "download",
         "tokenize",

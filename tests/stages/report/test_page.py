@@ -20,8 +20,8 @@ import pytest
 
 from data.errors import StoreError
 from data.store.folder import Store
-from stages import config
 from stages.pipeline import run as pipeline
+from stages.pipeline import settings
 from stages.promotion.judge import Verdict
 from stages.report import page as report
 
@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def gathered(verdict: dict[str, Any] | None = None, **changes: dict[str, Any]) -> report.Report:
         values = {stage: {**TINY.get(stage, {}), **changes.get(stage, {})} for stage in pipeline.STAGES}
         values["download"] = {"corpus": str(folder / "text.txt")}
-        return report.gather(pipeline.run(config.parse(values), store, lambda stage: lambda *_: None), verdict)
+        return report.gather(pipeline.run(settings.parse(values), store, lambda stage: lambda *_: None), verdict)
 
     gathered()
     return gathered

@@ -18,8 +18,9 @@ import pytest
 
 from data.errors import ConfigError
 from data.store.folder import Store
-from stages.config import RunConfig, load
+from stages.config import RunConfig
 from stages.pipeline import run as pipeline
+from stages.pipeline.settings import load
 from stages.sweep.search import rungs
 from stages.sweep.space import configurations
 

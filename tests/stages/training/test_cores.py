@@ -10,9 +10,10 @@ import pytest
 
 from data.store.folder import Store
 from data.tables.tokens import IndexTable
-from stages.config import TrainConfig, load
+from stages.config import TrainConfig
 from stages.lm.parameters import Architecture
 from stages.pipeline import run as pipeline
+from stages.pipeline.settings import load
 from stages.training import cores
 
 

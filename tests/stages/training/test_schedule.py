@@ -7,7 +7,8 @@ import math
 import pytest
 
 from data.errors import ConfigError
-from stages.config import TrainConfig, load
+from stages.config import TrainConfig
+from stages.pipeline.settings import load
 from stages.training.schedule import best_epoch, exhausted, learning_rate
 
 
