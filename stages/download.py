@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ from data.corpus.catalogue import resolve
 from data.corpus.encoding import check_utf8
 from data.corpus.fetch import Fetched, Patience, fetch, rate
 from data.errors import CorpusError
+from data.moment import minute, now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,9 @@ def obtain(
     """``download`` of a resolved source. ``progress`` counts bytes and shows their rate."""
     before = _read(previous) if previous and source.path is None else {}
     if previous and source.sha256 and source.sha256 == before.get("sha256"):
-        logger.info("%s: unchanged since %s, for it has the sha256 that it must have", source.name, _since(before))
+        logger.info(
+            "%s: unchanged since %s, for it has the sha256 that it must have", source.name, minute(before["when"])
+        )
         _carry(previous, out, before | {"name": source.name})
         return
     part, text = out / "corpus.part", out / "corpus.txt"
@@ -64,8 +66,8 @@ def obtain(
             fetched = fetch(source, part, progress, patience or Patience(), MAX_BYTES, known)
             if fetched is None:
                 assert previous
-                logger.info("%s: unchanged since %s", source.name, _since(before))
-                _carry(previous, out, before | {"checked": _now()})
+                logger.info("%s: unchanged since %s", source.name, minute(before["when"]))
+                _carry(previous, out, before | {"checked": now("seconds")})
                 return
             origin = {key: value for key, value in vars(fetched).items() if value}
         size = part.stat().st_size
@@ -78,10 +80,10 @@ def obtain(
         **origin,
         "bytes": size,
         **({"text_sha256": unpacked} if unpacked else {}),
-        "when": _now(),
+        "when": now("seconds"),
     }
     if record["sha256"] == before.get("sha256"):
-        logger.info("%s: sent again, but unchanged since %s", source.name, _since(before))
+        logger.info("%s: sent again, but unchanged since %s", source.name, minute(before["when"]))
         record |= {"when": before["when"], "checked": record["when"]}
     _write(record, out)
 
@@ -107,19 +109,11 @@ def _write(record: dict[str, Any], out: Path) -> None:
     (out / "source.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _since(record: dict[str, Any]) -> str:
-    return f"{record['when'][:16].replace('T', ' ')} UTC"
-
-
 def _fetched(record: dict[str, Any]) -> Fetched | None:
     """What a record says was fetched; None where it was a local file."""
     if "address" not in record:
         return None
     return Fetched(record["address"], record["sha256"], record.get("etag", ""))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 # --- a local file

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import StoreError
+from data.moment import now
 from data.store.files import replace
-from data.store.folder import now
 
 if TYPE_CHECKING:
     from pathlib import Path

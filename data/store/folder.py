@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -272,11 +271,6 @@ class Store:
                     "name a folder of your own with --store or RNNLM_STORE"
                 ) from error
             raise
-
-
-def now() -> str:
-    """The present moment as manifests spell it: UTC, ISO 8601, microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _read(folder: Path) -> Artifact | None:

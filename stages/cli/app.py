@@ -32,6 +32,7 @@ from data.corpus import catalogue as corpora
 from data.corpus import text
 from data.corpus.encoding import check_utf8
 from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, StoreError
+from data.moment import minute
 from data.progress import Progress, reporting
 from data.store import champions
 from data.store.folder import DEFAULT_ROOT, Artifact, Store
@@ -453,9 +454,9 @@ def champion(store: StoreAt = None, as_json: Json = False) -> None:
         print(f"no model has been promoted in {opened.root}")
     for reign in reversed(reigns):
         mark = "champion" if reign is now or reign == now else "withdrawn" if reign.withdrawn else "before"
-        print(f"{mark:9} {reign.model[:16]}  since {pipeline.minute(reign.since)}  {reign.reason}")
+        print(f"{mark:9} {reign.model[:16]}  since {minute(reign.since)}  {reign.reason}")
         if reign.withdrawn:
-            print(f"{'':27} withdrawn {pipeline.minute(reign.withdrawn.when)}: {reign.withdrawn.why}")
+            print(f"{'':27} withdrawn {minute(reign.withdrawn.when)}: {reign.withdrawn.why}")
 
 
 @app.command()

@@ -23,9 +23,10 @@ from typing import Any, Literal
 import data
 from data.corpus import catalogue as corpora
 from data.errors import ConfigError, CorpusError
+from data.moment import minute, now
 from data.progress import Progress
 from data.store import fingerprint
-from data.store.folder import Artifact, Manifest, Store, now
+from data.store.folder import Artifact, Manifest, Store
 from data.tables.tokens import IndexTable
 from stages.config import DownloadConfig, RunConfig, StageConfig, TrainConfig
 from stages.download import download
@@ -406,11 +407,6 @@ def differences(config: StageConfig, artifact: Artifact, components: Mapping[str
 def when(artifact: Artifact) -> str:
     """When an artifact was made, to the minute."""
     return minute(artifact.manifest.created)
-
-
-def minute(moment: str) -> str:
-    """A moment as manifests spell it, for people."""
-    return f"{moment[:16].replace('T', ' ')} UTC"
 
 
 def _version(distribution: str) -> str:

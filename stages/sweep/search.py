@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from data.errors import Interrupted, RnnlmError, StoreError, TrainingError
+from data.moment import now
 from data.store import fingerprint
-from data.store.folder import Artifact, Manifest, Output, Store, now
+from data.store.folder import Artifact, Manifest, Output, Store
 from data.tables.tokens import IndexTable
 from stages.config import RunConfig, StageConfig
 from stages.lm import metrics

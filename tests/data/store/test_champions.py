@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import StoreError
+from data.moment import now
 from data.store import champions as champion
 from data.store import fingerprint
-from data.store.folder import Artifact, Manifest, Store, now
+from data.store.folder import Artifact, Manifest, Store
 
 ROOT = Path(__file__).parents[3]
 FIGURES = {"candidate_bits": 2.1, "low": 0.01}

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from data.errors import StoreError
+from data.moment import now
 from data.store import fingerprint
-from data.store.folder import MANIFEST, Artifact, Manifest, Store, now
+from data.store.folder import MANIFEST, Artifact, Manifest, Store
 
 
 def publish(store: Store, text: str = "hello", stage: str = "train", parents: dict[str, str] | None = None) -> Artifact:
