@@ -10,6 +10,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 
 from data.errors import RnnlmError, ServerError
+from data.store.folder import open_store
 from flows.walk import Walk, run_name
 from stages.cli import app as cli
 from stages.config import RunConfig
@@ -35,7 +36,7 @@ def language_model(
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
     """
     try:
-        stage = Walk(config, cli.open_store(store), pipeline.forced(force, None))
+        stage = Walk(config, open_store(store), pipeline.forced(force, None))
         corpus = stage("download")
         tokens = stage("tokenize", download=corpus)
         model = stage("train", tokenize=tokens)

@@ -18,8 +18,9 @@ from pydantic import Field
 
 from data.errors import RnnlmError, StoreError
 from data.store import champions as champion
+from data.store.collect import collect
+from data.store.folder import open_store
 from flows.walk import Walk, run_name
-from stages.cli import app as cli
 from stages.config import RunConfig
 from stages.promotion import guard
 from stages.promotion.judge import Contender, Verdict, judge
@@ -50,7 +51,7 @@ def retrain(
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
     """
     try:
-        opened = cli.open_store(store)
+        opened = open_store(store)
         stage = Walk(_tonight(config), opened, set())
         reign = champion.current(opened)
         reigning = _contender(opened, reign.model) if reign else None
@@ -70,7 +71,7 @@ def retrain(
         elif reign:
             champion.reject(opened, key, reign.model, verdict.reason)
         _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
-        freed = opened.collect(pinned=champion.pinned(opened))
+        freed = collect(opened, pinned=champion.pinned(opened))
         logger.info("%d folders that nobody needs were removed", len(freed))
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
@@ -86,7 +87,7 @@ def rollback(reason: str = "asked for by hand", store: str | None = None) -> Any
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
     """
     try:
-        reign = champion.rollback(cli.open_store(store), reason)
+        reign = champion.rollback(open_store(store), reason)
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     _announce("rolled-back", reign.model, reason)

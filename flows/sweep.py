@@ -17,8 +17,8 @@ from pydantic import Field
 
 from data.errors import RnnlmError
 from data.progress import LogLines
+from data.store.folder import open_store
 from flows.walk import Walk
-from stages.cli import app as cli
 from stages.config import RunConfig
 from stages.sweep import search as sweeps
 from stages.sweep import space, worker
@@ -54,7 +54,7 @@ def sweep(
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
     """
     try:
-        opened = cli.open_store(store)
+        opened = open_store(store)
         candidates = [sweeps.Trial(*found) for found in space.configurations(config, vary, trials, seed)]
         at_a_time = worker.jobs(jobs, len(candidates))
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-    from data.store.folder import Artifact, Store
+    from data.store.artifact import Artifact
+    from data.store.folder import Store
     from stages.config import RunConfig
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Content-addressed artifacts: publish, find, verify, lock, collect.
+"""The store, a folder of content-addressed artifacts: find, lock, build, publish, verify.
 
     <store>/<stage>/<first 16 digits of the key>/   manifest.json and the stage's files
     <store>/checkpoints/<identity>/                 unfinished (and finished, resumable) training
@@ -15,79 +15,43 @@ import ctypes
 import errno
 import fcntl
 import os
-import re
 import secrets
 import shutil
-import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from data.errors import StoreError
+from data.errors import ConfigError, StoreError
+from data.store.artifact import MANIFEST, Artifact, Manifest
 from data.store.files import sync
-from data.store.fingerprint import digest, file_digest
+from data.store.fingerprint import file_digest
 
-DEFAULT_ROOT = Path(__file__).parents[1] / "artifacts"
-MANIFEST = "manifest.json"
-KEPT_DAYS = 30
-_KEY = re.compile("[0-9a-f]{16}")
-_BUILT = re.compile("[a-z]+-[0-9a-f]{16}-[0-9a-f]{8}(-aside)?")
-OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports")
+_PACKAGES = Path(__file__).parents[2]
+"""Where this project's packages lie: the checkout, or the folder that they were installed into."""
+_OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports")
 
 
-class Output(BaseModel):
-    """One file of an artifact: its size in bytes and its SHA-256."""
+def open_store(folder: str | None) -> Store:
+    """The store in this folder, else in ``$RNNLM_STORE``, else in the default one.
 
-    model_config = ConfigDict(frozen=True)
+    That is ``data/artifacts`` of a checkout. The installed program keeps its store in the user's data folder, for what
+    lies among installed packages goes with them.
 
-    bytes: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """What an artifact is and where it comes from; ``manifest.json`` in its folder."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    stage: str
-    key: str
-    """64 hexadecimal digits: the digest of ``components``."""
-    components: dict[str, Any]
-    """Everything the key is made of, ``inputs`` (file → SHA-256), ``code`` and ``libraries`` among it."""
-    outputs: dict[str, Output]
-    config: dict[str, Any]
-    """The stage's whole configuration, with the fields that the key leaves out."""
-    parents: dict[str, str]
-    """Stage → key of each artifact this one was made from."""
-    device: str | None = None
-    seed: int | None = None
-    versions: dict[str, str] = {}
-    git: dict[str, Any] | None = None
-    created: str
-    """UTC, ISO 8601."""
-    timing: dict[str, float] = {}
-    """``seconds`` of work, and what else the stage measured of its own speed."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A published artifact: a folder and its manifest."""
-
-    folder: Path
-    manifest: Manifest
-
-    def sha256(self, name: str) -> str:
-        """The digest of one of its files, as the manifest records it."""
-        return self.manifest.outputs[name].sha256
-
-    @property
-    def used(self) -> float:
-        """When it was last published or reused, in seconds since the epoch."""
-        return _touched(self.folder / MANIFEST)
+    Raises:
+        ConfigError: an address, or a name that cannot be a folder's.
+        StoreError: the name of a file.
+    """
+    place = folder or os.environ.get("RNNLM_STORE") or str(_default())
+    if "://" in place:
+        raise ConfigError(f"the store {place} is an address: this version keeps artifacts in a folder, name one")
+    try:
+        root = Path(place).expanduser().absolute()
+        taken = root.exists() and not root.is_dir()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"the store {place[:80]} cannot be a folder ({error}): name another one") from None
+    if taken:
+        raise StoreError(f"the store {root} is a file: name a folder with --store or RNNLM_STORE")
+    return Store(root)
 
 
 class Store:
@@ -98,7 +62,17 @@ class Store:
         self._verified: set[tuple[Path, str]] = set()
 
     def folder(self, stage: str, key: str) -> Path:
+        """Where the artifact with this key lies, or would lie."""
         return self.root / stage / key[:16]
+
+    def folders(self, name: str = "") -> list[Path]:
+        """The folders in the store's folder ``name``, or in the store itself, by name; none where it has no such."""
+        place = self.root / name
+        return sorted(entry for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+
+    def stages(self) -> list[str]:
+        """The names of the stages that have a folder here."""
+        return [folder.name for folder in self.folders() if folder.name not in _OTHER_FOLDERS]
 
     def checkpoints(self, identity: str) -> Path:
         """Where a training run with this identity keeps its checkpoints."""
@@ -106,7 +80,7 @@ class Store:
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact with this key, unverified; None when there is none or its manifest cannot be read."""
-        artifact = _read(self.folder(stage, key))
+        artifact = Artifact.read(self.folder(stage, key))
         return artifact if artifact is not None and artifact.manifest.key == key else None
 
     def began(self, stage: str, key: str) -> bool:
@@ -115,9 +89,8 @@ class Store:
 
     def artifacts(self, stage: str | None = None) -> list[Artifact]:
         """All artifacts (of a stage), the last created first."""
-        stages = [stage] if stage else _subfolders(self.root, without=OTHER_FOLDERS)
-        folders = [self.root / name / key for name in stages for key in _subfolders(self.root / name)]
-        found = [artifact for folder in folders if (artifact := _read(folder)) is not None]
+        folders = [folder for name in ([stage] if stage else self.stages()) for folder in self.folders(name)]
+        found = [artifact for folder in folders if (artifact := Artifact.read(folder)) is not None]
         return sorted(found, key=lambda artifact: artifact.manifest.created, reverse=True)
 
     def damage(self, artifact: Artifact, *, again: bool = False) -> str | None:
@@ -142,7 +115,7 @@ class Store:
         return None
 
     def touch(self, artifact: Artifact) -> None:
-        """Note that an artifact was used, so that `collect` keeps it; a read-only store cannot, and need not."""
+        """Note that an artifact was used, so that it is not collected; a read-only store cannot, and need not."""
         try:
             os.utime(artifact.folder / MANIFEST)
         except OSError as error:
@@ -174,7 +147,7 @@ class Store:
         with self._errors():
             folder = self.root / "tmp" / f"{stage}-{key[:16]}-{secrets.token_hex(4)}"
             folder.mkdir(parents=True)
-            # Held while the folder is in use, and freed by the kernel however this process ends: see `collect`.
+            # Held while the folder is in use, and freed by the kernel however this process ends: `collect` looks.
             handle = os.open(folder, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_SH)
             try:
@@ -204,53 +177,6 @@ class Store:
         self._verified.add((target, manifest.created))
         return Artifact(target, manifest)
 
-    def collect(
-        self, *, pinned: Collection[str] = (), dry_run: bool = False, days: float = KEPT_DAYS
-    ) -> list[tuple[Path, str, int]]:
-        """Delete what nobody needs and return it: folder, why, bytes.
-
-        Collected are leftovers of runs that were killed, damaged artifacts, artifacts that neither they nor anything
-        made from them was used for ``days``, and checkpoints untouched for as long. Artifacts with a ``pinned`` key and
-        what they were made from stay, and so does whatever a store does not name like this.
-        """
-        oldest = time.time() - days * 86_400
-        doomed: list[tuple[Path, str]] = []
-        for name in _subfolders(self.root / "tmp"):
-            if _BUILT.fullmatch(name) and not _in_use(self.root / "tmp" / name):
-                doomed.append((self.root / "tmp" / name, "left by a run that was killed"))
-        sound: dict[tuple[str, str], Artifact] = {}
-        for stage in _subfolders(self.root, without=OTHER_FOLDERS):
-            for name in filter(_KEY.fullmatch, _subfolders(self.root / stage)):
-                folder = self.root / stage / name
-                artifact = _read(folder)
-                if artifact is None:
-                    doomed.append((folder, "its manifest cannot be read"))
-                elif reason := self.damage(artifact):
-                    doomed.append((folder, reason))
-                else:
-                    sound[stage, artifact.manifest.key] = artifact
-        needed: set[tuple[str, str]] = set()
-        waiting = [(stage, key) for (stage, key), artifact in sound.items() if artifact.used >= oldest or key in pinned]
-        while waiting:
-            stage_and_key = waiting.pop()
-            if stage_and_key in sound and stage_and_key not in needed:
-                needed.add(stage_and_key)
-                waiting.extend(sound[stage_and_key].manifest.parents.items())
-        doomed.extend(
-            (artifact.folder, f"not used for {days:g} days")
-            for stage_and_key, artifact in sound.items()
-            if stage_and_key not in needed
-        )
-        for name in filter(_KEY.fullmatch, _subfolders(self.root / "checkpoints")):
-            folder = self.root / "checkpoints" / name
-            if max(map(_touched, (folder, *folder.iterdir()))) < oldest:
-                doomed.append((folder, f"not used for {days:g} days"))
-        collected = [(folder, why, _size(folder)) for folder, why in doomed]
-        if not dry_run:
-            for folder, _ in doomed:
-                shutil.rmtree(folder, ignore_errors=True)
-        return collected
-
     def _lock_file(self, stage: str, key: str) -> Path:
         return self.root / "locks" / f"{stage}-{key[:16]}"
 
@@ -273,18 +199,14 @@ class Store:
             raise
 
 
-def _read(folder: Path) -> Artifact | None:
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return Artifact(folder, manifest) if digest(manifest.components) == manifest.key else None
+def _default() -> Path:
+    """The store of somebody who names none."""
+    if (_PACKAGES / "pyproject.toml").is_file():
+        return _PACKAGES / "data" / "artifacts"
 
+    import platformdirs
 
-def _subfolders(folder: Path, without: tuple[str, ...] = ()) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in without)
+    return Path(platformdirs.user_data_path("rnnlm"))
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -301,31 +223,3 @@ def _exchange(one: Path, other: Path) -> None:
         aside.rename(other)
         raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _in_use(folder: Path) -> bool:
-    """Whether a living process holds the folder that it builds in."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-def _touched(path: Path) -> float:
-    """When a file was last changed, seconds since the epoch; now, where another process has just taken it away."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            size += path.stat().st_size if path.is_file() else 0
-    return size

@@ -35,7 +35,9 @@ from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, Store
 from data.moment import minute
 from data.progress import Progress, reporting
 from data.store import champions
-from data.store.folder import DEFAULT_ROOT, Artifact, Store
+from data.store.artifact import Artifact
+from data.store.collect import collect
+from data.store.folder import Store, open_store
 from stages.config import RunConfig
 from stages.pipeline import run as pipeline
 from stages.pipeline import settings
@@ -431,7 +433,7 @@ def gc(
     and those before it stay, with all that they were made from.
     """
     opened = open_store(store)
-    collected = opened.collect(pinned=champions.pinned(opened), dry_run=dry_run)
+    collected = collect(opened, pinned=champions.pinned(opened), dry_run=dry_run)
     for folder, why, size in collected:
         print(f"{folder}  {_bytes(size)}  {why}")
     print(f"{'would free' if dry_run else 'freed'} {_bytes(sum(size for _, _, size in collected))}")
@@ -530,21 +532,6 @@ def enter(app: typer.Typer) -> NoReturn:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         print(f"rnnlm: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-def open_store(folder: str | None) -> Store:
-    """The store in this folder, else in ``$RNNLM_STORE``, else in ``data/artifacts`` of the checkout."""
-    place = folder or os.environ.get("RNNLM_STORE") or str(DEFAULT_ROOT)
-    if "://" in place:
-        raise ConfigError(f"the store {place} is an address: this version keeps artifacts in a folder, name one")
-    try:
-        root = Path(place).expanduser().absolute()
-        taken = root.exists() and not root.is_dir()
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(f"the store {place[:80]} cannot be a folder ({error}): name another one") from None
-    if taken:
-        raise StoreError(f"the store {root} is a file: name a folder with --store or RNNLM_STORE")
-    return Store(root)
 
 
 class _StandardError(logging.Handler):

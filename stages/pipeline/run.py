@@ -26,7 +26,8 @@ from data.errors import ConfigError, CorpusError
 from data.moment import minute, now
 from data.progress import Progress
 from data.store import fingerprint
-from data.store.folder import Artifact, Manifest, Store
+from data.store.artifact import Artifact, Manifest
+from data.store.folder import Store
 from data.tables.tokens import IndexTable
 from stages.config import DownloadConfig, RunConfig, StageConfig, TrainConfig
 from stages.download import download

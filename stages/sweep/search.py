@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from data.errors import Interrupted, RnnlmError, StoreError, TrainingError
 from data.moment import now
 from data.store import fingerprint
-from data.store.folder import Artifact, Manifest, Output, Store
+from data.store.artifact import Artifact, Manifest, Output
+from data.store.folder import Store
 from data.tables.tokens import IndexTable
 from stages.config import RunConfig, StageConfig
 from stages.lm import metrics

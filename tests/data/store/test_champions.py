@@ -1,42 +1,28 @@
 """The champion: one pointer, swapped at once, with all that it pointed at before."""
 
+from __future__ import annotations
+
 import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data.errors import StoreError
 from data.moment import now
 from data.store import champions as champion
-from data.store import fingerprint
-from data.store.folder import Artifact, Manifest, Store
+from data.store.folder import Store
+
+if TYPE_CHECKING:
+    from data.store.artifact import Artifact
+    from tests.data.store.conftest import Publish
 
 ROOT = Path(__file__).parents[3]
 FIGURES = {"candidate_bits": 2.1, "low": 0.01}
-
-
-def trained(store: Store, text: str) -> str:
-    """Publish a model and give its key."""
-    components = {"stage": "train", "text": text}
-    key = fingerprint.digest(components)
-    with store.building("train", key) as folder:
-        (folder / "model.safetensors").write_text(text)
-        outputs = {
-            "model.safetensors": {"bytes": len(text), "sha256": fingerprint.file_digest(folder / "model.safetensors")}
-        }
-        facts = {
-            "stage": "train",
-            "key": key,
-            "components": components,
-            "outputs": outputs,
-            "config": {},
-            "parents": {},
-        }
-        store.publish(folder, Manifest.model_validate(facts | {"created": now()}))
-    return key
 
 
 def artifact(store: Store, key: str) -> Artifact:
@@ -45,25 +31,29 @@ def artifact(store: Store, key: str) -> Artifact:
     return found
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+Train = Callable[[str], str]
 
 
 @pytest.fixture
-def keys(store: Store) -> list[str]:
+def trained(publish: Publish) -> Train:
+    """Publish a model that a text stands for, and give its key."""
+    return lambda text: publish(text, file="model.safetensors").manifest.key
+
+
+@pytest.fixture
+def keys(store: Store, trained: Train) -> list[str]:
     """Three models, each the champion after the one before it."""
-    keys = [trained(store, text) for text in ("first", "second", "third")]
+    keys = [trained(text) for text in ("first", "second", "third")]
     for number, key in enumerate(keys):
         champion.promote(store, key, f"better {number}", {**FIGURES, "number": number})
     return keys
 
 
-def test_a_store_has_no_champion_until_one_is_promoted(store: Store) -> None:
+def test_a_store_has_no_champion_until_one_is_promoted(store: Store, trained: Train) -> None:
     assert champion.current(store) is None
     assert champion.history(store) == []
     assert champion.pinned(store) == set()
-    reign = champion.promote(store, trained(store, "first"), "there was none", FIGURES)
+    reign = champion.promote(store, trained("first"), "there was none", FIGURES)
     assert champion.current(store) == reign
     assert (reign.reason, reign.figures, reign.withdrawn) == ("there was none", FIGURES, None)
     assert reign.since <= now()
@@ -135,16 +125,18 @@ def test_rollback_stays_where_no_predecessor_is_left(store: Store, keys: list[st
 
 
 @pytest.mark.parametrize("figure", [float("nan"), float("inf")])
-def test_figures_that_are_not_finite_never_promote(store: Store, keys: list[str], figure: float) -> None:
+def test_figures_that_are_not_finite_never_promote(
+    store: Store, trained: Train, keys: list[str], figure: float
+) -> None:
     with pytest.raises(StoreError, match="not promoted, for its figures are not all finite"):
-        champion.promote(store, trained(store, "fourth"), "it says so", {"low": figure})
+        champion.promote(store, trained("fourth"), "it says so", {"low": figure})
     assert len(champion.history(store)) == 3
 
 
-def test_a_model_that_is_not_there_is_not_promoted(store: Store) -> None:
+def test_a_model_that_is_not_there_is_not_promoted(store: Store, trained: Train) -> None:
     with pytest.raises(StoreError, match="not promoted, for its artifact is gone"):
         champion.promote(store, "0" * 64, "it says so", {})
-    key = trained(store, "short")
+    key = trained("short")
     (artifact(store, key).folder / "model.safetensors").write_text("shor")
     with pytest.raises(StoreError, match=r"is damaged \(model\.safetensors has 4 bytes instead of 5\)"):
         champion.promote(store, key, "it says so", {})
@@ -164,8 +156,8 @@ def test_a_model_that_is_not_there_is_not_promoted(store: Store) -> None:
         b'{"champion": "x"}',
     ],
 )
-def test_a_damaged_pointer_is_never_no_champion(store: Store, content: bytes) -> None:
-    key = trained(store, "first")
+def test_a_damaged_pointer_is_never_no_champion(store: Store, trained: Train, content: bytes) -> None:
+    key = trained("first")
     path = store.root / "champion.json"
     path.write_bytes(content)
     for ask in (
@@ -200,8 +192,8 @@ for key in sys.argv[2:]:
 """
 
 
-def test_processes_that_promote_at_once_lose_nothing(store: Store) -> None:
-    keys = [trained(store, f"model {number}") for number in range(24)]
+def test_processes_that_promote_at_once_lose_nothing(store: Store, trained: Train) -> None:
+    keys = [trained(f"model {number}") for number in range(24)]
     parts = [keys[::2], keys[1::2]]
     command = [sys.executable, "-c", PROMOTE, str(store.root)]
     others = [subprocess.Popen([*command, *part], cwd=ROOT) for part in parts]
@@ -217,8 +209,8 @@ def test_processes_that_promote_at_once_lose_nothing(store: Store) -> None:
     assert [path.name for path in store.root.glob("champion*")] == ["champion.json"]
 
 
-def test_a_promotion_over_someone_who_is_no_longer_champion_is_refused(store: Store) -> None:
-    first, second, third = (trained(store, text) for text in ("first", "second", "third"))
+def test_a_promotion_over_someone_who_is_no_longer_champion_is_refused(store: Store, trained: Train) -> None:
+    first, second, third = (trained(text) for text in ("first", "second", "third"))
     champion.promote(store, first, "the first", {})
     champion.promote(store, second, "better", {}, over=first)
     with pytest.raises(StoreError, match="no longer the champion"):
@@ -226,21 +218,25 @@ def test_a_promotion_over_someone_who_is_no_longer_champion_is_refused(store: St
     assert champion.pinned(store) == {first, second}
 
 
-def test_a_rejection_is_remembered_against_that_champion_only(store: Store) -> None:
-    first, second = trained(store, "first"), trained(store, "second")
+def test_a_rejection_is_remembered_against_that_champion_only(
+    store: Store, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(champion, "KEPT_REJECTIONS", 3)
+    first, second = trained("first"), trained("second")
     champion.promote(store, first, "the first", {})
     champion.reject(store, second, first, "it is no better")
     found = champion.rejected(store, second, first)
     assert found
     assert found.reason == "it is no better"
     assert champion.rejected(store, second, second) is None
-    for number in range(champion.KEPT_REJECTIONS):
+    for number in range(3):
+        assert champion.rejected(store, second, first)
         champion.reject(store, f"{number:064}", first, "no")
     assert champion.rejected(store, second, first) is None
 
 
-def test_a_withdrawn_model_is_known_until_it_is_promoted_again(store: Store) -> None:
-    first, second = trained(store, "first"), trained(store, "second")
+def test_a_withdrawn_model_is_known_until_it_is_promoted_again(store: Store, trained: Train) -> None:
+    first, second = trained("first"), trained("second")
     champion.promote(store, first, "the first", {})
     champion.promote(store, second, "better", {})
     assert champion.withdrawn(store, second) is None

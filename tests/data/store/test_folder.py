@@ -1,48 +1,31 @@
-"""Artifacts: whole or absent, verified, locked, collected."""
+"""Artifacts: whole or absent, verified, locked; and where the store is."""
+
+from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from data.errors import StoreError
-from data.moment import now
-from data.store import fingerprint
-from data.store.folder import MANIFEST, Artifact, Manifest, Store
+from data.errors import RnnlmError, StoreError
+from data.store.artifact import MANIFEST
+from data.store.folder import Store, open_store
+
+if TYPE_CHECKING:
+    from tests.data.store.conftest import Publish
+
+ROOT = Path(__file__).parents[3]
 
 
-def publish(store: Store, text: str = "hello", stage: str = "train", parents: dict[str, str] | None = None) -> Artifact:
-    components = {"stage": stage, "text": text}
-    key = fingerprint.digest(components)
-    with store.building(stage, key) as folder:
-        (folder / "out.txt").write_text(text)
-        outputs = {"out.txt": {"bytes": len(text), "sha256": fingerprint.file_digest(folder / "out.txt")}}
-        manifest = Manifest.model_validate(
-            {
-                "stage": stage,
-                "key": key,
-                "components": components,
-                "outputs": outputs,
-                "config": {},
-                "parents": parents or {},
-                "created": now(),
-            }
-        )
-        return store.publish(folder, manifest)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
-def test_what_is_published_is_found_whole(store: Store) -> None:
-    artifact = publish(store)
+def test_what_is_published_is_found_whole(store: Store, publish: Publish) -> None:
+    artifact = publish()
     found = store.find("train", artifact.manifest.key)
     assert found == artifact
     assert (found.folder / "out.txt").read_text() == "hello"
@@ -51,8 +34,8 @@ def test_what_is_published_is_found_whole(store: Store) -> None:
     assert store.find("train", "0" * 64) is None
 
 
-def test_a_failure_leaves_nothing_behind_and_the_old_artifact_in_place(store: Store) -> None:
-    artifact = publish(store)
+def test_a_failure_leaves_nothing_behind_and_the_old_artifact_in_place(store: Store, publish: Publish) -> None:
+    artifact = publish()
 
     def fail() -> None:
         with store.building("train", artifact.manifest.key) as folder:
@@ -65,30 +48,34 @@ def test_a_failure_leaves_nothing_behind_and_the_old_artifact_in_place(store: St
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def test_publishing_again_replaces(store: Store) -> None:
-    first, second = publish(store), publish(store)
+def test_publishing_again_replaces(store: Store, publish: Publish) -> None:
+    first, second = publish(), publish()
     assert first.folder == second.folder
     assert second.manifest.created > first.manifest.created
     assert store.artifacts() == [second]
 
 
 @pytest.mark.parametrize("kind", ["folder", "dangling link", "file"])
-def test_publishing_takes_the_place_of_whatever_is_there(store: Store, tmp_path: Path, kind: str) -> None:
-    folder = publish(store).folder
+def test_publishing_takes_the_place_of_whatever_is_there(
+    store: Store, publish: Publish, tmp_path: Path, kind: str
+) -> None:
+    folder = publish().folder
     if kind != "folder":
         folder.rename(tmp_path / "elsewhere")
     if kind == "dangling link":
         folder.symlink_to(tmp_path / "nowhere")
     elif kind == "file":
         folder.write_text("in the way")
-    again = publish(store)
+    again = publish()
     assert (again.folder / "out.txt").read_text() == "hello"
     assert list((store.root / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("failing", [True, False])
-def test_the_old_artifact_is_never_away(store: Store, monkeypatch: pytest.MonkeyPatch, failing: bool) -> None:
-    first = publish(store)
+def test_the_old_artifact_is_never_away(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch, failing: bool
+) -> None:
+    first = publish()
     monkeypatch.setattr(ctypes, "CDLL", lambda *arguments, **options: None)  # a system that cannot exchange
     rename = Path.rename
 
@@ -100,28 +87,30 @@ def test_the_old_artifact_is_never_away(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "rename", full)
     if failing:
         with pytest.raises(StoreError, match="no space"):
-            publish(store)
+            publish()
         assert store.find("train", first.manifest.key) == first
     else:
-        assert publish(store).manifest.created > first.manifest.created
+        assert publish().manifest.created > first.manifest.created
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "says"),
     [
         (lambda path: path.unlink(), "out.txt is missing"),
         (lambda path: path.write_text("hell"), "out.txt has 4 bytes instead of 5"),
         (lambda path: path.write_text("jello"), "the content of out.txt is not what was published"),
     ],
 )
-def test_damage_is_seen_by_the_next_process(store: Store, harm, said: str) -> None:  # type: ignore[no-untyped-def]
-    artifact = publish(store)
+def test_damage_is_seen_by_the_next_process(
+    store: Store, publish: Publish, harm: Callable[[Path], object], says: str
+) -> None:
+    artifact = publish()
     harm(artifact.folder / "out.txt")
-    assert Store(store.root).damage(artifact) == said
+    assert Store(store.root).damage(artifact) == says
 
 
-def test_content_is_read_once_per_process_unless_asked_again(store: Store) -> None:
-    artifact = publish(store)
+def test_content_is_read_once_per_process_unless_asked_again(store: Store, publish: Publish) -> None:
+    artifact = publish()
     (artifact.folder / "out.txt").write_text("jello")
     assert store.damage(artifact) is None
     assert store.damage(artifact, again=True) is not None
@@ -130,8 +119,8 @@ def test_content_is_read_once_per_process_unless_asked_again(store: Store) -> No
 @pytest.mark.parametrize(
     "old_new", [("{", ""), ('"text": "hello"', '"text": "other"')], ids=["not JSON", "not its key"]
 )
-def test_a_broken_manifest_is_no_artifact(store: Store, old_new: tuple[str, str]) -> None:
-    artifact = publish(store)
+def test_a_broken_manifest_is_no_artifact(store: Store, publish: Publish, old_new: tuple[str, str]) -> None:
+    artifact = publish()
     text = (artifact.folder / MANIFEST).read_text()
     (artifact.folder / MANIFEST).write_text(text.replace(*old_new, 1))
     assert store.find("train", artifact.manifest.key) is None
@@ -164,54 +153,6 @@ def test_the_lock_keeps_a_second_process_out_until_the_first_is_done(store: Stor
             assert waited == [None]
 
 
-def age(path: Path, days: float) -> None:
-    os.utime(path, (time.time() - days * 86_400,) * 2)
-
-
-def test_collect_keeps_what_a_recent_artifact_was_made_from(store: Store) -> None:
-    old = publish(store, "old", "download")
-    lonely = publish(store, "lonely", "download")
-    publish(store, "young", "train", parents={"download": old.manifest.key})
-    age(old.folder / MANIFEST, 40)
-    age(lonely.folder / MANIFEST, 40)
-    doomed = [(lonely.folder, "not used for 30 days", (lonely.folder / MANIFEST).stat().st_size + 6)]
-    assert store.collect(dry_run=True) == doomed
-    assert lonely.folder.exists()
-    store.collect()
-    assert [artifact.manifest.stage for artifact in store.artifacts()] == ["train", "download"]
-    assert not lonely.folder.exists()
-
-
-def test_collect_takes_leftovers_of_the_dead_and_spares_the_living(store: Store) -> None:
-    leftover = store.root / "tmp" / "train-0123456789abcdef-01234567"
-    leftover.mkdir(parents=True)
-    with store.building("train", "k" * 64) as folder:
-        assert [path for path, _, _ in store.collect()] == [leftover]
-        assert folder.is_dir()
-
-
-def test_collect_touches_only_what_a_store_makes(store: Store) -> None:
-    publish(store)
-    for name in ("Documents/thesis", "tmp/mine", "checkpoints/mine", "train/notes", ".git/objects"):
-        (store.root / name).mkdir(parents=True)
-        age(store.root / name, 100)
-    assert store.collect() == []
-
-
-def test_collect_takes_the_damaged(store: Store) -> None:
-    artifact = publish(store)
-    (artifact.folder / "out.txt").unlink()
-    assert [(path, why) for path, why, _ in store.collect()] == [(artifact.folder, "out.txt is missing")]
-    assert not artifact.folder.exists()
-
-
-def test_using_an_artifact_keeps_it(store: Store) -> None:
-    artifact = publish(store)
-    age(artifact.folder / MANIFEST, 40)
-    store.touch(artifact)
-    assert store.collect() == []
-
-
 def test_a_full_disk_is_one_sentence(store: Store) -> None:
     with pytest.raises(StoreError, match="no space is left for the store"), store.building("train", "k" * 64):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -226,3 +167,53 @@ def test_a_store_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
 def test_an_error_of_the_stage_itself_is_not_blamed_on_the_store(store: Store, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), store.building("train", "k" * 64):
         (tmp_path / "nowhere").read_text()
+
+
+# --- where it is
+
+
+def test_the_store_is_the_folder_named_else_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNLM_STORE", str(tmp_path / "everyday"))
+    assert open_store(str(tmp_path / "named")).root == tmp_path / "named"
+    assert open_store(None).root == tmp_path / "everyday"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert open_store("~/mine").root == open_store("mine").root == tmp_path / "mine"
+    monkeypatch.setenv("RNNLM_STORE", "")
+    assert open_store(None).root == ROOT / "data" / "artifacts"
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        (__file__, f"the store {__file__} is a file: name a folder with --store or RNNLM_STORE"),
+        ("s3://bucket/store", "the store s3://bucket/store is an address"),
+        ("~nobody-of-that-name/store", "cannot be a folder"),
+        ("n" * 5000, "cannot be a folder"),
+    ],
+)
+def test_a_store_that_cannot_be_is_one_sentence(folder: str, says: str) -> None:
+    with pytest.raises(RnnlmError, match=says) as refusal:
+        open_store(folder)
+    assert "\n" not in str(refusal.value)
+
+
+WHERE = (
+    "from data.store.folder import open_store; import sys; print(open_store(None).root, 'platformdirs' in sys.modules)"
+)
+
+
+@pytest.mark.parametrize("checkout", [True, False])
+def test_an_installed_program_keeps_its_store_with_the_users_data(tmp_path: Path, checkout: bool) -> None:
+    packages = tmp_path / "packages"
+    ignored = shutil.ignore_patterns("artifacts", "__pycache__")
+    shutil.copytree(ROOT / "data", packages / "data", ignore=ignored)
+    if checkout:
+        shutil.copy(ROOT / "pyproject.toml", packages)
+    environment = {name: value for name, value in os.environ.items() if name != "RNNLM_STORE"}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(packages), *sys.path]), "XDG_DATA_HOME": str(tmp_path / "mine")}
+    done = subprocess.run(
+        [sys.executable, "-c", WHERE], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    expected = packages / "data" / "artifacts" if checkout else tmp_path / "mine" / "rnnlm"
+    assert done.stdout.split() == [str(expected), str(not checkout)]
