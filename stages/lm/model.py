@@ -17,7 +17,7 @@ import numpy.typing as npt
 from data.corpus.text import CHUNK, normalize, normalize_prefix, words
 from data.errors import ConfigError, StoreError
 from data.tables.vocab import UNKNOWN, Vocab
-from stages.lm import metrics, stretches
+from stages.lm import metrics, side_by_side
 from stages.lm.layers import Layer, State, Vector
 from stages.lm.parameters import GATES, Architecture
 
@@ -315,15 +315,15 @@ class LanguageModel:
         states = self.zero_state() if states is None else states
         done, left = 0, len(ids) - 1
         while left > 0:
-            steps = min(left // stretches.COLUMNS, stretches.LONGEST)
+            steps = min(left // side_by_side.COLUMNS, side_by_side.LONGEST)
             tokens = (
-                steps * stretches.COLUMNS if steps >= stretches.SHORTEST else min(left, self._rows(len(self.vocab)))
+                steps * side_by_side.COLUMNS if steps >= side_by_side.SHORTEST else min(left, self._rows(len(self.vocab)))
             )
             inputs, targets = ids[done : done + tokens], ids[done + 1 : done + tokens + 1]
             with np.errstate(all="ignore"):
-                if steps >= stretches.SHORTEST:
-                    shape = stretches.COLUMNS, steps
-                    losses = stretches.losses(
+                if steps >= side_by_side.SHORTEST:
+                    shape = side_by_side.COLUMNS, steps
+                    losses = side_by_side.losses(
                         self._layers, self._nats, inputs.reshape(shape), targets.reshape(shape), states
                     )
                 else:

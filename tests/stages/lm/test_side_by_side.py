@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from data.tables.vocab import Vocab
-from stages.lm import stretches
+from stages.lm import side_by_side
 from stages.lm.model import LanguageModel
 from stages.lm.parameters import Architecture
 
 HIDDEN, VOCAB = 9, 7
-LENGTH = stretches.COLUMNS * stretches.SHORTEST + 300
+LENGTH = side_by_side.COLUMNS * side_by_side.SHORTEST + 300
 
 
 def model(scale=1.0, hold=None, **changes):
@@ -32,7 +32,7 @@ def ids(length=LENGTH):
 
 def one_by_one(model, ids, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(stretches, "SHORTEST", len(ids))
+        patch.setattr(side_by_side, "SHORTEST", len(ids))
         return np.concatenate([*model.losses(ids)])
 
 
@@ -71,7 +71,7 @@ def test_what_is_forgotten_is_not_read_twice(monkeypatch):
     columns = []
     step = made._layers[0].step
     monkeypatch.setattr(made._layers[0], "step", lambda row, state: columns.append(row[0].size) or step(row, state))
-    for _ in made.losses(ids(stretches.COLUMNS * stretches.LONGEST + 1)):
+    for _ in made.losses(ids(side_by_side.COLUMNS * side_by_side.LONGEST + 1)):
         pass
-    assert sum(columns) < 1.2 * stretches.COLUMNS * stretches.LONGEST
-    assert max(columns) == stretches.COLUMNS
+    assert sum(columns) < 1.2 * side_by_side.COLUMNS * side_by_side.LONGEST
+    assert max(columns) == side_by_side.COLUMNS
