@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from data.corpus.level import LEVELS
 from data.tables.tokens import SPLITS, IndexTable
 from stages.lm import metrics, ngram
 from stages.lm.model import LanguageModel
@@ -84,11 +85,11 @@ def _measure(model: LanguageModel, table: IndexTable, window: int, progress: Pro
         if predicted < 1:
             measured[name] = None
             continue
-        figures = metrics.summarize(model.loss(ids, advance), predicted, split.characters)
+        figures = metrics.summarize(model.network.loss(ids, advance), predicted, split.characters)
         before += predicted
         measured[name] = {**figures, "unknown_rate": split.unknown / len(split)}
         if window:
-            figures = metrics.summarize(model.windowed_loss(ids, window, advance), predicted, split.characters)
+            figures = metrics.summarize(model.network.windowed_loss(ids, window, advance), predicted, split.characters)
             before += predicted
             measured[name]["windowed"] = {"window": window, **figures}
     return measured
@@ -144,8 +145,8 @@ def _text(model: LanguageModel, table: IndexTable) -> Iterator[str]:
     """The training split as the model would write it, in pieces."""
     ids = table.split("train")
     for start in range(0, len(ids), _DECODED):
-        piece = model.vocab.decode(ids[start : start + _DECODED].tolist(), table.level)
-        yield f"{piece} " if table.level == "word" else piece
+        piece = model.vocab.decode(ids[start : start + _DECODED].tolist(), LEVELS[table.level])
+        yield piece + LEVELS[table.level].separator
 
 
 def _history(path: Path) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from data.corpus.text import LevelName
+    from data.corpus.level import Level
 
 UNKNOWN = "<unk>"
 
@@ -44,21 +44,13 @@ class Vocab:
         """The smallest unsigned type that holds every id."""
         return np.min_scalar_type(len(self) - 1)
 
-    def id(self, token: str) -> int:
-        """The token's row; 0 when it is unknown."""
-        return self._ids.get(token, 0)
-
     def ids(self, tokens: Iterable[str]) -> list[int]:
-        """The rows of several tokens."""
+        """The row of each token; 0 where it is unknown."""
         return [self._ids.get(token, 0) for token in tokens]
 
-    def encode(self, text: str, level: LevelName) -> list[int]:
-        """The ids of a normalised text."""
-        return self.ids(text.split() if level == "word" else text)
-
-    def decode(self, ids: Iterable[int], level: LevelName) -> str:
-        """The text of ids; words are joined with a space."""
-        return (" " if level == "word" else "").join(self.tokens[row] for row in ids)
+    def decode(self, ids: Iterable[int], level: Level) -> str:
+        """The text of ids."""
+        return level.join(self.tokens[row] for row in ids)
 
     @cached_property
     def by_code_point(self) -> NDArray[np.unsignedinteger]:

@@ -2,59 +2,37 @@
 
 from __future__ import annotations
 
-import contextvars
-import itertools
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from data.corpus.text import CHUNK, normalize, normalize_prefix, words
-from data.errors import ConfigError, StoreError
+from data.corpus.level import LEVELS
+from data.corpus.text import CHUNK, Normalizer, normalize, normalize_prefix
+from data.errors import StoreError
 from data.tables.vocab import UNKNOWN, Vocab
-from stages.lm import metrics, side_by_side
-from stages.lm.layers import Layer, State, Vector
-from stages.lm.parameters import GATES, Architecture
+from stages.lm import sampling, scoring
+from stages.lm.network import Network
+from stages.lm.parameters import Architecture
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data.corpus.text import LevelName, Normalizer
+    from data.corpus.text import LevelName
     from data.tables.tokens import Ids
     from stages.config import TrainConfig
+    from stages.lm.layers import Vector
     from stages.lm.parameters import Parameters
-
-Token: TypeAlias = tuple[str, float | None]
-"""What a token adds to the text, and its probability. Plain, for making one takes part of the time it takes to draw."""
+    from stages.lm.sampling import Token
+    from stages.lm.scoring import Score
 
 logger = logging.getLogger(__name__)
 
-_NUMBERS = 1 << 22
-"""Logits, or gates, held at once while a text is measured."""
-_ROWS = 4096
-"""Time steps, or windows, at most that are measured at once."""
 _NAMED = 8
 """Unknown tokens of a prompt that are named."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a model makes of a text; the names are those of ``metrics.json``."""
-
-    loss: float
-    """Mean negative log-likelihood of all tokens but the first, nats."""
-    perplexity: float
-    bits_per_character: float
-    """Of the normalised text, words with a space behind each."""
-    tokens: int
-    """How many were predicted: all but the first."""
-    unknown_rate: float
-    """Share of all tokens that the vocabulary lacks; what is measured of them is how likely ``<unk>`` was."""
 
 
 class LanguageModel:
@@ -72,12 +50,11 @@ class LanguageModel:
         self, architecture: Architecture, weights: Parameters, vocab: Vocab, level: LevelName, normalizer: Normalizer
     ) -> None:
         self.architecture = architecture
+        self.network = Network(architecture, weights)
         self.vocab = vocab
         self.level = level
         self.normalizer = normalizer
-        self._layers = [Layer(architecture, weights, layer) for layer in range(architecture.layers)]
-        dense = weights["embedding.weight" if architecture.tie_weights else "dense.weight"]
-        self._dense = np.ascontiguousarray(dense), weights["dense.bias"]
+        self._level = LEVELS[level]
         self._warned = {UNKNOWN}
 
     @classmethod
@@ -95,7 +72,7 @@ class LanguageModel:
             config = json.loads(path.read_text(encoding="utf-8"))
             architecture = Architecture.parse(config)
             level, normalizer = config["level"], config["normalizer"]
-            if level not in ("char", "word") or normalizer not in ("book", "lower", "none"):
+            if level not in [*LEVELS] or normalizer not in get_args(Normalizer):
                 raise ValueError("its level or its normalizer is unknown")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path} does not describe a model ({_said(error)}): train again") from None
@@ -174,36 +151,23 @@ class LanguageModel:
         Raises:
             ConfigError: a value that does not fit.
         """
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        if not temperature >= 0:
-            raise ConfigError(f"temperature must be 0 or more, not {temperature}")
-        if top_k < 0:
-            raise ConfigError(f"top_k must be 1 or more, or 0 for all tokens, not {top_k}")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"top_p must be above 0 and at most 1, not {top_p}")
-        if "" in stops:
-            raise ConfigError("a stop string must hold at least one character: every text would end at once")
-        shares = np.random.default_rng(seed).random(length) if temperature else None
-
-        def choose(logits: Vector, number: int) -> int:
-            if shares is None:
-                return int(logits.argmax())
-            return _draw(logits, temperature, shares[number], top_k, top_p)
-
+        choose = sampling.chooser(length, temperature, seed, top_k, top_p)
+        stops = sampling.stop_strings(stop)
         prompt = self.prompt(prefix)
-        tokens = self._continue(self._ids(prompt), length, choose, probabilities)
-        if self.level == "word":
-            tokens = _spaced(tokens, after=prompt)
-        return _until(tokens, stops) if stops else tokens
+        first = 1 if len(self.vocab) > 1 else 0
+        ids = sampling.continuation(
+            self.network, self._ids(prompt), length, choose, first=first, probabilities=probabilities
+        )
+        tokens = self._tokens(ids, begun=bool(prompt))
+        return sampling.until(tokens, stops) if stops else tokens
 
     def prompt(self, prefix: str) -> str:
         """A text as the model goes on from it: normalised, words with one space between them."""
-        text = normalize_prefix(prefix, self.normalizer)
-        return " ".join(text.split()) if self.level == "word" else text
+        return self._level.join(self._level.split(normalize_prefix(prefix, self.normalizer)))
 
     def _ids(self, prompt: str) -> list[int]:
         """The ids of a prompt; a warning names what the vocabulary lacks, once."""
-        tokens = prompt.split() if self.level == "word" else list(prompt)
+        tokens = self._level.split(prompt)
         ids = self.vocab.ids(tokens)
         unknown = dict.fromkeys(token for token, id_ in zip(tokens, ids, strict=True) if not id_)
         lacking = [token for token in unknown if token not in self._warned]
@@ -214,50 +178,13 @@ class LanguageModel:
             logger.warning("the vocabulary lacks %s%s: read as %s", named, more, UNKNOWN)
         return ids
 
-    def _continue(
-        self, ids: Iterable[int], length: int, choose: Callable[[Vector, int], int], probabilities: bool
-    ) -> Iterator[Token]:
-        """Tokens that ``choose`` picks by the logits of all but ``<unk>`` and how many were picked before."""
-        tokens = self.vocab.tokens
-        first = 1 if len(tokens) > 1 else 0
-        weight, bias = (array[first:] for array in self._dense)
-        states = self.zero_state()
-
-        def following(last: int | None, number: int) -> int:
-            if last is not None:
-                self._advance(last, states)
-            logits = weight.dot(states[-1][0])
-            logits += bias
-            return choose(logits, number) + first
-
-        # A state that grew beyond bounds is bad text, not worth a warning for every token. In a context of its own,
-        # for what np.errstate sets in a generator its caller has as well.
-        quietly = contextvars.copy_context()
-        quietly.run(np.seterr, all="ignore")
-        last = None
-        for id_ in ids:
-            if last is not None:
-                quietly.run(self._advance, last, states)
-            last = id_
-        for number in range(length):
-            last = quietly.run(following, last, number)
-            yield tokens[last], quietly.run(self._probability, last, states) if probabilities else None
-
-    def _probability(self, id_: int, states: list[State]) -> float:
-        """Of a token among all, at temperature 1; 0 where the logits are not finite."""
-        weight, bias = self._dense
-        likelihoods = (weight.dot(states[-1][0]) + bias).astype(np.float64)
-        likelihoods -= likelihoods.max()
-        np.exp(likelihoods, out=likelihoods)
-        probability = float(likelihoods[id_] / likelihoods.sum())
-        return 0.0 if math.isnan(probability) else probability
-
-    def _advance(self, id_: int, states: list[State]) -> None:
-        """Feed one token to every layer."""
-        inputs: Any = id_
-        for number, layer in enumerate(self._layers):
-            states[number] = state = layer.step(layer.project(inputs), states[number])
-            inputs = state[0]
+    def _tokens(self, ids: Iterator[tuple[int, float | None]], *, begun: bool) -> Iterator[Token]:
+        """The text of each id, after a separator but where it begins the text."""
+        tokens, separator = self.vocab.tokens, self._level.separator
+        before = separator if begun else ""
+        for id_, probability in ids:
+            yield before + tokens[id_], probability
+            before = separator
 
     # --- what it makes of a text
 
@@ -275,198 +202,21 @@ class LanguageModel:
             ConfigError: fewer than two tokens, so that nothing is predicted.
             CorpusError: a text for words that has none to speak of.
         """
-        tokens, unknown, characters = 0, 0, 0
-
-        def counted() -> Iterator[Ids]:
-            nonlocal tokens, unknown, characters
-            for piece, ids in self._read(text):
-                tokens += len(ids)
-                unknown += len(ids) - int(np.count_nonzero(ids))
-                characters += sum(map(len, piece)) + (len(piece) if self.level == "word" else 0)
-                yield ids
-
-        total = sum(float(chunk.sum(dtype=np.float64)) for chunk in (losses or self._carried)(counted()))
-        if tokens < 2:
-            what = "words" if self.level == "word" else "characters"
-            raise ConfigError(
-                f"the text is too short: normalised ({self.normalizer}) it has {tokens} {what}, and the first one is "
-                "not predicted; give one of two at least"
-            )
-        figures: dict[str, Any] = metrics.summarize(total / (tokens - 1), tokens - 1, characters)
-        return Score(**figures, unknown_rate=unknown / tokens)
+        losses = losses or partial(scoring.carried, self.network)
+        return scoring.score(self._read(text), losses, self._level, self.normalizer)
 
     def log_probabilities(self, text: str | Iterable[str]) -> Iterator[tuple[str, float]]:
         """Each token of a text but the first, as ``score`` reads it, and its log-probability, nats.
 
         Of a token that the vocabulary lacks it is that of ``<unk>``.
         """
-        pieces, ids = itertools.tee(self._read(text))
-        for (piece, _), losses in zip(pieces, self._carried(ids for _, ids in ids), strict=True):
-            yield from zip(piece[len(piece) - len(losses) :], (-losses).tolist(), strict=True)
-
-    def losses(self, ids: npt.NDArray[Any], states: list[State] | None = None) -> Iterator[Vector]:
-        """The negative log-likelihood of each token but the first, nats, in chunks.
-
-        Args:
-            ids: integers of shape (tokens,).
-            states: where the first token is read, and, once all is measured, where the last one is to be read: with it
-                ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives. None is ``zero_state()``.
-        """
-        states = self.zero_state() if states is None else states
-        done, left = 0, len(ids) - 1
-        while left > 0:
-            steps = min(left // side_by_side.COLUMNS, side_by_side.LONGEST)
-            tokens = (
-                steps * side_by_side.COLUMNS if steps >= side_by_side.SHORTEST else min(left, self._rows(len(self.vocab)))
-            )
-            inputs, targets = ids[done : done + tokens], ids[done + 1 : done + tokens + 1]
-            with np.errstate(all="ignore"):
-                if steps >= side_by_side.SHORTEST:
-                    shape = side_by_side.COLUMNS, steps
-                    losses = side_by_side.losses(
-                        self._layers, self._nats, inputs.reshape(shape), targets.reshape(shape), states
-                    )
-                else:
-                    outputs: Any = inputs
-                    for number, layer in enumerate(self._layers):
-                        outputs, states[number] = layer.run(layer.project(outputs), states[number])
-                    losses = self._nats(outputs, targets)
-            yield losses
-            done, left = done + tokens, left - tokens
-
-    def loss(self, ids: npt.NDArray[Any], progress: Callable[[int], None] | None = None) -> float:
-        """The mean of ``losses``, nats per token; ``progress`` is told how many tokens are done."""
-        return _mean(self.losses(ids), progress)
-
-    def windowed_loss(self, ids: npt.NDArray[Any], window: int, progress: Callable[[int], None] | None = None) -> float:
-        """The mean loss of all tokens but the first, nats, where the state is zero again every ``window`` tokens.
-
-        Window k reads ``ids[k * window : (k + 1) * window]`` and predicts what stands one token further, so that each
-        target counts once; the last window may be shorter. Many windows are computed side by side.
-
-        Args:
-            ids: integers of shape (tokens,).
-            window: tokens.
-            progress: told how many tokens are done.
-        """
-        return _mean(self._windowed_losses(ids, window), progress)
-
-    def zero_state(self, *columns: int) -> list[State]:
-        """Where a text begins: the state of each layer, (hidden,) or (hidden, columns)."""
-        return [layer.zero_state(*columns) for layer in self._layers]
-
-    def _windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
-        """Windows are columns; all of a step's inputs stand ``window`` tokens apart."""
-        gates = GATES[self.architecture.cell] * self.architecture.hidden_size
-        span = self._rows(max(len(self.vocab), gates)) * window
-        for start in range(0, len(ids) - 1, span):
-            part = ids[start : start + span + 1]
-            states: list[State] | None = None
-            for step in range(min(window, len(part) - 1)):
-                inputs, targets = part[step:-1:window], part[step + 1 :: window]
-                with np.errstate(all="ignore"):
-                    states = states or self.zero_state(len(inputs))
-                    outputs: Any = inputs
-                    for number, layer in enumerate(self._layers):
-                        # The last window may have ended.
-                        state = tuple(array[:, : len(inputs)] for array in states[number])
-                        states[number] = layer.step(layer.project(outputs).T, state)
-                        outputs = states[number][0].T
-                    losses = self._nats(outputs, targets)
-                yield losses
-
-    def _nats(self, outputs: Vector, targets: npt.NDArray[Any]) -> Vector:
-        """The loss of each target; outputs of the last layer (rows, hidden), targets (rows,)."""
-        weight, bias = self._dense
-        logits = outputs @ weight.T
-        logits += bias
-        logits -= logits.max(axis=1, keepdims=True)
-        chosen = logits[np.arange(len(targets)), targets]
-        losses: Vector = np.log(np.exp(logits, out=logits).sum(axis=1)) - chosen
-        return losses
+        return scoring.log_probabilities(self._read(text), self.network)
 
     def _read(self, text: str | Iterable[str]) -> Iterator[tuple[list[str], Ids]]:
         """Tokens and ids of a text a piece at a time."""
         chunks = (text[at : at + CHUNK] for at in range(0, len(text), CHUNK)) if isinstance(text, str) else text
-        normalized = normalize(chunks, self.normalizer, self.level)
-        pieces = (piece.to_pylist() for piece in words(normalized)) if self.level == "word" else map(list, normalized)
-        for piece in pieces:
+        for piece in self._level.tokens(normalize(chunks, self.normalizer, self.level)):
             yield piece, np.array(self.vocab.ids(piece), self.vocab.id_type)
-
-    def _carried(self, text: Iterable[Ids]) -> Iterator[Vector]:
-        """The losses of each piece of a text; the text's first token has none."""
-        states, before = self.zero_state(), np.empty(0, self.vocab.id_type)
-        for ids in text:
-            joined = np.concatenate((before, ids))
-            yield np.concatenate([np.empty(0, np.float32), *self.losses(joined, states)])
-            before = joined[-1:]
-
-    def _rows(self, numbers: int) -> int:
-        """How many rows of so many numbers are computed at once."""
-        return max(1, min(_ROWS, _NUMBERS // numbers))
-
-
-def _draw(logits: Vector, temperature: float, share: float, top_k: int, top_p: float) -> int:
-    """The token, of those that are drawn among, at which the cumulated probability passes ``share``."""
-    # In double precision, so that a very small temperature is not zero.
-    likelihoods = logits.astype(np.float64)
-    likelihoods -= likelihoods[likelihoods.argmax()]
-    likelihoods /= temperature
-    np.exp(likelihoods, out=likelihoods)
-    if not 0 < top_k < len(logits) and top_p == 1:
-        return _passed(likelihoods, share)
-    order = np.argsort(-logits, kind="stable")[: top_k or None]
-    shares = likelihoods[order].cumsum()
-    kept = order[: int(shares.searchsorted(top_p * shares[-1])) + 1]
-    kept.sort()
-    return int(kept[_passed(likelihoods[kept], share)])
-
-
-def _passed(likelihoods: npt.NDArray[np.float64], share: float) -> int:
-    cumulated = likelihoods.cumsum()
-    return min(int(cumulated.searchsorted(share * cumulated[-1], side="right")), len(cumulated) - 1)
-
-
-def _spaced(tokens: Iterator[Token], after: str) -> Iterator[Token]:
-    """Words with a space before each, but for one that begins the text."""
-    space = " " if after else ""
-    for text, probability in tokens:
-        yield space + text, probability
-        space = " "
-
-
-def _until(tokens: Iterator[Token], stops: Sequence[str]) -> Iterator[Token]:
-    """The tokens before the first stop string, the last one cut; what may be the beginning of one waits."""
-
-    def first(text: str) -> int:
-        return min((text.index(stop) for stop in stops if stop in text), default=len(text))
-
-    waiting: list[Token] = []
-    for token in tokens:
-        waiting.append(token)
-        text = "".join(text for text, _ in waiting)
-        found = first(text)
-        begun = next((at for at in range(len(text)) if any(stop.startswith(text[at:]) for stop in stops)), len(text))
-        if found < len(text) and found <= begun:
-            break
-        while waiting and len(waiting[0][0]) <= begun:
-            begun -= len(waiting[0][0])
-            yield waiting.pop(0)
-    left = first("".join(text for text, _ in waiting))
-    for text, probability in waiting:
-        if left > 0:
-            yield text[:left], probability
-        left -= len(text)
-
-
-def _mean(chunks: Iterator[Vector], progress: Callable[[int], None] | None) -> float:
-    total, tokens = 0.0, 0
-    for chunk in chunks:
-        total += float(chunk.sum(dtype=np.float64))
-        tokens += len(chunk)
-        if progress:
-            progress(tokens)
-    return total / tokens if tokens else math.nan
 
 
 def _said(error: Exception) -> str:

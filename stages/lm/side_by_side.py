@@ -1,9 +1,19 @@
-"""The losses of a long text as a single pass from its beginning gives them, many stretches of it at a time.
+"""The losses of a long text, read as many rows side by side, equal to those of one pass from its beginning to its end.
 
-A recurrent state is carried, so a text has to be read in order; a matrix times one vector after the other is slow. Here
-the text is cut into stretches that are read side by side, each from a state of zero. A trained network forgets where it
-began: read again from the state in which the stretch before it ended, a stretch soon comes to the states that it had
-before, and from there on it has been read already. Where it does not, it is read to its end, and so is the next one.
+The network needs its state after one token to read the next, so one pass multiplies a matrix with a vector for each
+token. A matrix times 64 vectors costs little more. So the text is cut into 64 rows of equal length, and one step reads
+one token of every row. But a row has to begin in the state in which the row before it ends, which is not yet known:
+
+1. All rows are read, the first one from the state that is given, the others from zero, so that the losses at their
+   beginnings are not yet right.
+2. Each of the others is read again, from the state in which the row before it ended, and the new losses take the place
+   of the old. Every 64 tokens its state is compared with what it was there before. Once they are the same, so would be
+   all that follows, and the row is done. A trained network soon forgets how a text began: most rows are done after
+   their first 64 tokens.
+3. A row that was never the same is read to its end, and ends in another state than before. So the row after it began
+   in a wrong one, and step 2 is repeated for those rows, until there are none.
+
+A network that forgets nothing is measured rightly as well, but slowly: row k is then read k times.
 """
 
 from __future__ import annotations
@@ -17,15 +27,15 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from stages.lm.layers import Layer, State, Vector
 
-COLUMNS = 64
-"""Stretches at a time."""
+ROWS = 64
+"""Rows at a time."""
 SHORTEST, LONGEST = 256, 1024
-"""Tokens of a stretch. Below the first there is nothing to gain, and the second bounds the memory."""
+"""Tokens of a row. With fewer than the first there is nothing to gain, and the second bounds the memory."""
 _EVERY = 64
-"""Steps after which states are compared."""
+"""Tokens after which states are compared."""
 _SAME = 1e-5
-"""What two states may differ by to be the same, as a share of what is above 1: rounding makes more than a tenth of
-that."""
+"""What two values of a state may differ by to be the same, relative to them where they are above 1. Rounding alone
+makes more than a tenth of that."""
 
 Nats = Callable[["Vector", npt.NDArray[Any]], "Vector"]
 
@@ -38,47 +48,47 @@ def losses(
     Args:
         layers: of the model.
         nats: from outputs (rows, hidden) and targets (rows,) to losses (rows,).
-        inputs: ids of shape (COLUMNS, steps), one stretch of the text per row.
+        inputs: ids of shape (`ROWS`, steps), row after row the text.
         targets: the ids that follow, same shape.
         states: of the layers before the text; in their place come those after it.
     """
     steps = inputs.shape[1]
-    marks = {step for step in range(steps) if (step + 1) % _EVERY == 0 or step == steps - 1}
+    compared = {step for step in range(steps) if (step + 1) % _EVERY == 0 or step == steps - 1}
     result = np.empty(inputs.shape, np.float32)
-    seen: dict[int, list[State]] = {}  # step → states of all stretches after it
-    columns = np.arange(COLUMNS)
-    current = [tuple(_first_column(array, COLUMNS) for array in state) for state in states]
-    while len(columns):
+    known: dict[int, list[State]] = {}  # step → states after it, (hidden, ROWS), as each row was last read
+    rows = np.arange(ROWS)  # those that are being read: column i of `current` is the state of row rows[i]
+    current = [tuple(_first_column(array) for array in state) for state in states]
+    while len(rows):
         for step in range(steps):
-            outputs: Any = inputs[columns, step]
+            outputs: Any = inputs[rows, step]
             for number, layer in enumerate(layers):
                 current[number] = layer.step(layer.project(outputs).T, current[number])
                 outputs = current[number][0].T
-            result[columns, step] = nats(outputs, targets[columns, step])
-            if step not in marks:
+            result[rows, step] = nats(outputs, targets[rows, step])
+            if step not in compared:
                 continue
-            if step not in seen:
-                seen[step] = [tuple(array.copy() for array in state) for state in current]
+            if step not in known:
+                known[step] = [tuple(array.copy() for array in state) for state in current]
                 continue
-            differs = np.zeros(len(columns), bool)
-            for known, now in zip(_arrays(seen[step]), _arrays(current), strict=True):
-                before = known[:, columns]
+            differs = np.zeros(len(rows), bool)
+            for all_rows, now in zip(_arrays(known[step]), _arrays(current), strict=True):
+                before = all_rows[:, rows]
                 differs |= (np.abs(now - before) > _SAME * np.maximum(np.abs(before), 1)).any(axis=0)
-                known[:, columns] = now
-            columns = columns[differs]
+                all_rows[:, rows] = now
+            rows = rows[differs]
             current = [tuple(array[:, differs] for array in state) for state in current]
-            if not len(columns):
+            if not len(rows):
                 break
-        # What came to another end begins the next stretch otherwise.
-        columns = columns[columns < COLUMNS - 1] + 1
-        current = [tuple(array[:, columns - 1] for array in state) for state in seen[steps - 1]]
-    states[:] = [tuple(array[:, -1].copy() for array in state) for state in seen[steps - 1]]
+        # The rows that are left end in another state than before: the rows after them have to begin in it.
+        rows = rows[rows < ROWS - 1] + 1
+        current = [tuple(array[:, rows - 1] for array in state) for state in known[steps - 1]]
+    states[:] = [tuple(array[:, -1].copy() for array in state) for state in known[steps - 1]]
     return result.reshape(-1)
 
 
-def _first_column(vector: Vector, columns: int) -> Vector:
-    """Zeros of shape (hidden, columns) but for the first column."""
-    array = np.zeros((len(vector), columns), np.float32)
+def _first_column(vector: Vector) -> Vector:
+    """Zeros of shape (hidden, ROWS) but for the first column."""
+    array = np.zeros((len(vector), ROWS), np.float32)
     array[:, 0] = vector
     return array
 

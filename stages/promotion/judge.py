@@ -292,7 +292,7 @@ class _Side:
             extra = passage.cost_of_characters(ids == 0)
         sums = np.zeros(number)
         done = 1
-        for losses in self.model.losses(ids):
+        for losses in self.model.network.losses(ids):
             part = slice(done, done + len(losses))
             counted = blocks[part] >= 0
             bits = losses.astype(np.float64) / math.log(2) + extra[part]

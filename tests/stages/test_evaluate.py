@@ -26,7 +26,7 @@ from data.tables.vocab import Vocab
 from stages import evaluate as module
 from stages.config import EvaluateConfig, TrainConfig
 from stages.evaluate import evaluate, memorized, told_model, told_summary
-from stages.lm import model as sampler
+from stages.lm import network
 from stages.lm.model import LanguageModel
 from stages.lm.ngram import NGram
 from stages.pipeline import run as pipeline
@@ -87,7 +87,7 @@ def test_every_figure_is_the_mean_over_the_whole_split(folders: dict[str, Path])
     for name in ("train", "valid", "test"):
         ids = table.split(name).tolist()
         figures = metrics(folders)[name]
-        losses = [float(loss) for chunk in model.losses(table.split(name)) for loss in chunk]
+        losses = [float(loss) for chunk in model.network.losses(table.split(name)) for loss in chunk]
         assert figures["tokens"] == len(losses) == len(ids) - 1
         assert figures["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
         assert figures["perplexity"] == pytest.approx(math.exp(figures["loss"]))
@@ -107,9 +107,11 @@ def test_every_figure_is_the_mean_over_the_whole_split(folders: dict[str, Path])
 def test_the_state_is_carried_through_the_whole_split(folders: dict[str, Path]) -> None:
     model = LanguageModel.load(folders["train"])
     ids = IndexTable.open(folders["tokenize"] / "tokens.arrow").split("train")
-    whole = model.loss(ids)
+    whole = model.network.loss(ids)
     middle = len(ids) // 2
-    cut = (model.loss(ids[: middle + 1]) * middle + model.loss(ids[middle:]) * (len(ids) - 1 - middle)) / (len(ids) - 1)
+    cut = (
+        model.network.loss(ids[: middle + 1]) * middle + model.network.loss(ids[middle:]) * (len(ids) - 1 - middle)
+    ) / (len(ids) - 1)
     assert whole != cut, "a state that starts anew in the middle shows"
     assert metrics(folders)["train"]["loss"] == pytest.approx(whole)
 
@@ -120,19 +122,19 @@ def test_where_a_split_is_cut_does_not_show(cell: str, monkeypatch: pytest.Monke
     config = TrainConfig(cell=cell, hidden_size=5, layers=2, initializer="uniform")
     model = LanguageModel.untrained(config, vocab, "char", "none")
     ids = np.random.default_rng(0).integers(0, 8, 100).astype(np.uint8)
-    whole = np.concatenate([*model.losses(ids)])
+    whole = np.concatenate([*model.network.losses(ids)])
     assert whole.shape == (99,)
     for rows in (1, 7, 98, 99, 100):
-        monkeypatch.setattr(sampler, "_ROWS", rows)
-        np.testing.assert_allclose(np.concatenate([*model.losses(ids)]), whole, rtol=2e-5)
-        assert model.loss(ids) == pytest.approx(whole.mean(), rel=1e-5)
+        monkeypatch.setattr(network, "_ROWS", rows)
+        np.testing.assert_allclose(np.concatenate([*model.network.losses(ids)]), whole, rtol=2e-5)
+        assert model.network.loss(ids) == pytest.approx(whole.mean(), rel=1e-5)
     monkeypatch.undo()
     for cuts in ([50], [1, 2, 98], range(10, 100, 10)):
-        states = model.zero_state()
+        states = model.network.zero_state()
         parts = [
             loss
             for start, stop in itertools.pairwise([0, *cuts, 99])
-            for loss in model.losses(ids[start : stop + 1], states)
+            for loss in model.network.losses(ids[start : stop + 1], states)
         ]
         np.testing.assert_allclose(np.concatenate(parts), whole, rtol=2e-5)
 
@@ -143,7 +145,7 @@ def test_with_a_window_the_state_starts_anew_in_each(folders: dict[str, Path]) -
     for name in ("train", "valid", "test"):
         ids = table.split(name)
         windows = [ids[start : start + WINDOW + 1] for start in range(0, len(ids) - 1, WINDOW)]
-        losses = [float(loss) for window in windows for chunk in model.losses(window) for loss in chunk]
+        losses = [float(loss) for window in windows for chunk in model.network.losses(window) for loss in chunk]
         carried, figures = metrics(folders)[name], metrics(folders)[name]["windowed"]
         assert figures["window"] == WINDOW
         assert figures["tokens"] == len(losses) == carried["tokens"]

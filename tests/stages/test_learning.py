@@ -61,7 +61,7 @@ def test_a_text_that_repeats_itself_is_learnt_by_heart(tmp_path, cell, rate, epo
         learning_rate=rate,
     )
     assert metrics.perplexity(ngram.Unigram.fit(ids, len(model.vocab)).loss(ids)) > 8
-    assert metrics.perplexity(model.loss(ids)) < 1.3
+    assert metrics.perplexity(model.network.loss(ids)) < 1.3
     assert model.sample("for so it", 80) == (sentence * 3)[:89]
 
 
@@ -71,4 +71,4 @@ def test_the_time_machine_is_better_known_than_by_counting(tmp_path, time_machin
     )
     unigram = ngram.Unigram.fit(learned, len(model.vocab))
     for ids in (learned, held_out):
-        assert model.loss(ids) < unigram.loss(ids) - 0.4 < ngram.uniform_loss(len(model.vocab))
+        assert model.network.loss(ids) < unigram.loss(ids) - 0.4 < ngram.uniform_loss(len(model.vocab))

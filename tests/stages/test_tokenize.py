@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from data.corpus import text
+from data.corpus.level import CHAR
 from data.errors import CorpusError
 from data.tables.tokens import IndexTable
 from data.tables.vocab import Vocab
@@ -100,7 +101,7 @@ def test_nine_tenths_are_the_nine_tenths_of_nanogpt(tmp_path: Path) -> None:
     assert table.splits["train"].stop == int(characters * 0.9)
     assert table.splits["valid"].stop == table.splits["test"].stop == characters
     assert len(vocab) == 66
-    assert vocab.decode(table.ids[:13].tolist(), "char") == "First Citizen"
+    assert vocab.decode(table.ids[:13].tolist(), CHAR) == "First Citizen"
 
 
 @pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS.keys())
@@ -151,7 +152,7 @@ def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
-def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.Level) -> None:
+def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.LevelName) -> None:
     source = POLYGLOT * 4
     whole = [text.code_points(source)] if level == "char" else list(text.words([source]))
     chunks = [source[at : at + 37] for at in range(0, len(source), 37)]

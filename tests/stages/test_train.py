@@ -139,7 +139,7 @@ def test_validation_reads_the_split_as_parallel_streams(run, tokens):
     ids = IndexTable.open(tokens / "tokens.arrow").split("valid")
     model = LanguageModel.load(run.folder / "out1")
     length = (len(ids) - 1) // 4
-    streams = [model.loss(ids[row * length : (row + 1) * length + 1]) for row in range(4)]
+    streams = [model.network.loss(ids[row * length : (row + 1) * length + 1]) for row in range(4)]
     assert rows["valid_loss"][-1] == pytest.approx(np.mean(streams), abs=1e-5)
 
 

@@ -10,7 +10,7 @@ import pytest
 from stages.lm import metrics
 
 
-def test_summary_of_characters():
+def test_summary_of_characters() -> None:
     summary = metrics.summarize(math.log(4), tokens=99, characters=100)
     assert summary == {
         "loss": math.log(4),
@@ -20,12 +20,12 @@ def test_summary_of_characters():
     }
 
 
-def test_words_cost_fewer_bits_per_character():
+def test_words_cost_fewer_bits_per_character() -> None:
     summary = metrics.summarize(math.log(1024), tokens=99, characters=500)
     assert summary["bits_per_character"] == pytest.approx(10 / 5)
 
 
 @pytest.mark.parametrize("loss", [1e6, math.inf, math.nan, 709.9, 1.7e308])
-def test_summary_stays_a_number_in_json(loss):
+def test_summary_stays_a_number_in_json(loss: float) -> None:
     text = json.dumps(metrics.summarize(loss, tokens=10, characters=11), allow_nan=False)
     assert json.loads(text)["perplexity"] > 1e300

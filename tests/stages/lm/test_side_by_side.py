@@ -1,20 +1,25 @@
-"""Many stretches side by side give what one pass from the beginning gives, also where nothing is forgotten."""
+"""Many rows side by side give what one pass from the beginning gives, also where nothing is forgotten."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from data.tables.vocab import Vocab
 from stages.lm import side_by_side
-from stages.lm.model import LanguageModel
+from stages.lm.layers import State
+from stages.lm.network import Network
 from stages.lm.parameters import Architecture
 
 HIDDEN, VOCAB = 9, 7
-LENGTH = side_by_side.COLUMNS * side_by_side.SHORTEST + 300
+LENGTH = side_by_side.ROWS * side_by_side.SHORTEST + 300
+Ids = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
-def model(scale=1.0, hold=None, **changes):
+def network(scale: float = 1.0, hold: float | None = None, **changes: Any) -> Network:
     settings = {"cell": "lstm", "activation": "tanh", "hidden_size": HIDDEN, "layers": 2, "vocab_size": VOCAB}
     architecture = Architecture(**{**settings, **changes})
     weights = {name: array * np.float32(scale) for name, array in architecture.initial("uniform", 1).items()}
@@ -22,21 +27,24 @@ def model(scale=1.0, hold=None, **changes):
         for layer in range(architecture.layers):
             weights[f"rnn.weight_hh_l{layer}"] = np.float32(hold) * np.eye(HIDDEN, dtype=np.float32)
             weights[f"rnn.weight_ih_l{layer}"] = np.abs(weights[f"rnn.weight_ih_l{layer}"]) * np.float32(1e-4)
-    vocab = Vocab(["<unk>", *"abcdef"], [0] * VOCAB)
-    return LanguageModel(architecture, weights, vocab, "char", "none")
+    return Network(architecture, weights)
 
 
-def ids(length=LENGTH):
+def ids(length: int = LENGTH) -> Ids:
     return np.random.default_rng(0).integers(0, VOCAB, length).astype(np.uint8)
 
 
-def one_by_one(model, ids, monkeypatch):
+def losses(ours: Network, ids: Ids, states: list[State] | None = None) -> Floats:
+    return np.concatenate([*ours.losses(ids, states)])
+
+
+def one_by_one(ours: Network, ids: Ids, monkeypatch: pytest.MonkeyPatch) -> Floats:
     with monkeypatch.context() as patch:
         patch.setattr(side_by_side, "SHORTEST", len(ids))
-        return np.concatenate([*model.losses(ids)])
+        return losses(ours, ids)
 
 
-MODELS = [
+MODELS: list[dict[str, Any]] = [
     {},
     {"scale": 3.0},
     {"cell": "gru", "scale": 3.0},
@@ -47,31 +55,36 @@ MODELS = [
 
 
 @pytest.mark.parametrize("changes", MODELS, ids=str)
-def test_the_losses_are_those_of_one_pass(changes, monkeypatch):
-    made = model(**changes)
-    expected = one_by_one(made, ids(), monkeypatch)
-    found = np.concatenate([*made.losses(ids())])
+def test_the_losses_are_those_of_one_pass(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = network(**changes)
+    expected = one_by_one(ours, ids(), monkeypatch)
+    found = losses(ours, ids())
     assert found.shape == expected.shape == (LENGTH - 1,)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert found.mean() == pytest.approx(expected.mean(), abs=1e-5)
 
 
-def test_a_state_is_carried_across_a_cut(monkeypatch):
-    made, text = model(scale=3.0), ids()
-    whole = np.concatenate([*made.losses(text)])
+def test_a_state_is_carried_across_a_cut() -> None:
+    ours, text = network(scale=3.0), ids()
+    whole = losses(ours, text)
     for cut in (1, 5_000, LENGTH - 20):
-        states = made.zero_state()
-        first = [*made.losses(text[: cut + 1], states)]
-        second = [*made.losses(text[cut:], states)]
-        np.testing.assert_allclose(np.concatenate([*first, *second]), whole, atol=1e-4)
+        states = ours.zero_state()
+        both = losses(ours, text[: cut + 1], states), losses(ours, text[cut:], states)
+        np.testing.assert_allclose(np.concatenate(both), whole, atol=1e-4)
 
 
-def test_what_is_forgotten_is_not_read_twice(monkeypatch):
-    made = model(scale=1.0)
-    columns = []
-    step = made._layers[0].step
-    monkeypatch.setattr(made._layers[0], "step", lambda row, state: columns.append(row[0].size) or step(row, state))
-    for _ in made.losses(ids(side_by_side.COLUMNS * side_by_side.LONGEST + 1)):
-        pass
-    assert sum(columns) < 1.2 * side_by_side.COLUMNS * side_by_side.LONGEST
-    assert max(columns) == side_by_side.COLUMNS
+def test_what_is_forgotten_is_not_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = network()
+    rows: list[int] = []
+    layer = ours._layers[0]
+    step = layer.step
+
+    def counted(projected: Floats, state: State) -> State:
+        rows.append(state[0].shape[1])
+        return step(projected, state)
+
+    monkeypatch.setattr(layer, "step", counted)
+    length = side_by_side.ROWS * side_by_side.LONGEST
+    losses(ours, ids(length + 1))
+    assert sum(rows) < 1.2 * length
+    assert max(rows) == side_by_side.ROWS

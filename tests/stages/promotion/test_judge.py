@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from data.corpus.level import CHAR
 from data.errors import StoreError
 from data.tables.tokens import IndexTable
 from stages.config import TokenizeConfig, TrainConfig
@@ -58,7 +59,7 @@ def measured(contender, split="test"):
     """Losses of a split in bits, the ids they are of and the vocabulary, straight from the model."""
     model = LanguageModel.load(contender.model)
     ids = IndexTable.open(contender.tokens / "tokens.arrow").split(split)
-    return np.concatenate(list(model.losses(ids))).astype(float) / math.log(2), ids, model
+    return np.concatenate(list(model.network.losses(ids))).astype(float) / math.log(2), ids, model
 
 
 def altered(contender, folder, change):
@@ -100,12 +101,12 @@ def test_a_difference_that_may_be_chance_does_not_promote(make, tmp_path):
     """A model that says more spaces than the champion, just so many more that it is right as often as wrong."""
     champion = make(epochs=4)
     _, ids, model = measured(champion)
-    bias = model._dense[1]
-    space, before = model.vocab.id(" "), bias.copy()
+    bias = model.network._dense[1]
+    space, before = model.vocab.tokens.index(" "), bias.copy()
 
     def loss(shift):
         bias[space] = before[space] + shift
-        return model.loss(ids)
+        return model.network.loss(ids)
 
     # The loss is convex in the shift: from 0 it falls on one side, and comes back to where it was.
     sign = 1 if loss(1e-3) < loss(0) else -1
@@ -155,8 +156,8 @@ def test_vocabularies_may_differ_and_unknown_characters_are_told_apart(make):
     assert verdict.promoted
     model = LanguageModel.load(champion.model)
     _, ids, own = measured(candidate)
-    text = own.vocab.decode(ids, "char")
-    losses = np.concatenate(list(model.losses(np.array(model.vocab.encode(text, "char"))))) / math.log(2)
+    text = own.vocab.decode(ids, CHAR)
+    losses = np.concatenate(list(model.network.losses(np.array(model.vocab.ids(text))))) / math.log(2)
     unknown = sum(letter in "éöä" for letter in text[1:])
     assert unknown > 100
     expected = (losses.sum(dtype=float) + unknown * math.log2(3)) / (len(text) - 1)

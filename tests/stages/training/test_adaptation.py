@@ -35,7 +35,7 @@ def read(architecture, rate, pieces):
 
 def standing_still(architecture, ids):
     model = LanguageModel(architecture, weights(architecture), LETTERS, "char", "lower")
-    return np.concatenate(list(model.losses(ids)))
+    return np.concatenate(list(model.network.losses(ids)))
 
 
 @every_cell
@@ -69,7 +69,7 @@ def test_after_a_segment_the_weights_take_one_step_down_its_slope(architecture, 
 
     def mean(weights, ids, states=None):
         model = LanguageModel(small, weights, LETTERS, "char", "lower")
-        return np.concatenate(list(model.losses(ids, states))).mean()
+        return np.concatenate(list(model.network.losses(ids, states))).mean()
 
     def slope(name, place):
         sides = []
@@ -86,7 +86,7 @@ def test_after_a_segment_the_weights_take_one_step_down_its_slope(architecture, 
     norm = np.sqrt(sum((array**2).sum() for array in slopes.values()))
     assert 0.05 < norm < 1, "one of the two clips"
     step = min(1, clip_norm / norm)
-    states = LanguageModel(small, given, LETTERS, "char", "lower").zero_state()
+    states = LanguageModel(small, given, LETTERS, "char", "lower").network.zero_state()
     mean(given, ids[: SEGMENT + 1], states)
     expected = mean({name: array - step * slopes[name] for name, array in given.items()}, ids[SEGMENT:], states)
     weights = {name: array.astype(np.float32) for name, array in given.items()}
@@ -118,7 +118,7 @@ def test_a_score_is_of_the_whole_text():
     model = LanguageModel(CELLS[2], weights(CELLS[2]), LETTERS, "char", "lower")
     text = "a bad cabbage had a bad egg " * 30
     score = model.score(text, partial(adaptation.losses, CELLS[2], weights(CELLS[2]), 0.5))
-    ids = np.array(LETTERS.encode(text, "char"), np.uint8)
+    ids = np.array(LETTERS.ids(text), np.uint8)
     assert score.loss == pytest.approx(read(CELLS[2], 0.5, [ids]).mean(), rel=1e-6)
     assert score.tokens == len(text) - 1
     assert score.loss < model.score(text).loss

@@ -1,0 +1,156 @@
+"""A recurrent network in NumPy: ids in, logits and losses out. It knows no text.
+
+Text is made and measured with a state (`zero_state`), one token more (`advance`), what may follow (`readout`), and what
+given ids cost (`losses`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.lm import side_by_side
+from stages.lm.layers import Layer, State, Vector
+from stages.lm.parameters import GATES
+
+if TYPE_CHECKING:
+    from stages.lm.parameters import Architecture, Parameters
+
+_NUMBERS = 1 << 22
+"""Logits, or gates, held at once while losses are computed: 16 MB."""
+_ROWS = 4096
+"""Time steps, or windows, at most that are computed at once."""
+
+
+class Network:
+    """Weights, ready to compute with.
+
+    The functions that read ids carry ``states``, a list with the state of each layer, which they change in place.
+
+    Args:
+        architecture: which model it is.
+        weights: as `stages.lm.parameters` names them.
+    """
+
+    def __init__(self, architecture: Architecture, weights: Parameters) -> None:
+        self.architecture = architecture
+        self._layers = [Layer(architecture, weights, layer) for layer in range(architecture.layers)]
+        dense = weights["embedding.weight" if architecture.tie_weights else "dense.weight"]
+        self._dense = np.ascontiguousarray(dense), weights["dense.bias"]
+
+    def zero_state(self, *columns: int) -> list[State]:
+        """Where a text begins: the state of each layer, (hidden,), or (hidden, columns) for several texts."""
+        return [layer.zero_state(*columns) for layer in self._layers]
+
+    def advance(self, id_: int, states: list[State]) -> None:
+        """Read one token."""
+        inputs: Any = id_
+        for number, layer in enumerate(self._layers):
+            states[number] = state = layer.step(layer.project(inputs), states[number])
+            inputs = state[0]
+
+    def readout(self, first: int = 0) -> Callable[[list[State]], Vector]:
+        """From states to the logits of the token that comes next, (vocab - first,): those of the ids from ``first`` on.
+
+        A function, for a cut of the weights for every token would be a tenth of a small network's time.
+        """
+        weight, bias = (array[first:] for array in self._dense)
+
+        def logits(states: list[State]) -> Vector:
+            result: Vector = weight.dot(states[-1][0])
+            result += bias
+            return result
+
+        return logits
+
+    def losses(self, ids: npt.NDArray[Any], states: list[State] | None = None) -> Iterator[Vector]:
+        """The negative log-likelihood of each token but the first, nats, in chunks.
+
+        Args:
+            ids: integers of shape (tokens,).
+            states: where the first token is read, and, once all is measured, where the last one is to be read: with it
+                ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives. None is ``zero_state()``.
+        """
+        states = self.zero_state() if states is None else states
+        done, left = 0, len(ids) - 1
+        while left > 0:
+            steps = min(left // side_by_side.ROWS, side_by_side.LONGEST)
+            long_enough = steps >= side_by_side.SHORTEST
+            tokens = steps * side_by_side.ROWS if long_enough else min(left, self._rows(self.architecture.vocab_size))
+            inputs, targets = ids[done : done + tokens], ids[done + 1 : done + tokens + 1]
+            with np.errstate(all="ignore"):
+                if long_enough:
+                    rows = inputs.reshape(-1, steps), targets.reshape(-1, steps)
+                    losses = side_by_side.losses(self._layers, self._nats, *rows, states)
+                else:
+                    outputs: Any = inputs
+                    for number, layer in enumerate(self._layers):
+                        outputs, states[number] = layer.run(layer.project(outputs), states[number])
+                    losses = self._nats(outputs, targets)
+            yield losses
+            done, left = done + tokens, left - tokens
+
+    def loss(self, ids: npt.NDArray[Any], progress: Callable[[int], None] | None = None) -> float:
+        """The mean of ``losses``, nats per token; ``progress`` is called with how many tokens are done."""
+        return _mean(self.losses(ids), progress)
+
+    def windowed_loss(self, ids: npt.NDArray[Any], window: int, progress: Callable[[int], None] | None = None) -> float:
+        """The mean loss of all tokens but the first, nats, where the state is zero again every ``window`` tokens.
+
+        Window k reads ``ids[k * window : (k + 1) * window]`` and predicts what stands one token further, so that each
+        target counts once; the last window may be shorter. Many windows are computed side by side.
+
+        Args:
+            ids: integers of shape (tokens,).
+            window: tokens.
+            progress: called with how many tokens are done.
+        """
+        return _mean(self._windowed_losses(ids, window), progress)
+
+    def _windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
+        """Windows are columns; all of a step's inputs stand ``window`` tokens apart."""
+        gates = GATES[self.architecture.cell] * self.architecture.hidden_size
+        span = self._rows(max(self.architecture.vocab_size, gates)) * window
+        for start in range(0, len(ids) - 1, span):
+            chunk = ids[start : start + span + 1]
+            states: list[State] | None = None
+            for step in range(min(window, len(chunk) - 1)):
+                inputs, targets = chunk[step:-1:window], chunk[step + 1 :: window]
+                with np.errstate(all="ignore"):
+                    states = states or self.zero_state(len(inputs))
+                    outputs: Any = inputs
+                    for number, layer in enumerate(self._layers):
+                        # The last window may have ended.
+                        state = tuple(array[:, : len(inputs)] for array in states[number])
+                        states[number] = layer.step(layer.project(outputs).T, state)
+                        outputs = states[number][0].T
+                    losses = self._nats(outputs, targets)
+                yield losses
+
+    def _nats(self, outputs: Vector, targets: npt.NDArray[Any]) -> Vector:
+        """The loss of each target; outputs of the last layer (rows, hidden), targets (rows,)."""
+        weight, bias = self._dense
+        logits = outputs @ weight.T
+        logits += bias
+        logits -= logits.max(axis=1, keepdims=True)
+        chosen = logits[np.arange(len(targets)), targets]
+        losses: Vector = np.log(np.exp(logits, out=logits).sum(axis=1)) - chosen
+        return losses
+
+    def _rows(self, numbers: int) -> int:
+        """How many rows of so many numbers are computed at once."""
+        return max(1, min(_ROWS, _NUMBERS // numbers))
+
+
+def _mean(chunks: Iterator[Vector], progress: Callable[[int], None] | None) -> float:
+    total, tokens = 0.0, 0
+    for chunk in chunks:
+        total += float(chunk.sum(dtype=np.float64))
+        tokens += len(chunk)
+        if progress:
+            progress(tokens)
+    return total / tokens if tokens else math.nan
