@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus.level import LEVELS
 from data.tables.tokens import SPLITS, IndexTable
-from stages.lm import metrics, ngram
+from stages.lm import metrics
+from stages.lm.baselines import FILE as BASELINES_FILE
 from stages.lm.model import LanguageModel
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def evaluate(config: EvaluateConfig, model: Path, tokens: Path, baselines: Path,
         config: what to continue, and how.
         model: a folder of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``, ``history.arrow``.
         tokens: the folder of `tokenize` that it was trained from: ``tokens.arrow``.
-        baselines: the folder of ``stages.lm.ngram.baselines`` for the same tokens: ``baselines.json``.
+        baselines: the folder of ``stages.lm.baselines`` for the same tokens: ``baselines.json``.
         out: an empty folder.
         progress: told of tokens evaluated.
     """
@@ -48,7 +49,7 @@ def evaluate(config: EvaluateConfig, model: Path, tokens: Path, baselines: Path,
     table = IndexTable.open(tokens / "tokens.arrow")
     history = _history(model / "history.arrow")
     measured = _measure(language_model, table, config.window, progress)
-    measured["baselines"] = _summaries(json.loads((baselines / ngram.FILE).read_text(encoding="utf-8")), table)
+    measured["baselines"] = _summaries(json.loads((baselines / BASELINES_FILE).read_text(encoding="utf-8")), table)
     progress(0, 0, "looking for what it knows by heart")
     measured["memorization"] = memorized(_written(language_model, table, config.seed), _text(language_model, table))
     measured["description"] = told_model(json.loads((model / "config.json").read_text(encoding="utf-8")), history)

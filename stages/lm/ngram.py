@@ -1,11 +1,7 @@
-"""The baselines: what a split costs someone who knows nothing, how often each token comes, or what follows four others.
-
-They depend on the index table alone, so they are an artifact of their own that every model's evaluation reads.
-"""
+"""Models that only count: all tokens alike, each by how often it comes, or by what followed the four before it."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,64 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from data.tables.tokens import SPLITS, Ids, IndexTable
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from data.progress import Progress
-    from stages.config import StageConfig
+    from data.tables.tokens import Ids
 
     Rows = npt.NDArray[np.integer[Any]]
     Counts = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
 
-FILE = "baselines.json"
 ORDER = 5
-MOST_FITTED = 10_000_000
-"""Tokens at most that n-grams are counted on, the last of the training split: a bound on the memory, which is 0.4 GB
-then for characters and up to 1.2 GB for words, whose n-grams hardly ever come twice."""
+"""Tokens of an n-gram: four that are known, and the one that follows."""
 _CHUNK = 1 << 20
 _FALLBACK = (0.5, 1.0, 1.5)
 """Discounts where the counts are too few to estimate them: those that KenLM falls back to."""
-
-
-def baselines(config: StageConfig, tokens: Path, out: Path, progress: Progress) -> None:
-    """Write ``baselines.json``: mean losses of all tokens of each split but its first, nats per token.
-
-    ``{"losses": {"uniform": {"train": loss, …}, "unigram": …, "5gram": …}, "fitted_on": tokens}``; the loss of a split
-    of fewer than two tokens is null; ``fitted_on`` are the training tokens that the 5-gram was counted on.
-
-    Args:
-        config: nothing, for there is nothing to choose.
-        tokens: the folder of `tokenize`: ``tokens.arrow``.
-        out: an empty folder.
-        progress: told of tokens measured.
-
-    Raises:
-        StoreError: an index table that cannot be read.
-    """
-    table = IndexTable.open(tokens / "tokens.arrow")
-    fitted = table.split("train")[-MOST_FITTED:]
-    total, before = len(table.ids), 0
-    progress(0, total, "counting for the baselines")
-    unigram = Unigram.fit(table.split("train"), table.vocab_size)
-    ngram = NGram.fit(fitted, table.vocab_size)
-    losses: dict[str, dict[str, float | None]] = {"uniform": {}, "unigram": {}, f"{ORDER}gram": {}}
-    for name in SPLITS:
-        ids = table.split(name)
-
-        def advance(done: int, before: int = before, name: str = name) -> None:
-            progress(before + done, total, f"baselines on the {name} split")
-
-        long_enough = len(ids) > 1
-        losses["uniform"][name] = uniform_loss(table.vocab_size) if long_enough else None
-        losses["unigram"][name] = unigram.loss(ids[1:]) if long_enough else None
-        losses[f"{ORDER}gram"][name] = ngram.loss(ids, advance) if long_enough else None
-        before += len(ids)
-    measured = {"losses": losses, "fitted_on": len(fitted)}
-    (out / FILE).write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def uniform_loss(vocab_size: int) -> float:
@@ -80,7 +32,7 @@ def uniform_loss(vocab_size: int) -> float:
 
 @dataclass(frozen=True)
 class Unigram:
-    """Each token by its share of the training split, whatever came before."""
+    """Each token by how often it comes in the training split, whatever came before."""
 
     log_probabilities: Floats
     """Of shape (vocab,)."""
@@ -155,12 +107,12 @@ class NGram:
             for order in self.orders:
                 rows = order.find(_keys(contexts, tokens, self.vocab_size))
                 probabilities *= order.rest[contexts]
-                probabilities += order.share[rows]
+                probabilities += order.own[rows]
                 contexts = np.concatenate(([-1], rows[:-1]))
             yield -np.log(probabilities[start - begin :])
 
     def loss(self, ids: Ids, progress: Callable[[int], None] | None = None) -> float:
-        """The mean of ``losses``, nats per token; ``progress`` is told how many tokens are done."""
+        """The mean of ``losses``, nats per token; ``progress`` is called with how many tokens are done."""
         total, tokens = 0.0, 0
         for chunk in self.losses(ids):
             total += float(chunk.sum())
@@ -172,14 +124,14 @@ class NGram:
 
 @dataclass(frozen=True)
 class _Order:
-    """The n-grams of one length. Row -1 of ``share`` and ``rest`` is that of an n-gram or a context never seen."""
+    """The n-grams of one length. Row -1 of ``own`` and ``rest`` is that of an n-gram or a context never seen."""
 
     keys: npt.NDArray[np.int64]
     """Row of the context times vocabulary, plus the token; ascending, of shape (n-grams,)."""
-    share: npt.NDArray[np.float32]
-    """An n-gram's discounted count as a share of its context's, of shape (n-grams + 1,)."""
+    own: npt.NDArray[np.float32]
+    """What an n-gram's own count gives it: (c(hw) - D(c(hw))) / c(h·), of shape (n-grams + 1,)."""
     rest: npt.NDArray[np.float32]
-    """What a context leaves to the next shorter one, of shape (contexts + 1,)."""
+    """What a context leaves to the next shorter one: Σ D(c(h·)) / c(h·), of shape (contexts + 1,)."""
 
     @classmethod
     def of(cls, keys: npt.NDArray[np.int64], counts: Counts, contexts: int, vocab_size: int) -> _Order:
@@ -191,8 +143,8 @@ class _Order:
         # A context that stands at the beginning of the text alone is followed by n-grams that follow nothing.
         followed = totals > 0
         totals[~followed] = rest[~followed] = 1
-        share = (counts - discounts) / totals[context]
-        return cls(keys, np.append(share, 0).astype(np.float32), np.append(rest / totals, 1).astype(np.float32))
+        own = (counts - discounts) / totals[context]
+        return cls(keys, np.append(own, 0).astype(np.float32), np.append(rest / totals, 1).astype(np.float32))
 
     def find(self, keys: npt.NDArray[np.int64]) -> Rows:
         """The row of each of these keys, or -1."""
@@ -222,8 +174,8 @@ def _discounts(counts: Counts) -> tuple[float, ...]:
     """What is taken off a count of 1, of 2, and of 3 or more."""
     seen = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
     if all(seen):
-        share = seen[0] / (seen[0] + 2 * seen[1])
-        estimated = tuple(j - (j + 1) * share * seen[j] / seen[j - 1] for j in (1, 2, 3))
+        y = seen[0] / (seen[0] + 2 * seen[1])
+        estimated = tuple(j - (j + 1) * y * seen[j] / seen[j - 1] for j in (1, 2, 3))
         if min(estimated) > 0:
             return estimated
     return _FALLBACK

@@ -32,7 +32,7 @@ from data.tables.tokens import IndexTable
 from stages.config import DownloadConfig, RunConfig, StageConfig, TrainConfig
 from stages.download import download
 from stages.evaluate import evaluate
-from stages.lm.ngram import baselines
+from stages.lm.baselines import baselines
 from stages.lm.parameters import Architecture
 from stages.tokenize import tokenize
 from stages.train import train
@@ -52,7 +52,7 @@ class Stage:
     summary: str
     """One sentence for `rnnlm --help`."""
     function: Callable[..., Mapping[str, float] | None]
-    """``function(config, *folders of the inputs, out=, progress=, …)`` writes its files into ``out``."""
+    """``function(config, folders of the inputs, out=, progress=, …)`` writes its files into ``out``."""
     inputs: Mapping[str, tuple[str, ...]]
     """Upstream stage → those of its files whose content counts."""
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -340,8 +340,9 @@ def _execute(decision: Decision, upstream: Upstream, store: Store, progress: Pro
         told = cores.told(Architecture.of(config, tokens.vocab_size))
     with store.building(stage.name, decision.key) as folder, told:
         began = time.perf_counter()
-        folders = [upstream[parent].folder for parent in (*stage.inputs, *stage.parts)]
-        timing = stage.function(config, *folders, out=folder, progress=progress, **extra) or {}
+        keywords = {"download": "corpus", "tokenize": "tokens", "train": "model", "baselines": "baselines"}
+        folders = {keywords[parent]: upstream[parent].folder for parent in (*stage.inputs, *stage.parts)}
+        timing = stage.function(config, **folders, out=folder, progress=progress, **extra) or {}
         seconds = time.perf_counter() - began
         if isinstance(config, DownloadConfig):
             _check_unchanged(config.corpus, decision.components["source"])

@@ -1,19 +1,15 @@
-"""The baselines: against counting in dictionaries, as distributions, and on real text."""
+"""Models that count: against counting in dictionaries, as distributions, and on real text."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.tables.tokens import IndexTable, Split
-from stages.config import StageConfig
 from stages.lm import metrics, ngram
 from stages.lm.ngram import NGram
 
@@ -137,40 +133,6 @@ def test_tiny_shakespeare(level: str, valid: float) -> None:
     ids = np.array([known.get(token, 0) for token in tokens], np.uint16)
     model = NGram.fit(ids[:stop], len(known) + 1)
     assert model.loss(ids[stop:]) == pytest.approx(valid, abs=1e-4)
-
-
-@pytest.fixture
-def tokens(tmp_path: Path) -> Iterator[Path]:
-    """An index table of 90 training tokens, 9 to validate on, and 1 to test on."""
-    ids = np.array(random.Random(6).choices([1, 1, 2, 3], k=100), np.uint8)
-    splits = {"train": Split(0, 90, 90, 0), "valid": Split(90, 99, 9, 0), "test": Split(99, 100, 1, 0)}
-    IndexTable(ids, splits, "char", "none", "0" * 64, 4).write(tmp_path / "tokens.arrow")
-    return tmp_path
-
-
-def test_the_splits_are_measured_from_their_own_second_token_on(tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[float, float]] = []
-
-    def measure() -> dict[str, dict[str, float | None]]:
-        ngram.baselines(StageConfig(), tokens, tokens, lambda done, total, figures: told.append((done, total)))
-        return json.loads((tokens / "baselines.json").read_text())  # type: ignore[no-any-return]
-
-    table = IndexTable.open(tokens / "tokens.arrow")
-    train, valid = table.split("train"), table.split("valid")
-    measured = measure()
-    slow = Dictionaries(train.tolist(), 4)
-    expected = {name: np.mean(slow.losses(ids.tolist())) for name, ids in (("train", train), ("valid", valid))}
-    assert measured["losses"]["5gram"] == {**{k: pytest.approx(v, rel=1e-6) for k, v in expected.items()}, "test": None}
-    assert measured["losses"]["uniform"] == {"train": math.log(4), "valid": math.log(4), "test": None}
-    assert measured["losses"]["unigram"]["test"] is None
-    assert measured["fitted_on"] == 90
-    assert told[-1] == (98, 100)
-
-    monkeypatch.setattr(ngram, "MOST_FITTED", 30)
-    measured = measure()
-    assert measured["fitted_on"] == 30
-    last = np.mean(Dictionaries(train[-30:].tolist(), 4).losses(valid.tolist()))
-    assert measured["losses"]["5gram"]["valid"] == pytest.approx(last, rel=1e-6)
 
 
 def test_uniform_is_the_vocabulary_size() -> None:

@@ -1,0 +1,60 @@
+"""The baselines of a corpus: what its splits cost someone who knows nothing of it, or has counted its training split.
+
+They depend on the index table alone, so they are an artifact of their own that every model's evaluation reads.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from data.tables.tokens import SPLITS, IndexTable
+from stages.lm.ngram import ORDER, NGram, Unigram, uniform_loss
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data.progress import Progress
+    from stages.config import StageConfig
+
+FILE = "baselines.json"
+MOST_FITTED = 10_000_000
+"""Tokens at most that n-grams are counted on, the last of the training split: a bound on the memory, which is 0.4 GB
+then for characters and up to 1.2 GB for words, whose n-grams hardly ever come twice."""
+
+
+def baselines(config: StageConfig, *, tokens: Path, out: Path, progress: Progress) -> None:
+    """Write ``baselines.json``: mean losses of all tokens of each split but its first, nats per token.
+
+    ``{"losses": {"uniform": {"train": loss, …}, "unigram": …, "5gram": …}, "fitted_on": tokens}``; the loss of a split
+    of fewer than two tokens is null; ``fitted_on`` are the training tokens that the 5-gram was counted on.
+
+    Args:
+        config: empty, for there is nothing to choose.
+        tokens: the folder of `tokenize`: ``tokens.arrow``.
+        out: an empty folder.
+        progress: called with tokens measured.
+
+    Raises:
+        StoreError: an index table that cannot be read.
+    """
+    table = IndexTable.open(tokens / "tokens.arrow")
+    fitted = table.split("train")[-MOST_FITTED:]
+    total, before = len(table.ids), 0
+    progress(0, total, "counting for the baselines")
+    unigram = Unigram.fit(table.split("train"), table.vocab_size)
+    ngram = NGram.fit(fitted, table.vocab_size)
+    losses: dict[str, dict[str, float | None]] = {"uniform": {}, "unigram": {}, f"{ORDER}gram": {}}
+    for name in SPLITS:
+        ids = table.split(name)
+
+        def advance(done: int, before: int = before, name: str = name) -> None:
+            progress(before + done, total, f"baselines on the {name} split")
+
+        long_enough = len(ids) > 1
+        losses["uniform"][name] = uniform_loss(table.vocab_size) if long_enough else None
+        losses["unigram"][name] = unigram.loss(ids[1:]) if long_enough else None
+        losses[f"{ORDER}gram"][name] = ngram.loss(ids, advance) if long_enough else None
+        before += len(ids)
+    measured = {"losses": losses, "fitted_on": len(fitted)}
+    (out / FILE).write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n", encoding="utf-8")
