@@ -1,1 +1,1 @@
-"""The language model itself: its parameters, its training engine, its sampler and its metrics."""
+"""The language model itself, with NumPy only: its parameters and layers, what it writes, what it makes of a text."""

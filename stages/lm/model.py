@@ -1,4 +1,4 @@
-"""A trained language model that needs NumPy only: text out of it, and what it makes of given text."""
+"""A language model: text in, text out. A model's folder is all that it takes, and no engine that trains."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -19,8 +20,6 @@ from stages.lm.network import Network
 from stages.lm.parameters import Architecture
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from data.corpus.text import LevelName
     from data.tables.tokens import Ids
     from stages.config import TrainConfig
@@ -36,7 +35,9 @@ _NAMED = 8
 
 
 class LanguageModel:
-    """Weights, vocabulary, and how text becomes ids.
+    """A network, its vocabulary, and how text becomes ids.
+
+    ``network`` computes with the ids themselves.
 
     Args:
         architecture: which model it is.
@@ -58,7 +59,7 @@ class LanguageModel:
         self._warned = {UNKNOWN}
 
     @classmethod
-    def load(cls, folder: Path) -> LanguageModel:
+    def load(cls, folder: Path | str) -> LanguageModel:
         """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``.
 
         Raises:
@@ -67,6 +68,7 @@ class LanguageModel:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
+        folder = Path(folder)
         path = folder / "config.json"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -143,7 +145,7 @@ class LanguageModel:
             temperature: 0 takes the likeliest token each time, else one is drawn from softmax(logits / temperature).
             seed: of what is drawn.
             top_k: draw among so many of the likeliest tokens only, of equals those with the lower ids; 0 is all.
-            top_p: then, of these, among the fewest of the likeliest that have this share of the probability together
+            top_p: then, of these, among the fewest of the likeliest that hold this fraction of the probability together
                 (nucleus sampling: Holtzman et al., "The Curious Case of Neural Text Degeneration", ICLR 2020).
             stop: the continuation ends right before the first place where one of these strings stands in it.
             probabilities: whether the tokens come with theirs; else it is None.

@@ -1,19 +1,20 @@
 """The losses of a long text, read as many rows side by side, equal to those of one pass from its beginning to its end.
 
-The network needs its state after one token to read the next, so one pass multiplies a matrix with a vector for each
-token. A matrix times 64 vectors costs little more. So the text is cut into 64 rows of equal length, and one step reads
-one token of every row. But a row has to begin in the state in which the row before it ends, which is not yet known:
+The network needs its state after one token to read the next, so one pass multiplies a matrix with one vector after the
+other. With 64 vectors at once that is several times as fast. So the text is cut into 64 rows of equal length, and one
+step reads one token of every row. But a row has to begin in the state in which the row before it ends, and that is not
+known yet:
 
 1. All rows are read, the first one from the state that is given, the others from zero, so that the losses at their
    beginnings are not yet right.
 2. Each of the others is read again, from the state in which the row before it ended, and the new losses take the place
    of the old. Every 64 tokens its state is compared with what it was there before. Once they are the same, so would be
    all that follows, and the row is done. A trained network soon forgets how a text began: most rows are done after
-   their first 64 tokens.
-3. A row that was never the same is read to its end, and ends in another state than before. So the row after it began
-   in a wrong one, and step 2 is repeated for those rows, until there are none.
+   few such comparisons.
+3. A row whose states never were the same is read to its end, and ends in another state than before. So the row after
+   it began in a wrong one: step 2 is repeated for the rows after such rows, until there are none.
 
-A network that forgets nothing is measured rightly as well, but slowly: row k is then read k times.
+A network that forgets nothing is measured rightly too, but slowly: the k-th row is then read k times.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ def test_untrained_is_where_training_starts() -> None:
 
 def test_a_folder_is_enough_and_neither_mxnet_nor_prefect_is_loaded(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from stages.lm.model import LanguageModel; "
-        f"model = LanguageModel.load(Path({str(write(tmp_path / 'model'))!r})); "
+        "import sys; from stages.lm.model import LanguageModel; "
+        f"model = LanguageModel.load({str(write(tmp_path / 'model'))!r}); "
         "print(model.sample('ab', 20)); print(model.score('abc').tokens); "
         "print({'mxnet', 'prefect'} & set(sys.modules))"
     )
