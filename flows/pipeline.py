@@ -11,10 +11,10 @@ from prefect.states import Failed
 
 from data.errors import RnnlmError, ServerError
 from data.store.folder import open_store
-from flows.walk import Walk, run_name
+from flows.walk import leave_report, run_name, walk
 from stages.cli import app as cli
 from stages.config import RunConfig
-from stages.pipeline import run as pipeline
+from stages.pipeline import graph
 from stages.pipeline.settings import DEFAULT_PRESET, load
 
 
@@ -36,15 +36,13 @@ def language_model(
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
     """
     try:
-        stage = Walk(config, open_store(store), pipeline.forced(force, None))
-        corpus = stage("download")
-        tokens = stage("tokenize", download=corpus)
-        model = stage("train", tokenize=tokens)
-        stage("evaluate", train=model, tokenize=tokens)
-        stage.leave_report()
+        opened = open_store(store)
+        way = walk(config, opened, graph.forced(force))
+        way.to(graph.LAST)
+        leave_report(opened, way.outcomes)
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
-    return [outcome.json() for outcome in stage.outcomes]
+    return [outcome.json() for outcome in way.outcomes]
 
 
 def main(

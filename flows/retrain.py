@@ -20,8 +20,9 @@ from data.errors import RnnlmError, StoreError
 from data.store import champions as champion
 from data.store.collect import collect
 from data.store.folder import open_store
-from flows.walk import Walk, run_name
+from flows.walk import leave_report, run_name, walk
 from stages.config import RunConfig
+from stages.pipeline import graph
 from stages.promotion import guard
 from stages.promotion.judge import Contender, Verdict, judge
 
@@ -52,20 +53,19 @@ def retrain(
     """
     try:
         opened = open_store(store)
-        stage = Walk(_tonight(config), opened, set())
+        way = walk(_tonight(config), opened)
         reign = champion.current(opened)
         reigning = _contender(opened, reign.model) if reign else None
 
-        corpus = stage("download")
+        corpus = way.to("download")
         _guard(corpus.folder, reigning.corpus if reigning else None, largest_loss)
-        tokens = stage("tokenize", download=corpus)
-        model = stage("train", tokenize=tokens)
-        stage("evaluate", train=model, tokenize=tokens)
+        way.to(graph.LAST)
+        model, tokens = way.artifacts["train"], way.artifacts["tokenize"]
         key = model.manifest.key
         if known := _known(opened, key, reign):
             return Completed(name="Unchanged", message=f"nothing has changed: {known}")
         verdict = _judge(Contender(model.folder, tokens.folder, corpus.folder), reigning)
-        stage.leave_report(verdict.json())
+        leave_report(opened, way.outcomes, verdict.json())
         if verdict.promoted:
             champion.promote(opened, key, verdict.reason, verdict.json(), over=reign.model if reign else None)
         elif reign:

@@ -18,8 +18,9 @@ from pydantic import Field
 from data.errors import RnnlmError
 from data.progress import LogLines
 from data.store.folder import open_store
-from flows.walk import Walk
+from flows.walk import leave_report, walk
 from stages.config import RunConfig
+from stages.pipeline import graph
 from stages.sweep import search as sweeps
 from stages.sweep import space, worker
 
@@ -59,19 +60,15 @@ def sweep(
         at_a_time = worker.jobs(jobs, len(candidates))
 
         def tokens(chosen: RunConfig) -> Any:
-            stage = Walk(chosen, opened, set())
-            return stage("tokenize", download=stage("download"))
+            return walk(chosen, opened).to("tokenize")
 
         sweeps.prepare(candidates, tokens)
         with worker.processes(opened, at_a_time, _as_task(list(candidates[0].values))) as train:
             ranked = sweeps.search(candidates, keep, opened, train, LogLines("sweep"))
 
-        stage = Walk(ranked[0].config, opened, set())
-        corpus = stage("download")
-        tokenized = stage("tokenize", download=corpus)
-        model = stage("train", tokenize=tokenized)
-        evaluated = stage("evaluate", train=model, tokenize=tokenized)
-        stage.leave_report()
+        way = walk(ranked[0].config, opened)
+        evaluated = way.to(graph.LAST)
+        leave_report(opened, way.outcomes)
         folder = sweeps.publish(ranked, keep, evaluated, opened).folder
     except RnnlmError as error:
         return Failed(message=str(error), data=error)

@@ -20,11 +20,12 @@ from prefect.tasks import exponential_backoff
 
 from data.errors import Interrupted, RnnlmError, TransientError
 from data.progress import LogLines
+from stages.pipeline import graph
 from stages.pipeline import run as pipeline
 from stages.report import page as report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from uuid import UUID
 
     from prefect.client.schemas.objects import State, TaskRun
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from data.store.artifact import Artifact
     from data.store.folder import Store
     from stages.config import RunConfig
+    from stages.pipeline.decide import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -41,32 +43,27 @@ for _floor in ("data", "stages", "flows"):
     logging.getLogger(_floor).setLevel(logging.INFO)
 
 
-class Walk:
-    """Runs stages as tasks, one after another, and remembers what became of each."""
+def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipeline.Walk:
+    """A walk on which each stage that is shown is a task of the flow run.
 
-    def __init__(self, config: RunConfig, store: Store, forced: set[str]) -> None:
-        self.config = config
-        self.store = store
-        self.outcomes: list[pipeline.Outcome] = []
-        self._forced = forced
+    What goes wrong, and the user can mend, comes as a `RnnlmError`, after the task has failed with that sentence.
+    """
 
-    def __call__(self, name: str, **upstream: Artifact) -> Artifact:
-        """Run a stage, or reuse its artifact.
+    def perform(name: str, upstream: Upstream) -> pipeline.Outcome:
+        if name not in TASKS:
+            return pipeline.perform(name, config, upstream, store, LogLines(name), forced=name in forced)
+        state = TASKS[name](name, config, dict(upstream), store, name in forced, return_state=True)
+        return cast("pipeline.Outcome", state.result())
 
-        Raises:
-            RnnlmError: what the user can mend, after the task has failed with that sentence.
-        """
-        state = TASKS[name](name, self.config, upstream, self.store, name in self._forced, return_state=True)
-        outcome = cast("pipeline.Outcome", state.result())
-        self.outcomes.append(outcome)
-        return outcome.artifact
+    return pipeline.Walk(perform)
 
-    def leave_report(self, verdict: Mapping[str, Any] | None = None) -> None:
-        """Leave a page in the store and the same in Prefect's UI, once all four stages are done."""
-        path = report.keep(self.store, self.outcomes, verdict)
-        gathered = report.gather(self.outcomes, verdict)
-        create_markdown_artifact(report.markdown(gathered), key="report", description=gathered.summary)
-        logger.info("report: %s", path)
+
+def leave_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Mapping[str, Any] | None = None) -> None:
+    """Leave a page in the store and the same in Prefect's UI, once all stages are done."""
+    path = report.keep(store, outcomes, verdict)
+    gathered = report.gather(outcomes, verdict)
+    create_markdown_artifact(report.markdown(gathered), key="report", description=gathered.summary)
+    logger.info("report: %s", path)
 
 
 class _Shown(LogLines):
@@ -153,5 +150,7 @@ TASKS = {
         persist_result=False,
         **_RETRIES.get(name, {}),
     )(_perform)
-    for name, stage in pipeline.STAGES.items()
+    for name, stage in graph.STAGES.items()
+    if stage.shown
 }
+"""Stage → task, of those that are shown."""

@@ -141,6 +141,7 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
     ("progress", lambda place: place.edit("data/progress.py", "BETWEEN_LINES = 10.0", "BETWEEN_LINES = 11.0"), []),
     ("config module", lambda place: place.append("stages/config.py", "\nNEW = 1\n"), []),
     ("the pipeline's own code", lambda place: place.append("stages/pipeline/run.py", "\nNEW = 1\n"), []),
+    ("another class of error", lambda place: place.append("data/errors.py", "\nclass NewError(RnnlmError): ...\n"), []),
     # The output stays the same to the byte, so what comes after does not notice.
     ("download's code", lambda place: place.append("stages/download.py", "\nNEW = 1\n"), ["download"]),
     ("tokenize's code", lambda place: place.append("stages/tokenize.py", "\nNEW = 1\n"), ["tokenize"]),

@@ -16,6 +16,12 @@ from typing import Any
 
 Components = Mapping[str, Any]
 """Nested mappings of JSON values: ``stage``, ``version``, ``config``, ``inputs``, ``code``, ``libraries``, …"""
+ROOT = Path(__file__).parents[2]
+"""The folder that holds the project's packages: a clone, or the place where all packages are installed."""
+PACKAGES = ("data", "stages", "flows")
+"""The project's code is these, whatever else lies beside them."""
+OUTSIDE = {"data.errors": "which class an error has, and how it is worded, reaches no artifact"}
+"""Modules that are in no key, and why."""
 _PARSING = threading.Lock()
 """Python 3.11's ``ast.parse`` fails now and then in two threads at once."""
 
@@ -36,19 +42,25 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def code(module: str, root: Path) -> dict[str, dict[str, str]]:
-    """Digests of everything that ``module`` runs out of the source tree at ``root``.
+def in_clone() -> bool:
+    """Whether this code lies in a clone of the project, and not among the installed packages."""
+    return (ROOT / "pyproject.toml").is_file()
 
-    ``{"stages/train.py": {"train": digest, "Trainer.step": digest, "<module>": digest}, …}`` for the module itself and
-    every module below ``root`` that it imports, transitively, wherever in its code the import stands. Comments,
-    docstrings, formatting, the order of imports and what only a type checker reads do not count.
+
+def code(*modules: str, root: Path = ROOT) -> dict[str, dict[str, str]]:
+    """Digests of everything that some modules run out of the project's packages.
+
+    ``{"stages/train.py": {"train": digest, "Trainer.step": digest, "<module>": digest}, …}`` for the modules themselves
+    and every module of the project that they import, transitively, wherever in the code the import stands. Comments,
+    docstrings, formatting, the order of imports and what only a type checker reads do not count; a file of nothing
+    else, such as a package's docstring, is left out.
     """
     digests: dict[str, dict[str, str]] = {}
-    waiting = [module]
+    waiting = [*modules]
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in seen or name in OUTSIDE:
             continue
         seen.add(name)
         waiting.extend(_parents(name))
@@ -59,12 +71,15 @@ def code(module: str, root: Path) -> dict[str, dict[str, str]]:
             tree = _Essence().visit(ast.parse(path.read_bytes(), filename=str(path)))
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         waiting.extend(_imports(tree, package))
-        digests[path.relative_to(root).as_posix()] = _definitions(tree)
+        if definitions := _definitions(tree):
+            digests[path.relative_to(root).as_posix()] = definitions
     return dict(sorted(digests.items()))
 
 
 def _source(module: str, root: Path) -> Path | None:
     """The file of a module of this project; None for anything else, an imported function for one."""
+    if module.partition(".")[0] not in PACKAGES:
+        return None
     base = root.joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
@@ -147,7 +162,7 @@ def difference(stage: str, old: Components, new: Components) -> list[str]:
 def _phrase(stage: str, component: str, name: str, before: object, after: object) -> str:
     change = f"{_show(before)} → {_show(after)}"
     match component:
-        case "config":
+        case "config" | "sources":
             return f"{stage}.{name}: {change}"
         case "inputs":
             return f"{name} differs: {change}"

@@ -22,12 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import ConfigError, StoreError
+from data.store import fingerprint
 from data.store.artifact import MANIFEST, Artifact, Manifest
 from data.store.files import sync
-from data.store.fingerprint import file_digest
 
-_PACKAGES = Path(__file__).parents[2]
-"""Where this project's packages lie: the checkout, or the folder that they were installed into."""
 _OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports")
 
 
@@ -105,7 +103,7 @@ class Store:
                 size = path.stat().st_size
                 if size != output.bytes:
                     return f"{name} has {size:,} bytes instead of {output.bytes:,}"
-                if (mark not in self._verified or again) and file_digest(path) != output.sha256:
+                if (mark not in self._verified or again) and fingerprint.file_digest(path) != output.sha256:
                     return f"the content of {name} is not what was published"
             except FileNotFoundError:
                 return f"{name} is missing"
@@ -201,8 +199,8 @@ class Store:
 
 def _default() -> Path:
     """The store of somebody who names none."""
-    if (_PACKAGES / "pyproject.toml").is_file():
-        return _PACKAGES / "data" / "artifacts"
+    if fingerprint.in_clone():
+        return fingerprint.ROOT / "data" / "artifacts"
 
     import platformdirs
 

@@ -39,8 +39,8 @@ from data.store.artifact import Artifact
 from data.store.collect import collect
 from data.store.folder import Store, open_store
 from stages.config import RunConfig
+from stages.pipeline import decide, graph, settings
 from stages.pipeline import run as pipeline
-from stages.pipeline import settings
 from stages.report import page as report
 from stages.sweep import search as sweeps
 from stages.sweep import space, worker
@@ -135,7 +135,7 @@ def _verb(until: str) -> Callable[..., None]:
 
 app.command("run", help="Run the whole pipeline: download, tokenize, train, evaluate.")(_verb("evaluate"))
 for _name in ("download", "tokenize", "train"):
-    app.command(_name, help=pipeline.STAGES[_name].summary)(_verb(_name))
+    app.command(_name, help=graph.STAGES[_name].summary)(_verb(_name))
 
 
 @app.command()
@@ -363,7 +363,7 @@ def status(
 
     Nothing runs. Past a stage that has to run, what comes after it cannot be known: the same output ends the rerun.
     """
-    states = list(pipeline.status(settings.load(preset, corpus, set_ or ()), open_store(store)))
+    states = list(decide.status(settings.load(preset, corpus, set_ or ()), open_store(store)))
     if as_json:
         _print_json({"stages": [state.json() for state in states]})
         return
@@ -384,12 +384,12 @@ def explain(
 
     Then the closest artifact that the store has of this stage, the last one made of several, and what differs.
     """
-    pipeline.forced([stage], None)
+    graph.forced([stage], None)
     opened = open_store(store)
-    states = {state.name: state for state in pipeline.status(settings.load(preset, corpus, set_ or ()), opened)}
+    states = {state.name: state for state in decide.status(settings.load(preset, corpus, set_ or ()), opened)}
     state = states[stage]
     components = state.decision.components if state.decision else None
-    nearest = pipeline.closest(components, opened) if components else None
+    nearest = decide.closest(components, opened) if components else None
     if as_json:
         last = {"key": nearest.manifest.key, "components": nearest.manifest.components} if nearest else None
         _print_json({**state.json(), "components": components, "closest": last})
@@ -400,8 +400,8 @@ def explain(
     print(f"\nkey {state.decision.key}")
     print("\n".join(_lines(state.decision.components)))
     if nearest is not None:
-        print(f"\nthe closest artifact is {nearest.folder}, made {pipeline.when(nearest)}")
-        for phrase in pipeline.differences(state.decision.config, nearest, state.decision.components):
+        print(f"\nthe closest artifact is {nearest.folder}, made {decide.when(nearest)}")
+        for phrase in decide.differences(state.decision.config, nearest, state.decision.components):
             print(f"  {phrase}")
 
 
@@ -557,11 +557,11 @@ def _keep_page(store: Store, outcomes: list[pipeline.Outcome]) -> Path | None:
 
 def _forced(until: str, force: list[str], from_: str | None) -> set[str]:
     """The stages to rerun on the way to ``until``; one named with --force or --from has to lie on that way."""
-    reached = set(pipeline.needed(until))
+    reached = set(graph.order(until))
     named = [*force, *([] if from_ is None else [from_])]
-    if beyond := pipeline.forced(named, None) - reached:
+    if beyond := graph.forced(named, None) - reached:
         raise ConfigError(f"`rnnlm {until}` does not reach the stage {min(beyond)}: rerun that one with `rnnlm run`")
-    return pipeline.forced(force, from_) & reached
+    return graph.forced(force, from_) & reached
 
 
 def _outcomes(until: str, chosen: RunConfig, forced: set[str], store: Store) -> list[pipeline.Outcome]:

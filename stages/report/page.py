@@ -15,7 +15,8 @@ from data.errors import StoreError
 from data.store.files import replace
 from data.tables.tokens import SPLITS
 from stages.evaluate import BASELINES, reference, told_baselines, told_memory, told_window
-from stages.pipeline.run import STAGES, when
+from stages.pipeline import graph
+from stages.pipeline.decide import when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +67,7 @@ class Report:
 def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None) -> Report:
     """Read what a run of all four stages left behind; ``verdict`` is as in `Report`."""
     by_name = {outcome.name: outcome for outcome in outcomes}
-    folders = {name: by_name[name].artifact.folder for name in STAGES}
+    folders = {name: by_name[name].artifact.folder for name in graph.shown()}
     evaluated = folders["evaluate"]
     return Report(
         by_name,
@@ -99,7 +100,7 @@ def html(report: Report) -> str:
     token = "character" if report.model["level"] == "char" else "word"
     return environment.get_template("page.html.j2").render(
         report=report,
-        stages=[report.outcomes[name] for name in STAGES],
+        stages=[report.outcomes[name] for name in graph.shown()],
         token=token,
         dropout=_dropout(report),
         split=split,
@@ -122,7 +123,7 @@ def markdown(report: Report) -> str:
     picture = base64.b64encode(report.picture).decode("ascii")
     lines = [title, "", *_verdict_lines(report.verdict), f"{before}(data:image/png;base64,{picture}){after}"]
     lines += ["## What ran, and why", "", "| stage | state | time | why |", "|---|---|--:|---|"]
-    stages = [report.outcomes[name] for name in STAGES]
+    stages = [report.outcomes[name] for name in graph.shown()]
     lines += [f"| {one.name} | {one.state} | {_duration(one.seconds)} | {_plain(one.reason)} |" for one in stages]
     lines += ["", "## Configuration", "", "| field | value |", "|---|---|"]
     for outcome in stages:

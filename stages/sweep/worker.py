@@ -23,9 +23,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data.errors import ConfigError, Interrupted, RnnlmError, StoreError, TrainingError
+from data.store import fingerprint
 from data.store.folder import Store
 from stages.config import RunConfig
 from stages.pipeline import run as pipeline
+from stages.pipeline.decide import decide
 from stages.pipeline.settings import parse
 from stages.training import cores
 
@@ -183,7 +185,7 @@ def train_apart(training: Training, stopped: Callable[[], bool]) -> Answer:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(training.threads),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(pipeline.ROOT), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(fingerprint.ROOT), os.environ.get("PYTHONPATH")))),
     }
     # Without -P a folder `stages` of the user's own would be taken for ours.
     command = [sys.executable, "-P", "-m", "stages.sweep.worker", json.dumps(asdict(training)), str(os.getpid())]
@@ -245,7 +247,7 @@ def _train(training: Training, *, only_look: bool = False) -> Answer | None:
                 "the same store under the same path"
             )
         config, upstream = parse(json.loads(training.config)), {"tokenize": tokens}
-        if only_look and pipeline.decide("train", config, upstream, store).artifact is None:
+        if only_look and decide("train", config, upstream, store).artifact is None:
             return None
         outcome = pipeline.perform("train", config, upstream, store, lambda done, total, figures: None)
     except RnnlmError as error:

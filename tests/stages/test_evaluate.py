@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data.store import fingerprint
 from data.store.collect import collect
 from data.store.folder import Store
 from data.tables.tokens import IndexTable, Split
@@ -29,8 +28,9 @@ from stages.evaluate import evaluate, memorized, told_model, told_summary
 from stages.lm import network
 from stages.lm.model import LanguageModel
 from stages.lm.ngram import NGram
+from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
-from stages.pipeline import settings
+from stages.pipeline.decide import status
 
 WINDOW = 16
 
@@ -453,25 +453,14 @@ def test_baselines_are_collected_with_what_was_measured_beside_them(kept: Kept) 
     os.utime(evaluated.folder / "manifest.json", (0, 0))
     assert kept.store.folder("baselines", key) in [folder for folder, _, _ in collect(kept.store)]
     assert kept.baselines() == []
-    assert kept.run() == list(pipeline.STAGES)
+    assert kept.run() == graph.shown()
 
 
 def test_there_are_four_stages_all_the_same(kept: Kept) -> None:
     chosen = settings.load(str(kept.preset))
-    assert [state.name for state in pipeline.status(chosen, kept.store)] == [
+    assert [state.name for state in status(chosen, kept.store)] == [
         "download",
         "tokenize",
         "train",
         "evaluate",
     ]
-
-
-@pytest.mark.parametrize("name", pipeline.STAGES)
-def test_a_stage_depends_on_all_that_its_parts_depend_on(name: str) -> None:
-    stage = pipeline.STAGES[name]
-    for part in map(pipeline.PARTS.get, stage.parts):
-        assert part is not None
-        assert set(part.libraries) <= set(stage.libraries)
-        assert all(set(files) <= set(stage.inputs[parent]) for parent, files in part.inputs.items())
-        own, whole = (fingerprint.code(one.function.__module__, pipeline.ROOT) for one in (part, stage))
-        assert own.items() <= whole.items()

@@ -12,56 +12,58 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 import os
 import json
-from floor import helper
+import numpy
+from stages import helper
 if TYPE_CHECKING:
-    from floor import types
+    from stages import types
 
 SIZE = 3
 
 def work(x):
     """What it does."""
-    from floor.deep import inner  # imported late
+    from stages.deep import inner  # imported late
     return helper.help(x) + SIZE
 
 class Model:
     """A model."""
     width = 2
     def forward(self, x):
-        from floor import method
+        from stages import method
         return x * self.width
 '''
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    (tmp_path / "floor" / "deep").mkdir(parents=True)
-    (tmp_path / "floor" / "__init__.py").write_text("")
-    (tmp_path / "floor" / "work.py").write_text(SOURCE)
-    (tmp_path / "floor" / "helper.py").write_text("from . import below\ndef help(x):\n    return below.base(x)\n")
-    (tmp_path / "floor" / "below.py").write_text("def base(x):\n    return x\n")
-    (tmp_path / "floor" / "types.py").write_text("class Config: ...\n")
-    (tmp_path / "floor" / "method.py").write_text("VALUE = 1\n")
-    (tmp_path / "floor" / "other.py").write_text("def nobody(): ...\n")
-    (tmp_path / "floor" / "deep" / "__init__.py").write_text("")
-    (tmp_path / "floor" / "deep" / "inner.py").write_text("VALUE = 1\n")
+    (tmp_path / "stages" / "deep").mkdir(parents=True)
+    (tmp_path / "stages" / "__init__.py").write_text("")
+    (tmp_path / "stages" / "work.py").write_text(SOURCE)
+    (tmp_path / "stages" / "helper.py").write_text("from . import below\ndef help(x):\n    return below.base(x)\n")
+    (tmp_path / "stages" / "below.py").write_text("def base(x):\n    return x\n")
+    (tmp_path / "stages" / "types.py").write_text("class Config: ...\n")
+    (tmp_path / "stages" / "method.py").write_text("VALUE = 1\n")
+    (tmp_path / "stages" / "other.py").write_text("def nobody(): ...\n")
+    (tmp_path / "stages" / "deep" / "__init__.py").write_text("")
+    (tmp_path / "stages" / "deep" / "inner.py").write_text("VALUE = 1\n")
+    # What happens to lie beside the project's packages, as it does where they are installed.
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("VALUE = 1\n")
     return tmp_path
 
 
 def changed(tree: Path, name: str, text: str) -> list[str]:
-    before = {"code": fingerprint.code("floor.work", tree)}
-    (tree / "floor" / name).write_text(text)
-    return fingerprint.difference("work", before, {"code": fingerprint.code("floor.work", tree)})
+    before = {"code": fingerprint.code("stages.work", root=tree)}
+    (tree / "stages" / name).write_text(text)
+    return fingerprint.difference("work", before, {"code": fingerprint.code("stages.work", root=tree)})
 
 
 def test_follows_every_import_of_the_project_and_nothing_else(tree: Path) -> None:
-    assert list(fingerprint.code("floor.work", tree)) == [
-        "floor/__init__.py",
-        "floor/below.py",
-        "floor/deep/__init__.py",
-        "floor/deep/inner.py",
-        "floor/helper.py",
-        "floor/method.py",
-        "floor/work.py",
+    assert list(fingerprint.code("stages.work", root=tree)) == [
+        "stages/below.py",
+        "stages/deep/inner.py",
+        "stages/helper.py",
+        "stages/method.py",
+        "stages/work.py",
     ]
 
 
@@ -73,7 +75,7 @@ def test_follows_every_import_of_the_project_and_nothing_else(tree: Path) -> Non
         ('    """A model."""\n', ""),
         ("return x * self.width", "return (\n            x\n            * self.width\n        )"),
         ("import os\nimport json\n", "import json\nimport os\n"),
-        ("from floor import types", "from floor import types, other"),
+        ("from stages import types", "from stages import types, other"),
     ],
 )
 def test_what_cannot_change_a_result_does_not_count(tree: Path, old: str, new: str) -> None:
@@ -92,16 +94,23 @@ def test_what_cannot_change_a_result_does_not_count(tree: Path, old: str, new: s
     ],
 )
 def test_a_change_of_code_is_named_by_its_definition(tree: Path, old: str, new: str, where: str) -> None:
-    assert changed(tree, "work.py", SOURCE.replace(old, new)) == [f"floor/work.py changed: {where}"]
+    assert changed(tree, "work.py", SOURCE.replace(old, new)) == [f"stages/work.py changed: {where}"]
 
 
 def test_a_change_far_below_counts(tree: Path) -> None:
-    assert changed(tree, "below.py", "def base(x):\n    return x + 1\n") == ["floor/below.py changed: base"]
+    assert changed(tree, "below.py", "def base(x):\n    return x + 1\n") == ["stages/below.py changed: base"]
 
 
 def test_a_module_that_nobody_imports_does_not_count(tree: Path) -> None:
     assert changed(tree, "other.py", "def nobody():\n    return 1\n") == []
     assert changed(tree, "types.py", "class Config:\n    size = 1\n") == []
+
+
+def test_another_class_of_error_does_not_count(tree: Path) -> None:
+    (tree / "data").mkdir()
+    (tree / "data" / "errors.py").write_text("class Error(Exception): ...\n")
+    assert changed(tree, "helper.py", "from data.errors import Error\ndef help(x):\n    raise Error\n")
+    assert "data/errors.py" not in fingerprint.code("stages.work", root=tree)
 
 
 def test_differences_are_said_in_words() -> None:

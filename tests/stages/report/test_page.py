@@ -20,8 +20,8 @@ import pytest
 
 from data.errors import StoreError
 from data.store.folder import Store
+from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
-from stages.pipeline import settings
 from stages.promotion.judge import Verdict
 from stages.report import page as report
 
@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     store = Store(folder / "store")
 
     def gathered(verdict: dict[str, Any] | None = None, **changes: dict[str, Any]) -> report.Report:
-        values = {stage: {**TINY.get(stage, {}), **changes.get(stage, {})} for stage in pipeline.STAGES}
+        values = {stage: {**TINY.get(stage, {}), **changes.get(stage, {})} for stage in graph.shown()}
         values["download"] = {"corpus": str(folder / "text.txt")}
         return report.gather(pipeline.run(settings.parse(values), store, lambda stage: lambda *_: None), verdict)
 

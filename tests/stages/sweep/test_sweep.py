@@ -20,6 +20,8 @@ from data.errors import ConfigError
 from data.store.folder import Store
 from stages.config import RunConfig
 from stages.pipeline import run as pipeline
+from stages.pipeline.decide import decide
+from stages.pipeline.lend import training_identity
 from stages.pipeline.settings import load
 from stages.sweep.search import rungs
 from stages.sweep.space import configurations
@@ -291,7 +293,8 @@ def test_what_nothing_can_be_compared_with_is_one_sentence(
 def test_trainings_of_one_horizon_are_one_and_of_two_are_two(tiny: Path) -> None:
     def identity(**settings: Any) -> str:
         chosen = load(str(tiny), None, [f"train.{name}={value}" for name, value in settings.items()])
-        return pipeline._identity(pipeline.decide("train", chosen, {"tokenize": tokens.artifact}, store))
+        decision = decide("train", chosen, {"tokenize": tokens.artifact}, store)
+        return training_identity(chosen.train, decision.components)
 
     store = Store(tiny.parent / "store")
     *_, tokens = pipeline.run(load(str(tiny)), store, lambda _: lambda done, total, figures: None, until="tokenize")

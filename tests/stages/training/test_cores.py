@@ -12,6 +12,7 @@ from data.store.folder import Store
 from data.tables.tokens import IndexTable
 from stages.config import TrainConfig
 from stages.lm.parameters import Architecture
+from stages.pipeline import graph
 from stages.pipeline import run as pipeline
 from stages.pipeline.settings import load
 from stages.training import cores
@@ -54,7 +55,7 @@ def test_mxnet_is_told_unless_the_user_has(monkeypatch):
 def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch, tiny):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "suited", lambda architecture: architecture.vocab_size)
-    stage = pipeline.STAGES["train"]
+    stage = graph.STAGES["train"]
     seen = []
 
     @wraps(stage.function)
@@ -62,7 +63,7 @@ def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch, tin
         seen.append(os.environ["OMP_NUM_THREADS"])
         return stage.function(*arguments, **named)
 
-    monkeypatch.setitem(pipeline.STAGES, "train", replace(stage, function=train))
+    monkeypatch.setitem(graph.STAGES, "train", replace(stage, function=train))
     store = Store(tiny.parent / "store")
     outcomes = list(pipeline.run(load(str(tiny)), store, lambda name: lambda *call: None, until="train"))
     tokens = IndexTable.open(outcomes[1].artifact.folder / "tokens.arrow")

@@ -1,0 +1,171 @@
+"""The one place that decides between a hit and a miss: what a stage's key is made of, and why it would rerun."""
+
+from __future__ import annotations
+
+import platform
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Any, Literal
+
+from data.moment import minute
+from data.store import fingerprint
+from stages.config import StageConfig
+from stages.pipeline import graph
+from stages.training import device
+
+if TYPE_CHECKING:
+    from data.store.artifact import Artifact
+    from data.store.folder import Store
+    from stages.config import RunConfig
+    from stages.pipeline.graph import Stage
+
+    Upstream = Mapping[str, Artifact]
+    """Stage → its artifact, of all that the stage in question reads."""
+
+PYTHON = ".".join(platform.python_version_tuple()[:2])
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is known of a stage before it runs: its key, and the artifact to reuse or the reason to rerun."""
+
+    stage: Stage
+    config: StageConfig
+    key: str
+    components: dict[str, Any]
+    artifact: Artifact | None
+    """The verified artifact with this key; None when there is no such."""
+    reason: str
+    """Why the stage would be reused or rerun, in words."""
+    damaged: bool = False
+    """Whether there is an artifact with this key that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a stage stands before a run; ``decision`` is None while a stage before it has to run first."""
+
+    name: str
+    state: Literal["cached", "stale", "missing"]
+    reason: str
+    decision: Decision | None = field(repr=False)
+
+    def json(self) -> dict[str, Any]:
+        artifact = self.decision.artifact if self.decision else None
+        return {
+            "name": self.name,
+            "state": self.state,
+            "key": self.decision.key if self.decision else None,
+            "artifact": str(artifact.folder) if artifact else None,
+            "since": artifact.manifest.created if artifact else None,
+            "reason": self.reason,
+        }
+
+
+def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> Decision:
+    """A stage's key, and whether the store holds a sound artifact for it."""
+    stage = graph.STAGES[name]
+    own: StageConfig = getattr(config, name, StageConfig())
+    sources = stage.sources(own)
+    components: dict[str, Any] = {
+        "stage": name,
+        "version": stage.version,
+        "config": {field: value for field, value in own.model_dump(mode="json").items() if field not in sources},
+        "sources": {field: value for field, value in sources.items() if value is not None},
+        "inputs": {
+            f"{one.stage}/{file}": upstream[one.stage].sha256(file)
+            for one in stage.inputs.values()
+            for file in one.files
+        },
+        "code": fingerprint.code(stage.function.__module__, *stage.modules(own)),
+        # Another Python parses the same code to another tree, so that the digests of code are its own.
+        "libraries": {"python": PYTHON, **{library: version(library) for library in stage.libraries(own)}},
+    }
+    key = fingerprint.digest(components)
+    artifact, damage = store.find(name, key), None
+    if artifact is not None:
+        lost = graph.files_read(name) - artifact.manifest.outputs.keys()
+        damage = f"its manifest does not name {min(lost)}" if lost else store.damage(artifact)
+    elif store.folder(name, key).exists():
+        damage = "its manifest cannot be read"
+    if damage:
+        artifact, reason = None, f"damaged: {damage}"
+    elif artifact is not None:
+        reason = f"unchanged since {when(artifact)}"
+    elif store.began(name, key):
+        reason = "it was never finished, or its artifact is gone"
+    else:
+        nearest = closest(components, store)
+        reason = "; ".join(differences(own, nearest, components)) if nearest else "no artifact of this stage yet"
+    return Decision(stage, own, key, components, artifact, reason, damaged=damage is not None)
+
+
+def status(config: RunConfig, store: Store) -> Iterator[Status]:
+    """Each stage's state; past the first one that is not cached, what comes after it cannot be known."""
+    upstream: dict[str, Artifact] = {}
+    for name in graph.order(graph.LAST):
+        stage = graph.STAGES[name]
+        absent = [one.stage for one in stage.inputs.values() if one.stage not in upstream]
+        if absent:
+            reason = f"{absent[0]} has to run first; whether this reruns depends on what comes out"
+            decision = None
+        else:
+            decision = decide(name, config, upstream, store)
+            reason = decision.reason
+            if decision.artifact is not None:
+                upstream[name] = decision.artifact
+        if not stage.shown:
+            continue
+        if name in upstream:
+            yield Status(name, "cached", reason, decision)
+        else:
+            yield Status(name, "stale" if store.artifacts(name) else "missing", reason, decision)
+
+
+def closest(components: Mapping[str, Any], store: Store) -> Artifact | None:
+    """The same stage's artifact whose key differs in the fewest components; of several, the last one made."""
+    stage = components["stage"]
+    return min(
+        store.artifacts(stage),
+        key=lambda artifact: len(fingerprint.difference(stage, artifact.manifest.components, components)),
+        default=None,
+    )
+
+
+def differences(config: StageConfig, artifact: Artifact, components: Mapping[str, Any]) -> list[str]:
+    """In words, what sets a stage's key components apart from those of an artifact."""
+    stage, settings, manifest = components["stage"], config.model_dump(mode="json"), artifact.manifest
+    old, new = (dict(each) for each in (manifest.components, components))
+    before, after = old.pop("sources", {}), new.pop("sources", {})
+    phrases = fingerprint.difference(stage, old, new)
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name), after.get(name)
+        if was == now:
+            continue
+        if manifest.config.get(name) != settings.get(name):  # people know the corpus by its name, not by its digest
+            was, now = manifest.config.get(name), settings.get(name)
+        elif str(now).startswith("sha256:"):
+            phrases.append(f"the bytes of {settings[name]} changed")
+            continue
+        phrases.append(f"{stage}.{name}: {was} → {now}")
+    return phrases
+
+
+def version(distribution: str) -> str:
+    """The installed version; MXNet's builds for a GPU go by other names."""
+    if distribution == "unicode":  # lower-casing and white space follow the tables that Python was built with
+        return unicodedata.unidata_version
+    if distribution == "mxnet":
+        return device.build_version()
+    try:
+        return installed(distribution)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def when(artifact: Artifact) -> str:
+    """When an artifact was made, to the minute."""
+    return minute(artifact.manifest.created)

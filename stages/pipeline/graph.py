@@ -1,0 +1,159 @@
+"""The four stages, declared once: the page to show people.
+
+    download → tokenize → train → evaluate
+                   └────────────────┘
+                   └→ baselines ────┘
+
+Everything that is special about one stage stands in its entry here. Whoever runs stages, the command line, a flow, a
+night or a sweep, takes order and inputs from this graph. Adding a stage touches its own file, its section of the
+configuration, and its entry (with the inputs of those that read it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.errors import ConfigError
+from stages.download import download
+from stages.evaluate import evaluate
+from stages.lm.baselines import baselines
+from stages.pipeline import lend
+from stages.tokenize import tokenize
+from stages.train import train
+from stages.training import device
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage reads of another one."""
+
+    stage: str
+    files: tuple[str, ...]
+    """The files of that stage's artifact that are read: the digests of these, and of no others, are in the key."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it runs, what it reads, and what else its key is made of."""
+
+    name: str
+    summary: str
+    """One sentence for `rnnlm --help` and Prefect."""
+    function: Callable[..., Mapping[str, float] | None]
+    """``function(config, *, out, progress, …)`` writes its files into the empty folder ``out``. By keyword it is given
+    the folder of each input, and what ``lend`` gives. Returns what it measured of its own speed."""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    """Keyword of ``function`` → what is read."""
+    sources: Callable[[Any], Mapping[str, str | None]] = lambda config: {}
+    """Of the configuration: field → what stands in the key in that field's place, None for nothing. For a corpus it is
+    the digest of its bytes, whatever its name; for a device, whether it is a CPU or a GPU."""
+    modules: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """Modules that the configuration chooses and ``lend`` gives, such as an engine's: their code is in the key without
+    being imported by the stage."""
+    libraries: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """Distributions whose numerics or formats the outputs depend on; their versions are in the key."""
+    lend: lend.Lend = lend.nothing
+    """A context that gives the function what changes no byte of its result, by keyword."""
+    shown: bool = True
+    """Whether people are told of it. What is not shown has no settings, and runs before the stages that read it."""
+    version: int = 1
+    """Raised when the outputs change their meaning though no code of the stage does."""
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "download",
+            "Get the corpus and check that it is text.",
+            download,
+            sources=lend.corpus,
+            lend=lend.previous_download,
+        ),
+        Stage(
+            "tokenize",
+            "Turn the corpus into a vocabulary and an index table.",
+            tokenize,
+            inputs={"corpus": Input("download", ("corpus.txt",))},
+            libraries=lambda config: ("numpy", "pyarrow", "unicode"),
+        ),
+        Stage(
+            "train",
+            "Train the model, or go on where training stopped.",
+            train,
+            inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
+            sources=lambda config: {"device": device.resolve(config.device).kind},
+            libraries=lambda config: ("mxnet", "numpy", "pyarrow", "safetensors"),
+            lend=lend.training,
+        ),
+        Stage(
+            "baselines",
+            "Measure what the text costs without a model.",
+            baselines,
+            inputs={"tokens": Input("tokenize", ("tokens.arrow",))},
+            libraries=lambda config: ("numpy",),
+            shown=False,
+        ),
+        Stage(
+            "evaluate",
+            "Measure the model and write the report.",
+            evaluate,
+            inputs={
+                "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow", "history.arrow")),
+                "tokens": Input("tokenize", ("tokens.arrow",)),
+                "baselines": Input("baselines", ("baselines.json",)),
+            },
+            libraries=lambda config: ("matplotlib", "numpy", "pillow", "unicode"),
+        ),
+    )
+}
+LAST = "evaluate"
+"""Where a whole run ends."""
+
+
+def shown() -> list[str]:
+    """The stages that people are told of, in the order in which they run."""
+    return [name for name in order(LAST) if STAGES[name].shown]
+
+
+def order(until: str) -> list[str]:
+    """A stage and all that it is made from, each after what it reads."""
+    found: list[str] = []
+
+    def visit(name: str) -> None:
+        # As they are declared, where what they read leaves a choice.
+        before = {one.stage for one in STAGES[name].inputs.values()}
+        for other in STAGES:
+            if other in before:
+                visit(other)
+        if name not in found:
+            found.append(name)
+
+    visit(until)
+    return found
+
+
+def after(name: str) -> set[str]:
+    """A stage and all that is made from it."""
+    return {other for other in STAGES if name in order(other)}
+
+
+def files_read(name: str) -> set[str]:
+    """The files of a stage that other stages read."""
+    inputs = (one for stage in STAGES.values() for one in stage.inputs.values())
+    return {file for one in inputs if one.stage == name for file in one.files}
+
+
+def forced(force: tuple[str, ...] | list[str] | set[str], from_stage: str | None = None) -> set[str]:
+    """The stages that ``--force`` and ``--from`` rerun.
+
+    Raises:
+        ConfigError: a name that is no stage.
+    """
+    names = shown()
+    for name in [*force, *([] if from_stage is None else [from_stage])]:
+        if name not in names:
+            raise ConfigError(f"there is no stage {name!r}: the stages are {', '.join(names)}")
+    return set(force) | (set() if from_stage is None else after(from_stage))

@@ -1,0 +1,103 @@
+"""What the graph's entries say about one stage in code: what stands for a field in its key, and what it is lent.
+
+A stage is *lent* what changes no byte of its result, only how long that takes: an earlier download that may still be
+what an address has, the checkpoints of an interrupted training, a number of cores.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.corpus import catalogue
+from data.store import fingerprint
+from data.tables.tokens import IndexTable
+from stages.lm.parameters import Architecture
+from stages.training import cores, device
+
+if TYPE_CHECKING:
+    from data.store.folder import Store
+    from stages.config import DownloadConfig, TrainConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One execution of a stage, before it begins."""
+
+    config: Any
+    components: Mapping[str, Any]
+    """Of its key."""
+    folders: Mapping[str, Path]
+    """Keyword → folder of the input."""
+    store: Store
+    forced: bool
+    """Whether the user asked to run it although it is cached."""
+    waiting: Callable[[], None]
+    """To be called once where another process has to be waited for."""
+
+
+Lend = Callable[[Attempt], AbstractContextManager[dict[str, Any]]]
+"""What a stage's function is given by keyword, for as long as the context holds."""
+
+
+@contextmanager
+def nothing(attempt: Attempt) -> Iterator[dict[str, Any]]:
+    """What most stages are lent."""
+    yield {}
+
+
+# --- download
+
+
+def corpus(config: DownloadConfig) -> dict[str, str | None]:
+    """What stands for a corpus in the key: the digest of its bytes where it can be known beforehand, else its address
+    and the label of the day, which tells one content of an address from another."""
+    identity = catalogue.resolve(config.corpus).identity
+    return {"corpus": identity, "as_of": None if identity.startswith("sha256:") else config.as_of}
+
+
+@contextmanager
+def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
+    """The last sound download of the same corpus, so that an unchanged one costs a request."""
+    store, corpus = attempt.store, attempt.config.corpus
+    found = (artifact for artifact in store.artifacts("download") if artifact.manifest.config.get("corpus") == corpus)
+    sound = (artifact.folder for artifact in found if store.damage(artifact) is None)
+    yield {"previous": None if attempt.forced else next(sound, None)}
+
+
+# --- train
+
+
+@contextmanager
+def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
+    """A device, the checkpoints of this training and of no other, and the number of cores that suits it."""
+    config: TrainConfig = attempt.config
+    identity = training_identity(config, attempt.components)
+    tokens = IndexTable.open(attempt.folders["tokens"] / "tokens.arrow")
+    # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
+    with (
+        attempt.store.lock("checkpoints", identity, attempt.waiting),
+        cores.told(Architecture.of(config, tokens.vocab_size)),
+    ):
+        checkpoints = attempt.store.checkpoints(identity)
+        if attempt.forced:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
+        yield {"checkpoints": checkpoints, "device": device.resolve(config.device)}
+
+
+def training_identity(config: TrainConfig, components: Mapping[str, Any]) -> str:
+    """What a training is but for its length: trainings with one identity share their checkpoints.
+
+    Where the learning rate falls towards a last epoch, that one counts, whichever field it is asked for with.
+    """
+    settings = {**components["config"], "epochs": None}
+    if config.horizon is not None:
+        settings["decay_epochs"] = config.horizon
+    return fingerprint.digest({**components, "config": settings})
