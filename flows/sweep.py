@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from contextvars import copy_context
@@ -21,6 +20,7 @@ from data.store.folder import open_store
 from flows.walk import leave_report, walk
 from stages.config import RunConfig
 from stages.pipeline import graph
+from stages.report import markdown
 from stages.sweep import search as sweeps
 from stages.sweep import space, worker
 
@@ -74,10 +74,8 @@ def sweep(
         return Failed(message=str(error), data=error)
     best = f"best: {sweeps.settings(ranked[0])}"
     create_table_artifact(sweeps.rows(ranked), key="sweep", description=best)
-    picture = base64.b64encode((folder / "curves.png").read_bytes()).decode("ascii")
-    create_markdown_artifact(
-        f"![bits per character by epoch](data:image/png;base64,{picture})", key="sweep-curves", description=best
-    )
+    picture = markdown.inline((folder / "curves.svg").read_text(encoding="utf-8"))
+    create_markdown_artifact(f"![bits per character by epoch]({picture})", key="sweep-curves", description=best)
     return {"trials": sweeps.results(ranked), "trained": sum(trial.ran for trial in ranked), "artifact": str(folder)}
 
 

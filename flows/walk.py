@@ -22,7 +22,8 @@ from data.errors import Interrupted, RnnlmError, TransientError
 from data.progress import LogLines
 from stages.pipeline import graph
 from stages.pipeline import run as pipeline
-from stages.report import page as report
+from stages.report import kept, markdown
+from stages.report.gather import gather
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -60,10 +61,10 @@ def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipel
 
 def leave_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Mapping[str, Any] | None = None) -> None:
     """Leave a page in the store and the same in Prefect's UI, once all stages are done."""
-    path = report.keep(store, outcomes, verdict)
-    gathered = report.gather(outcomes, verdict)
-    create_markdown_artifact(report.markdown(gathered), key="report", description=gathered.summary)
-    logger.info("report: %s", path)
+    page = kept.keep(store, outcomes, verdict).page
+    report = gather(outcomes, verdict)
+    create_markdown_artifact(markdown.artifact(report), key="report", description=report.summary)
+    logger.info("report: %s", page)
 
 
 class _Shown(LogLines):

@@ -240,4 +240,4 @@ def test_outputs_are_the_same_to_the_byte_wherever_they_are_made(place: Workplac
     }
     for name, content in files.items():
         assert (place.store / name).read_bytes() == content, name
-    assert {path.suffix for path in files} == {".txt", ".arrow", ".safetensors", ".json", ".md", ".png"}
+    assert {path.suffix for path in files} == {".txt", ".arrow", ".safetensors", ".json"}

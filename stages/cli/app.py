@@ -41,7 +41,7 @@ from data.store.folder import Store, open_store
 from stages.config import RunConfig
 from stages.pipeline import decide, graph, settings
 from stages.pipeline import run as pipeline
-from stages.report import page as report
+from stages.report import kept, words
 from stages.sweep import search as sweeps
 from stages.sweep import space, worker
 
@@ -119,16 +119,16 @@ def _verb(until: str) -> Callable[..., None]:
         chosen = settings.load(preset, corpus, set_ or ())
         opened = open_store(store)
         outcomes = _outcomes(until, chosen, _forced(until, force or [], from_), opened)
-        last = outcomes[-1].artifact.folder
-        page = _keep_page(opened, outcomes) if until == "evaluate" else None
+        report = _report(opened, outcomes) if until == "evaluate" else None
         if as_json:
-            metrics = json.loads((last / "metrics.json").read_text(encoding="utf-8")) if until == "evaluate" else {}
+            metrics = report.metrics if report else {}
             _print_json({"stages": [outcome.json() for outcome in outcomes], "metrics": metrics})
-        elif until == "evaluate":
-            print((last / "report.md").read_text(encoding="utf-8"))
-            print(f"report: {_shown(page or last / 'report.md')}")
+        elif report:
+            print(report.markdown)
+            if report.page:
+                print(f"report: {_shown(report.page)}")
         else:
-            print(_shown(last))
+            print(_shown(outcomes[-1].artifact.folder))
 
     return verb
 
@@ -189,9 +189,8 @@ def evaluate(
         _print_json({"model": str(folder), **({"adapt": adapt} if adapt else {}), **asdict(score)})
         return
     tokens = "words" if language_model.level == "word" else "characters"
-    perplexity = f"{score.perplexity:,.2f}" if score.perplexity < 1e6 else f"{score.perplexity:.1e}"
     print(f"model               {_shown(folder)}{f', adapting at {adapt:g}' if adapt else ''}")
-    print(f"perplexity          {perplexity}")
+    print(f"perplexity          {words.figure(score.perplexity)}")
     print(f"bits per character  {score.bits_per_character:.4g}")
     print(f"loss (nats)         {score.loss:.5g}")
     print(f"{tokens:19} {score.tokens:,}")
@@ -262,19 +261,23 @@ def sweep(
         ranked = sweeps.search(candidates, keep, opened, train, reporter("sweep"))
     outcomes = _outcomes("evaluate", ranked[0].config, set(), opened)
     folder = sweeps.publish(ranked, keep, outcomes[-1].artifact, opened).folder
-    page = _keep_page(opened, outcomes)
-    metrics = json.loads((outcomes[-1].artifact.folder / "metrics.json").read_text(encoding="utf-8"))
+    report = _report(opened, outcomes)
     if as_json:
         trained = sum(trial.ran for trial in ranked)
-        found = {"trials": sweeps.results(ranked), "trained": trained, "metrics": metrics, "artifact": str(folder)}
+        found = {
+            "trials": sweeps.results(ranked),
+            "trained": trained,
+            "metrics": report.metrics,
+            "artifact": str(folder),
+        }
         _print_json(found)
         return
     print(sweeps.table(ranked))
     print(f"best: {sweeps.settings(ranked[0])}")
-    print(metrics["summary"])
-    print(f"picture: {_shown(folder / 'curves.png')}")
-    if page is not None:
-        print(f"report: {_shown(page)}")
+    print(report.metrics["summary"])
+    print(f"picture: {_shown(folder / 'curves.svg')}")
+    if report.page:
+        print(f"report: {_shown(report.page)}")
 
 
 @app.command()
@@ -435,8 +438,8 @@ def gc(
     opened = open_store(store)
     collected = collect(opened, pinned=champions.pinned(opened), dry_run=dry_run)
     for folder, why, size in collected:
-        print(f"{folder}  {_bytes(size)}  {why}")
-    print(f"{'would free' if dry_run else 'freed'} {_bytes(sum(size for _, _, size in collected))}")
+        print(f"{folder}  {words.size(size)}  {why}")
+    print(f"{'would free' if dry_run else 'freed'} {words.size(sum(size for _, _, size in collected))}")
 
 
 @app.command()
@@ -546,13 +549,13 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise Interrupted(f"interrupted by {name}; what was finished is kept", signum)
 
 
-def _keep_page(store: Store, outcomes: list[pipeline.Outcome]) -> Path | None:
-    """The run's page; a store that cannot take one, being read-only, costs a warning and not the run."""
+def _report(store: Store, outcomes: list[pipeline.Outcome]) -> kept.Kept:
+    """The run's report; a store that cannot take one, being read-only, costs a warning and not the run."""
     try:
-        return report.keep(store, outcomes)
+        return kept.keep(store, outcomes)
     except StoreError as error:
         logger.warning("%s", error)
-        return None
+        return kept.unkept(outcomes)
 
 
 def _forced(until: str, force: list[str], from_: str | None) -> set[str]:
@@ -692,14 +695,6 @@ def _lines(components: dict[str, Any], indent: str = "  ") -> list[str]:
 def _shown(path: Path) -> Path:
     """A path as short as it can be typed from here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 if __name__ == "__main__":

@@ -101,11 +101,11 @@ STAGES: dict[str, Stage] = {
             "Measure the model and write the report.",
             evaluate,
             inputs={
-                "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow", "history.arrow")),
+                "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow")),
                 "tokens": Input("tokenize", ("tokens.arrow",)),
                 "baselines": Input("baselines", ("baselines.json",)),
             },
-            libraries=lambda config: ("matplotlib", "numpy", "pillow", "unicode"),
+            libraries=lambda config: ("numpy", "unicode"),
         ),
     )
 }

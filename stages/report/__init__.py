@@ -1,1 +1,1 @@
-"""What is told of a finished run: words, charts, Markdown and a page."""
+"""What people are told of a finished run: words, charts, Markdown and a page, made outside any key."""

@@ -22,11 +22,10 @@ from data.store.folder import Store
 from data.tables.tokens import IndexTable
 from stages.config import RunConfig, StageConfig
 from stages.lm import metrics
+from stages.report import charts, svg
 from stages.training import schedule
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from data.progress import Progress
     from stages.sweep.worker import Answer, Train
 
@@ -253,45 +252,18 @@ def results(ranked: Sequence[Trial]) -> list[dict[str, Any]]:
     return [{"rank": rank, **trial.json()} for rank, trial in enumerate(ranked, 1)]
 
 
-def draw(path: Path, ranked: Sequence[Trial]) -> None:
-    """The validation split's bits per character by epoch, a line for each trial."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    told = set()
-    for trial in filter(lambda trial: trial.curve, reversed(ranked)):
-        best = trial is ranked[0]
-        kind = "the best" if best else trial.state
-        colour = {"the best": "C3", "finished": "C0", "stopped": "0.6", "failed": "C1"}[kind]
-        label = f"the best: {settings(trial)}"
-        axes.plot(
-            range(1, len(trial.curve) + 1),
-            trial.curve,
-            color=colour,
-            linewidth=2.5 if best else 1,
-            marker="x" if kind == "failed" else "o",
-            markersize=4,
-            markevery=[len(trial.curve) - 1],
-            label=label if best else None if kind in told else kind,
-        )
-        told.add(kind)
-    # What is far above where the best began is not worth flattening the rest for.
-    seen = [bits for trial in ranked for bits in trial.curve if bits <= 1.5 * max(ranked[0].curve)]
-    margin = 0.05 * (max(seen) - min(seen)) or 0.1
-    axes.set_ylim(min(seen) - margin, max(seen) + margin)
-    axes.set(xlabel="epoch", ylabel="validation split, bits per character")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend(*(part[::-1] for part in axes.get_legend_handles_labels()), frameon=False)
-    figure.savefig(path, metadata={"Software": None})
+def draw(ranked: Sequence[Trial]) -> str:
+    """The validation split's bits per character by epoch as SVG, a line for each trial; the legend names each kind."""
+    best = ranked[0]
+    columns, named = [(f"the best: {settings(best)}", "best", best.curve)], set()
+    for trial in filter(lambda trial: any(map(math.isfinite, trial.curve)), ranked[1:]):
+        columns.append(("" if trial.state in named else trial.state, trial.state, trial.curve))
+        named.add(trial.state)
+    return svg.picture(charts.trials(columns))
 
 
 def publish(ranked: Sequence[Trial], keep: float, evaluated: Artifact, store: Store) -> Artifact:
-    """Keep ``table.md``, ``trials.json`` and ``curves.png`` in the store, in the place of the same sweep's before.
+    """Keep ``table.md``, ``trials.json`` and ``curves.svg`` in the store, in the place of the same sweep's before.
 
     Args:
         ranked: the trials, the best first.
@@ -306,7 +278,7 @@ def publish(ranked: Sequence[Trial], keep: float, evaluated: Artifact, store: St
         (folder / "table.md").write_text(table(ranked), encoding="utf-8")
         content = json.dumps(results(ranked), indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "trials.json").write_text(f"{content}\n", encoding="utf-8")
-        draw(folder / "curves.png", ranked)
+        (folder / "curves.svg").write_text(draw(ranked), encoding="utf-8")
         outputs = {
             path.name: Output(bytes=path.stat().st_size, sha256=fingerprint.file_digest(path))
             for path in sorted(folder.iterdir())

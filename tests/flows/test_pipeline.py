@@ -63,7 +63,7 @@ def test_four_tasks_run_and_the_next_run_shows_them_as_cached(prefect: Prefect, 
     (artifact,) = prefect.api.ask(
         "artifacts", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}, "key": {"any_": ["report"]}}
     )
-    assert "data:image/png;base64," in artifact["data"]
+    assert "data:image/svg+xml;base64," in artifact["data"]
     assert list((prefect.folder / "store" / "reports").glob("*.html"))
     logs = prefect.api.ask("logs", logs={"task_run_id": {"any_": [tasks["train"]["id"]]}})
     assert any("training on the" in line["message"] for line in logs), "a stage's own log lines reach the UI"

@@ -190,7 +190,7 @@ def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> N
     (page,) = (night.store.root / "reports").glob("*.html")
     assert "promoted" in page.read_text(encoding="utf-8").lower()
     artifacts = night.api.ask("artifacts", artifacts={"key": {"any_": ["report"]}}, sort="CREATED_DESC", limit=1)
-    assert "data:image/png;base64," in artifacts[0]["data"]
+    assert "data:image/svg+xml;base64," in artifacts[0]["data"]
     assert night.events(night.champion) == ["rnnlm.model.promoted"]
 
 

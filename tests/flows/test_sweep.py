@@ -56,7 +56,7 @@ def test_trials_are_tasks_and_end_in_a_table_and_a_picture(run: Run, rnnlm, tiny
     assert trials["hidden_size=4, learning_rate=0.5, 2 epochs"]
     table = json.loads(flow_run["artifacts"]["sweep"]["data"])
     assert [row["rank"] for row in table] == ["1", "2", "3", "4"]
-    assert "data:image/png;base64," in flow_run["artifacts"]["sweep-curves"]["data"]
+    assert "data:image/svg+xml;base64," in flow_run["artifacts"]["sweep-curves"]["data"]
     assert "report" in flow_run["artifacts"]
 
     vary = [argument for one in SPACE for argument in ("--vary", one)]

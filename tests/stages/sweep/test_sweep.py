@@ -185,9 +185,9 @@ def test_the_same_sweep_again_trains_nothing_and_writes_the_same(swept: Swept, r
     preset, store, first = swept
     folder = Path(first["artifact"])
     assert folder.parent == store / "sweeps"
-    assert {path.name for path in folder.iterdir()} == {"manifest.json", "table.md", "trials.json", "curves.png"}
-    kept = {name: (folder / name).read_bytes() for name in ("table.md", "trials.json", "curves.png")}
-    assert kept["curves.png"].startswith(b"\x89PNG")
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "table.md", "trials.json", "curves.svg"}
+    kept = {name: (folder / name).read_bytes() for name in ("table.md", "trials.json", "curves.svg")}
+    assert kept["curves.svg"].startswith(b"<svg ")
     assert json.loads(kept["trials.json"]) == first["trials"]
 
     second = sweep(preset, store, *GRID).stdout

@@ -1,0 +1,76 @@
+"""All that a report tells of a finished run, read from its artifacts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data.corpus.level import LEVELS, Level
+from stages.report import words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from stages.pipeline.run import Outcome
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished run, and what was decided about its model."""
+
+    outcomes: Mapping[str, Outcome]
+    """Stage → what became of it, in the order in which they ran."""
+    verdict: Mapping[str, Any] | None
+    """``stages.promotion.judge.Verdict`` as JSON; None where nothing was to be promoted."""
+    metrics: words.Metrics
+    samples: Sequence[Mapping[str, Any]]
+    """``samples.json`` of `evaluate`."""
+    history: words.History
+    model: Mapping[str, Any]
+    """``config.json`` of `train`."""
+    source: Mapping[str, Any]
+    """``source.json`` of `download`."""
+
+    @property
+    def level(self) -> Level:
+        """What a token is."""
+        return LEVELS[self.model["level"]]
+
+    @property
+    def summary(self) -> str:
+        """How the model did against its baselines, in one sentence."""
+        return words.summary(self.metrics, self.level)
+
+    @property
+    def description(self) -> str:
+        """The model in one sentence."""
+        return words.description(self.model, len(self.history["epoch"]))
+
+
+def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None) -> Report:
+    """Read what a run of all stages left behind; ``verdict`` is as in `Report`."""
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    downloaded, trained, evaluated = (by_name[name].artifact.folder for name in ("download", "train", "evaluate"))
+    return Report(
+        by_name,
+        verdict,
+        metrics=_json(evaluated / "metrics.json"),
+        samples=_json(evaluated / "samples.json"),
+        history=_history(trained / "history.arrow"),
+        model=_json(trained / "config.json"),
+        source=_json(downloaded / "source.json"),
+    )
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _history(path: Path) -> dict[str, list[Any]]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        columns: dict[str, list[Any]] = pa.ipc.open_file(source).read_all().to_pydict()
+    return columns

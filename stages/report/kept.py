@@ -1,0 +1,138 @@
+"""The reports of a store: of each run a page, the same as Markdown, and its learning curve, in ``reports/``.
+
+Beside them lies a record of what they say that no artifact holds: which stages ran and why, and the verdict. So a page
+is made again from artifacts and record, and no stage runs, when its words or its drawing have changed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from data.errors import StoreError
+from data.store import files, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from data.store.folder import Store
+    from stages.pipeline.run import Outcome
+
+_FOLDER = Path(__file__).parent
+_WORDS = fingerprint.digest(
+    {path.name: fingerprint.file_digest(path) for path in _FOLDER.iterdir() if path.suffix in (".py", ".j2")}
+)
+"""Of all that a report is made with, as this process has loaded it."""
+
+
+class Record(TypedDict):
+    """What is written beside a page, as JSON."""
+
+    words: str
+    """`_WORDS` of the code that made the page."""
+    stages: list[dict[str, Any]]
+    """What became of each stage: `Outcome.json`."""
+    verdict: dict[str, Any] | None
+    """``stages.promotion.judge.Verdict`` as JSON; None where nothing was to be promoted."""
+    description: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A report, and what a command prints of it."""
+
+    page: Path | None
+    """The HTML file; None for a report that is kept nowhere."""
+    markdown: str
+    metrics: dict[str, Any]
+    """``metrics.json``, with the sentences ``description`` and ``summary``."""
+
+
+def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] | None = None) -> Kept:
+    """See that there is a report of a run; it is written where it is missing or would say something else now.
+
+    Args:
+        store: where the run's artifacts are.
+        outcomes: what became of each stage, the evaluation last.
+        verdict: ``stages.promotion.judge.Verdict`` as JSON; by default the one that the report had before, if any.
+
+    Raises:
+        StoreError: a place that cannot be written.
+    """
+    # A run's report goes by the evaluation that the run ended with.
+    page = store.root / "reports" / f"{outcomes[-1].artifact.manifest.key[:16]}.html"
+    record = _read(page)
+    anew = verdict is not None or outcomes[-1].state == "ran"
+    if anew or record is None or record["words"] != _WORDS:
+        if record is not None:
+            verdict = verdict or record["verdict"]
+            outcomes = outcomes if anew else [_as_before(outcome, record) for outcome in outcomes]
+        record = _write(page, outcomes, verdict)
+    metrics = json.loads((outcomes[-1].artifact.folder / "metrics.json").read_text(encoding="utf-8"))
+    sentences = {"description": record["description"], "summary": record["summary"]}
+    return Kept(page, page.with_suffix(".md").read_text(encoding="utf-8"), {**metrics, **sentences})
+
+
+def unkept(outcomes: Sequence[Outcome]) -> Kept:
+    """The report of a run in a store that takes none, without a picture."""
+    from stages.report import markdown
+    from stages.report.gather import gather
+
+    report = gather(outcomes)
+    sentences = {"description": report.description, "summary": report.summary}
+    return Kept(None, markdown.text(report, ""), {**report.metrics, **sentences})
+
+
+def _read(page: Path) -> Record | None:
+    """The record beside a page; None where it, the page or something that belongs to the page is missing or broken."""
+    if not all(page.with_suffix(suffix).is_file() for suffix in (".html", ".md")):
+        return None
+    try:
+        record = json.loads(page.with_suffix(".json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(record, dict) and record.keys() == Record.__annotations__.keys()
+    return cast("Record", record) if whole else None
+
+
+def _as_before(outcome: Outcome, record: Record) -> Outcome:
+    """What became of a stage in the run that its artifact was last reported of: a report that is only made again
+    still tells of that one."""
+    before = next((one for one in record["stages"] if one["key"] == outcome.artifact.manifest.key), None)
+    return replace(outcome, **{name: before[name] for name in ("state", "seconds", "reason")}) if before else outcome
+
+
+def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] | None) -> Record:
+    """Put a report's files into their places, each whole or not at all, the record last."""
+    from stages.report import charts, markdown, svg
+    from stages.report.gather import gather
+    from stages.report.page import html
+
+    report = gather(outcomes, verdict)
+    record = Record(
+        words=_WORDS,
+        stages=[outcome.json() for outcome in outcomes],
+        verdict=None if verdict is None else dict(verdict),
+        description=report.description,
+        summary=report.summary,
+    )
+    curve = charts.learning_curve(report.history, report.metrics)
+    picture = page.with_suffix(".svg")
+    contents = {
+        **({picture: svg.picture(curve)} if curve else {}),
+        page.with_suffix(".md"): markdown.text(report, picture.name if curve else ""),
+        page: html(report),
+        page.with_suffix(".json"): json.dumps(record, indent=1, ensure_ascii=False) + "\n",
+    }
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in contents.items():
+            files.replace(path, content.encode())
+    except OSError as error:
+        raise StoreError(
+            f"the report {page} cannot be written ({error.strerror}): name another place for it"
+        ) from error
+    return record

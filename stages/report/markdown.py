@@ -1,0 +1,134 @@
+"""The report as Markdown: what `rnnlm run` prints, and the longer form for Prefect's UI."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from data.moment import minute
+from data.tables.tokens import SPLITS
+from stages.report import charts, svg, words
+from stages.report.words import figure, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stages.pipeline.run import Outcome
+    from stages.report.gather import Report
+
+
+def text(report: Report, picture: str) -> str:
+    """What the model is, how well it predicts, what it writes and how it learnt.
+
+    Args:
+        report: the run.
+        picture: the address of the learning curve; empty where there is none.
+    """
+    return "\n".join(["# Language model report", "", *_model(report, picture)])
+
+
+def artifact(report: Report) -> str:
+    """The same with its picture inside, the verdict before it, and after it what ran and where it comes from."""
+    curve = charts.learning_curve(report.history, report.metrics)
+    inside = inline(svg.picture(curve)) if curve else ""
+    verdict = _verdict(report.verdict) if report.verdict else ()
+    lines = ["# Language model report", "", *verdict, *_model(report, inside), *_provenance(report)]
+    return "\n".join([*lines, ""])
+
+
+def inline(picture: str) -> str:
+    """The address of an SVG picture that stands inside the text."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode('ascii')}"
+
+
+def _model(report: Report, picture: str) -> Iterator[str]:
+    metrics, noun, baselines = report.metrics, report.level.noun, words.BASELINES
+    yield from (report.description, "", f"**{report.summary}**", "", "## How well it predicts", "")
+    yield (
+        f"| split | {noun}s | perplexity | bits per character | loss (nats) | unknown | "
+        f"{' | '.join(baselines.values())} |"
+    )
+    yield f"|---|{'--:|' * (5 + len(baselines))}"
+    for name in SPLITS:
+        row = metrics[name]
+        if row is None:
+            yield f"| {name} | too short to measure |{' |' * (4 + len(baselines))}"
+            continue
+        beside = (figure(metrics["baselines"][baseline][name]["perplexity"]) for baseline in baselines)
+        yield (
+            f"| {name} | {row['tokens']:,} | {figure(row['perplexity'])} | {row['bits_per_character']:.4g} | "
+            f"{row['loss']:.5g} | {row['unknown_rate']:.2%} | {' | '.join(beside)} |"
+        )
+    yield from ("", f"The last three columns are perplexities too. {words.baselines(metrics, noun)}", "")
+    if windowed := words.windowed(metrics, noun):
+        yield from (windowed, "")
+    yield from ("## What it writes", "")
+    for sample in report.samples:
+        how = "greedily" if sample["temperature"] == 0 else f"at temperature {sample['temperature']:g}"
+        prefix = " ".join(sample["prefix"].replace("`", "'").split())  # so that it stays in its code span
+        written = (f"    {line}" for line in sample["text"].split("\n"))
+        yield from (f"`{prefix}`, continued {how}:", "", *written, "")
+    yield from (words.memory(metrics), "", "## How it learnt", "")
+    if picture:
+        yield from (f"![perplexity per epoch]({picture})", "")
+    yield from (words.gradients(report.history), "")
+
+
+def _verdict(verdict: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"## {words.decision(verdict)}", "", _plain(words.sentence(verdict["reason"])), "")
+    if verdict.get("difference") is None:
+        return
+    yield "| bits per character | this model | champion | difference | 99 % interval |"
+    yield "|---|--:|--:|--:|--:|"
+    yield (
+        f"| over {verdict['characters']:,} characters{words.left_out(verdict)} | {verdict['candidate_bits']:.4f} | "
+        f"{verdict['champion_bits']:.4f} | {signed(verdict['difference'])} | {signed(verdict['low'])} to "
+        f"{signed(verdict['high'])} |"
+    )
+    yield ""
+
+
+def _provenance(report: Report) -> Iterator[str]:
+    outcomes, source = report.outcomes.values(), report.source
+    yield from ("## What ran, and why", "", "| stage | state | time | why |", "|---|---|--:|---|")
+    for one in outcomes:
+        yield f"| {one.name} | {one.state} | {words.duration(one.seconds)} | {_plain(one.reason)} |"
+    yield from ("", "## Configuration", "", "| field | value |", "|---|---|")
+    for one in outcomes:
+        for field, value in one.artifact.manifest.config.items():
+            yield f"| {one.name}.{field} | {_plain(_value(value))} |"
+    yield from ("", "## Where it comes from", "")
+    yield (
+        f"Corpus {_plain(source['name'])}: {_plain(source.get('address') or source['file'])}, {source['bytes']:,} "
+        f"bytes, SHA-256 `{source['sha256']}`."
+    )
+    yield ""
+    yield "| stage | key | made from | made | commit | device | seed | with |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for one in outcomes:
+        manifest = one.artifact.manifest
+        parents = ", ".join(f"{name} `{key[:16]}`" for name, key in manifest.parents.items())
+        cells = [manifest.stage, f"`{manifest.key[:16]}`", parents or "the corpus", minute(manifest.created)]
+        cells += [_commit(manifest.git), manifest.device or "", "" if manifest.seed is None else str(manifest.seed)]
+        cells += [", ".join(f"{name} {version}" for name, version in _versions(one).items())]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _versions(outcome: Outcome) -> dict[str, str]:
+    manifest = outcome.artifact.manifest
+    return {**manifest.versions, **manifest.components.get("libraries", {})}
+
+
+def _commit(git: Mapping[str, Any] | None) -> str:
+    return f"`{git['commit'][:10]}`{' and changes' if git['dirty'] else ''}" if git else ""
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes as it stands, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))

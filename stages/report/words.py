@@ -1,0 +1,216 @@
+"""The words: every sentence about a model and its figures, and how figures, sizes and times are spelt.
+
+Sentences that speak of tokens take ``noun``, what one of them is called: ``character`` or ``word``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from data.corpus.level import LEVELS, WORD
+from data.tables.tokens import SPLITS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from data.corpus.level import Level
+
+    Metrics = Mapping[str, Any]
+    """``metrics.json`` of `evaluate`."""
+    History = Mapping[str, Sequence[Any]]
+    """The columns of ``history.arrow`` of `train`, one value per epoch."""
+
+BASELINES = {"5gram": "5-gram", "unigram": "unigram", "uniform": "uniform"}
+"""Baseline in ``metrics.json`` → its name for people, the one that knows most first."""
+
+# --- the model
+
+
+def description(model: Mapping[str, Any], epochs: int) -> str:
+    """The model in one sentence.
+
+    Args:
+        model: ``config.json`` of `train`.
+        epochs: how many it was trained for.
+    """
+    cell = model["cell"].upper()
+    if model["cell"] == "rnn":
+        cell = f"{'ReLU' if model['activation'] == 'relu' else model['activation']} {cell}"
+    layers = f"{model['layers']} layer{'s' if model['layers'] > 1 else ''}"
+    size = model.get("embedding_size")
+    embedding = f", an embedding of {size}" if size else ""
+    if model.get("tie_weights"):
+        embedding += " tied to the output layer"
+    kept = model.get("epoch", epochs)
+    return (
+        f"{cell}, {layers} of {model['hidden_size']} hidden units over {model['vocab_size']:,} "
+        f"{LEVELS[model['level']].noun}s{embedding}, trained for {epochs:,} epoch{'s' if epochs > 1 else ''}"
+        f"{f'; its weights are those after epoch {kept:,}' if kept != epochs else ''}."
+    )
+
+
+def dropout(train: Mapping[str, Any]) -> str:
+    """What was dropped in training, ``0.2 (inputs), 0.4 (outputs)``; empty where nothing was.
+
+    Args:
+        train: the configuration of `train`.
+    """
+    kinds = [("input", "inputs"), ("output", "outputs"), ("weight", "recurrent weights")]
+    if train.get("layers", 1) > 1:
+        kinds.insert(1, ("hidden", "between layers"))
+    return ", ".join(f"{rate:g} ({what})" for kind, what in kinds if (rate := train.get(f"{kind}_dropout")))
+
+
+def gradients(history: History) -> str:
+    """Whether gradients vanished or exploded."""
+    means, largest = history["grad_norm_mean"], history["grad_norm_max"]
+    most = max(largest)
+    return (
+        f"The gradient's norm, before it was clipped, was {means[0]:.3g} on average in the first epoch and "
+        f"{means[-1]:.3g} in the last; the longest of all was {most:.3g}, in epoch {largest.index(most) + 1:,}."
+    )
+
+
+# --- its figures
+
+
+def perplexity(level: Level) -> str:
+    """What the perplexity is called: per word it is another one than per character, and is said to be."""
+    return f"perplexity per {level.noun}" if level is WORD else "perplexity"
+
+
+def summary(metrics: Metrics, level: Level) -> str:
+    """The figures in one sentence, so that nobody mistakes memory for learning."""
+    held_out = next((name for name in ("test", "valid") if metrics[name]), None)
+    if held_out is None:
+        return "No text was held out, so these figures say how well it remembers, not how well it predicts."
+
+    def of(split: str, baseline: str = "") -> float:
+        value: float = (metrics["baselines"][baseline] if baseline else metrics)[split]["perplexity"]
+        return value
+
+    seen, unseen = of("train"), of(held_out)
+    unigram, fivegram = of(held_out, "unigram"), of(held_out, "5gram")
+    figures = f"{perplexity(level).capitalize()} {figure(seen)} on what it trained on, {figure(unseen)} on unseen text"
+    if level is WORD:
+        figures += f" ({metrics[held_out]['bits_per_character']:.3f} bits per character)"
+    if unseen < min(unigram, fivegram):
+        if unigram < fivegram:
+            return f"{figures}, where mere token frequencies reach {figure(unigram)}."
+        return f"{figures}, where a 5-gram reaches {figure(fivegram)}."
+    if unseen < unigram:
+        if seen < of("train", "5gram"):
+            return f"{figures}: worse there than a 5-gram ({figure(fivegram)}); it remembers more than it has learnt."
+        return f"{figures}: worse there than a 5-gram ({figure(fivegram)}), better than mere token frequencies."
+    if seen > 1000 * of("train", "uniform"):
+        return f"{figures}: training has diverged; try a smaller train.learning_rate."
+    if seen < of("train", "unigram"):
+        return (
+            f"{figures}: worse there than mere token frequencies ({figure(unigram)}); it has learnt its text by heart."
+        )
+    return (
+        f"{figures}: no better than mere token frequencies ({figure(unigram)}); it needs more epochs, or another rate."
+    )
+
+
+def memory(metrics: Metrics) -> str:
+    """What the model knows by heart."""
+    found = metrics["memorization"]
+    if found["share"] is None:
+        return f"It wrote too little to tell what it knows by heart: no {found['length']} characters in a row."
+    return (
+        f"Of the {found['windows']:,} stretches of {found['length']} characters in what it wrote from nothing at "
+        f"temperature 1, {found['share']:.2%} stand in the training text word for word."
+    )
+
+
+def windowed(metrics: Metrics, noun: str) -> str:
+    """The figures with the state reset, and how they were measured; empty where they were not."""
+    rows = {name: row for name in SPLITS if (row := (metrics[name] or {}).get("windowed"))}
+    if not rows:
+        return ""
+    window = next(iter(rows.values()))["window"]
+    figures = "; ".join(
+        f"{name} {row['loss']:.4f} nats, perplexity {figure(row['perplexity'])}, {row['bits_per_character']:.4g} bits "
+        "per character"
+        for name, row in rows.items()
+    )
+    return (
+        f"With the state reset every {window:,} {noun}s, as models of a fixed context are measured (windows one after "
+        f"the other over the whole split, the mean over all {noun}s that are predicted): {figures}."
+    )
+
+
+def baselines(metrics: Metrics, noun: str) -> str:
+    """What the baselines know."""
+    fitted_on = metrics["baselines"]["5gram"]["fitted_on"]
+    known = (
+        f"The 5-gram knows what follows any four {noun}s of the training split, the unigram how often each {noun} "
+        "stands in it, and uniform nothing."
+    )
+    if metrics["train"] and fitted_on <= metrics["train"]["tokens"]:
+        known += f" The 5-gram was counted on the last {fitted_on:,} {noun}s of it."
+    return known
+
+
+def reference(metrics: Metrics) -> tuple[str, float] | None:
+    """The baseline to see a learning curve beside, and its perplexity: the strongest on text that was held out."""
+    for name, called in (("valid", "validation"), ("test", "test")):
+        if figures := metrics["baselines"]["5gram"][name]:
+            return f"5-gram on the {called} split", figures["perplexity"]
+    figures = metrics["baselines"]["unigram"]["train"]  # where all is for training, a 5-gram remembers as well
+    return ("unigram baseline", figures["perplexity"]) if figures else None
+
+
+# --- the verdict
+
+
+def decision(verdict: Mapping[str, Any]) -> str:
+    """What became of a candidate for promotion, in two words.
+
+    Args:
+        verdict: ``stages.promotion.judge.Verdict`` as JSON.
+    """
+    return "✓ Promoted" if verdict["promoted"] else "✕ Not promoted"
+
+
+def left_out(verdict: Mapping[str, Any]) -> str:
+    """How much text was not compared, to stand after how much was; empty where all was."""
+    return f", {verdict['left_out']:,} left out as seen in training" if verdict.get("left_out") else ""
+
+
+# --- how values are spelt
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """A measured number: ``4.63``, ``1,234.56``, from a million on ``1.2e+06``; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.1e}"
+
+
+def signed(bits: float) -> str:
+    """A difference: ``+0.0213``, ``−0.0040``."""
+    return f"{bits:+.4f}".replace("-", "−")
+
+
+def size(length: float) -> str:
+    """A number of bytes: ``0 B``, ``45.7 kB``, ``1.2 GB``."""
+    if length < 1000:
+        return f"{length:.0f} B"
+    power = min(math.floor(math.log10(length) / 3), 3)
+    return f"{length / 1000**power:,.1f} {('kB', 'MB', 'GB')[power - 1]}"
+
+
+def duration(seconds: float) -> str:
+    """``17.3 s``, ``1 min 05 s``, ``2 h 07 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def sentence(text: str) -> str:
+    """A phrase with a capital letter before it and a full stop after it."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
