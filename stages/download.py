@@ -32,24 +32,35 @@ MAX_BYTES = 4 << 30
 """The most that is fetched for one corpus, and the most that it may unpack to."""
 
 
-def download(config: DownloadConfig, out: Path, progress: Progress, previous: Path | None = None) -> None:
+def download(config: DownloadConfig, *, out: Path, progress: Progress, previous: Path | None = None) -> None:
     """Write ``out/corpus.txt``, the text byte for byte, and ``out/source.json``, where it came from.
 
-    ``previous`` is a sound folder that this stage wrote for the same corpus: what an address still has is then carried
-    over from it. In ``source.json`` ``when`` says since when the bytes are these, ``checked`` when they were last asked
-    for and had not changed.
+    In ``source.json`` ``when`` says since when the bytes are these, ``checked`` when they were last asked for and had
+    not changed.
+
+    Args:
+        config: names the corpus.
+        out: an empty folder.
+        progress: is told bytes, and their rate.
+        previous: a sound folder that this stage wrote for the same corpus; what an address still has is carried over
+            from it instead of being fetched again.
 
     Raises:
         TransientError: a network was at fault and another try may help.
         CorpusError: another try will not help.
     """
-    obtain(resolve(config.corpus), out, progress, previous=previous)
+    obtain(resolve(config.corpus), out=out, progress=progress, previous=previous)
 
 
 def obtain(
-    source: Source, out: Path, progress: Progress, patience: Patience | None = None, previous: Path | None = None
+    source: Source,
+    *,
+    out: Path,
+    progress: Progress,
+    patience: Patience = Patience(),  # noqa: B008 (frozen)
+    previous: Path | None = None,
 ) -> None:
-    """``download`` of a resolved source. ``progress`` counts bytes and shows their rate."""
+    """`download` of a source that is resolved."""
     before = _read(previous) if previous and source.path is None else {}
     if previous and source.sha256 and source.sha256 == before.get("sha256"):
         logger.info(
@@ -57,23 +68,23 @@ def obtain(
         )
         _carry(previous, out, before | {"name": source.name})
         return
-    part, text = out / "corpus.part", out / "corpus.txt"
+    raw, text = out / "corpus.part", out / "corpus.txt"
     try:
         if source.path is not None:
-            origin = {"file": source.path.name, "sha256": _copy(source, source.path, part, progress)}
+            origin = {"file": source.path.name, "sha256": _copy(source, source.path, raw, progress)}
         else:
             known = None if source.sha256 else _fetched(before)
-            fetched = fetch(source, part, progress, patience or Patience(), MAX_BYTES, known)
+            fetched = fetch(source, raw, progress, patience, MAX_BYTES, known)
             if fetched is None:
                 assert previous
                 logger.info("%s: unchanged since %s", source.name, minute(before["when"]))
                 _carry(previous, out, before | {"checked": now("seconds")})
                 return
             origin = {key: value for key, value in vars(fetched).items() if value}
-        size = part.stat().st_size
-        unpacked = unpack(source.name, part, text, MAX_BYTES)
+        size = raw.stat().st_size
+        unpacked = unpack(source.name, raw, text, MAX_BYTES)
     finally:
-        part.unlink(missing_ok=True)
+        raw.unlink(missing_ok=True)
     check_utf8(source.name, text)
     record = {
         "name": source.name,
@@ -119,10 +130,11 @@ def _fetched(record: dict[str, Any]) -> Fetched | None:
 # --- a local file
 
 
-def _copy(source: Source, path: Path, part: Path, progress: Progress) -> str:
+def _copy(source: Source, path: Path, raw: Path, progress: Progress) -> str:
+    """Copy a file into the file ``raw`` and give its SHA-256, which must be what it was when it was resolved."""
     started, done, digest = time.monotonic(), 0, hashlib.sha256()
     total = path.stat().st_size if path.exists() else 0
-    with part.open("wb") as file:
+    with raw.open("wb") as file:
         for chunk in _chunks_of(source.name, path):
             file.write(chunk)
             digest.update(chunk)

@@ -12,31 +12,36 @@ import logging
 import time
 from collections import Counter
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.corpus import text
+from data.corpus.level import LEVELS, WORD
 from data.errors import CorpusError
-from data.tables.tokens import SPLITS, Ids, IndexTable, Split
+from data.tables.tokens import SPLITS, IndexTable, Split
 from data.tables.vocab import Vocab
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    import pyarrow as pa
-
+    from data.corpus.level import Piece
     from data.progress import Progress
+    from data.tables.tokens import Ids
     from stages.config import TokenizeConfig
-
-    Piece: TypeAlias = Ids | pa.StringArray
 
 logger = logging.getLogger(__name__)
 
 
-def tokenize(config: TokenizeConfig, corpus: Path, out: Path, progress: Progress) -> None:
+def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progress) -> None:
     """Write ``out/vocab.arrow`` and ``out/tokens.arrow`` for the text in ``corpus/corpus.txt``.
+
+    Args:
+        config: what a token is, which are known, and where the splits end.
+        corpus: a folder that `download` wrote.
+        out: an empty folder.
+        progress: is told bytes, over all passes, and their rate.
 
     Raises:
         CorpusError: a text of which nothing is left to train on, or that is not UTF-8.
@@ -85,13 +90,13 @@ def count(piece: Piece) -> Counter[str]:
 def merge(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     """The counts of several pieces as one."""
     merged: Counter[str] = Counter()
-    for part in counts:
-        merged.update(part)
+    for more in counts:
+        merged.update(more)
     return merged
 
 
 def index(piece: Piece, vocab: Vocab) -> Ids:
-    """The ids of a piece's tokens, of the vocabulary's ``id_type``."""
+    """The ids of a piece's tokens, shape (tokens,), of the vocabulary's ``id_type``; 0 where it has none."""
     if isinstance(piece, np.ndarray):
         return vocab.by_code_point.take(piece, mode="clip")
     distinct = piece.dictionary_encode()
@@ -100,9 +105,11 @@ def index(piece: Piece, vocab: Vocab) -> Ids:
 
 
 def bounds(total: int, config: TokenizeConfig) -> tuple[int, int, int]:
-    """Where the training, the validation and the test split end; shares are taken as the decimals they were written as,
-    so that 90 % of ten tokens are nine."""
-    train, valid = (Fraction(str(share)) for share in (config.train_share, config.valid_share))
+    """Where the training, the validation and the test split of ``total`` tokens end.
+
+    The fractions are taken as the decimals that were written, so that 90 % of ten tokens are nine.
+    """
+    train, valid = (Fraction(str(fraction)) for fraction in (config.train_share, config.valid_share))
     valid_stop = int(total * (train + valid)) if config.test_share else total
     train_stop = int(total * train) if config.valid_share else valid_stop
     return train_stop, valid_stop, total
@@ -123,9 +130,8 @@ class _Reader:
 
     def pieces(self, limit: int | None = None) -> Iterator[Piece]:
         """The first ``limit`` tokens of the corpus, or all of them, a piece at a time."""
-        level = self._config.level
-        chunks = text.normalize(self._chunks(), self._config.normalizer, level)
-        pieces = text.words(chunks) if level == "word" else map(text.code_points, chunks)
+        chunks = text.normalize(self._chunks(), self._config.normalizer, self._config.level)
+        pieces = LEVELS[self._config.level].pieces(chunks)
         yield from pieces if limit is None else _first(pieces, limit)
         self._pass += 1
 
@@ -159,9 +165,9 @@ def _index(pieces: Iterable[Piece], vocab: Vocab, ends: tuple[int, ...], spill: 
             ids = index(piece, vocab)
             file.write(ids.data)
             for number, (start, stop) in enumerate(zip(starts, ends, strict=True)):
-                part = slice(max(start - position, 0), max(stop - position, 0))
-                characters[number] += _characters(piece[part])
-                unknown[number] += len(ids[part]) - int(np.count_nonzero(ids[part]))
+                inside = slice(max(start - position, 0), max(stop - position, 0))
+                characters[number] += _characters(piece[inside])
+                unknown[number] += len(ids[inside]) - int(np.count_nonzero(ids[inside]))
             position += len(ids)
     return {name: Split(*split) for name, *split in zip(SPLITS, starts, ends, characters, unknown, strict=True)}
 
@@ -185,7 +191,7 @@ def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path
             )
         raise CorpusError("the corpus holds no text to learn from: choose another one")
     if not ends[0]:
-        remedy = "set tokenize.level=char" if config.level == "word" else "use a longer text or a larger share"
+        remedy = "set tokenize.level=char" if config.level == WORD.name else "use a longer text or a larger share"
         raise CorpusError(
             f"the training split is empty: of the {total:,} {config.level}s of this text a tokenize.train_share of "
             f"{config.train_share:g} takes none; {remedy}"

@@ -1,12 +1,17 @@
-"""What several tests share: a small run, and the command line in a process of its own."""
+"""What several tests share: a small run, the command line in a process of its own, a server to download from."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +80,106 @@ def rnnlm(tmp_path: Path) -> Rnnlm:
         return done
 
     return call
+
+
+# --- a server to download from
+
+
+CONDITIONS = ("If-None-Match", "If-Modified-Since")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands each request to the route of its path, with the number of requests that came there before it."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        before = len(self.server.asked(self.path))
+        self.server.requests.append((self.path, dict(self.headers.items())))
+        self.server.routes[self.path](self, before)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def head(self, status: int = 200, **headers: str | int) -> None:
+        """The status line and headers; an underscore stands for a hyphen."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def body(self, body: bytes, status: int = 200, **headers: str | int) -> None:
+        self.head(status, **headers, Content_Length=len(body))
+        self.send(body)
+
+    def send(self, body: bytes) -> None:
+        self.server.sent += len(body)  # before the client can know
+        self.wfile.write(body)
+
+    def versioned(self, body: bytes, **version: str) -> None:
+        """The body, or just the word that it is unchanged to whoever has this version of it."""
+        wanted = {"If-None-Match": version.get("ETag"), "If-Modified-Since": version.get("Last_Modified")}
+        asked = [name for name in CONDITIONS if self.headers[name] is not None]
+        if asked and self.headers[asked[0]] == wanted[asked[0]]:
+            self.head(304, **version)
+        else:
+            self.body(body, 200, **version)
+
+    def rest(self, body: bytes) -> None:
+        """The range that was asked for, as a well-behaved server sends it."""
+        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        self.body(body[start:], 206, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}", ETag='"1"')
+
+    def cut(self, body: bytes, after: int, reset: bool, **headers: str | int) -> None:
+        """Promise the whole body and break the connection off in the middle."""
+        self.head(200, **headers, Content_Length=len(body))
+        self.send(body[:after])
+        self.wfile.flush()
+        if reset:
+            time.sleep(0.05)  # or the reset overtakes the bytes
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+
+Route = Callable[[Handler, int], None]
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.routes: dict[str, Route] = {}
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.sent = 0
+
+    def route(self, path: str, route: Route) -> str:
+        """The address at which ``route`` now answers."""
+        self.routes[path] = route
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def asked(self, path: str = "/a") -> list[dict[str, str]]:
+        """The headers of every request to ``path`` so far."""
+        return [headers for asked, headers in self.requests if asked == path]
+
+    def conditions(self, path: str = "/a") -> list[dict[str, str]]:
+        """For each request to ``path`` the headers that ask for another version only."""
+        return [{name: asked[name] for name in CONDITIONS if name in asked} for asked in self.asked(path)]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a client that hangs up is part of the tests
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An HTTP server on loopback that misbehaves in every way it is told to."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()

@@ -20,22 +20,31 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 
 
-def unpack(name: str, part: Path, text: Path, limit: int) -> str | None:
-    """Make ``text`` of ``part``, which is used up unless it was packed; return the sha256 of a text that was unpacked.
+def unpack(name: str, raw: Path, text: Path, limit: int) -> str | None:
+    """Make the file ``text`` of the file ``raw``: unpack it, or just rename it where it is not packed.
 
-    What ``part`` is, its first bytes say: names and content types are often wrong.
+    What it is, its first bytes say: names and content types are often wrong.
+
+    Args:
+        name: of the corpus, for errors.
+        raw: the bytes as they came.
+        text: what is written.
+        limit: the most bytes that it may unpack to.
+
+    Returns:
+        The SHA-256 of a text that was unpacked, in hexadecimal digits; None where it was only renamed.
 
     Raises:
-        CorpusError: the corpus ``name`` is damaged, holds anything but one text, or has more than ``limit`` bytes.
+        CorpusError: it is damaged, holds anything but one text, or has more than ``limit`` bytes.
     """
-    with part.open("rb") as file:
+    with raw.open("rb") as file:
         magic = file.read(4)
     if magic[:2] == b"\x1f\x8b":
-        chunks = _gunzip(name, part)
+        chunks = _gunzip(name, raw)
     elif magic in (b"PK\x03\x04", b"PK\x05\x06"):  # the second: an archive of nothing
-        chunks = _unzip(name, part)
+        chunks = _unzip(name, raw)
     else:
-        part.replace(text)
+        raw.replace(text)
         return None
     size, digest = 0, hashlib.sha256()
     with text.open("wb") as unpacked:
@@ -48,18 +57,18 @@ def unpack(name: str, part: Path, text: Path, limit: int) -> str | None:
     return digest.hexdigest()
 
 
-def _gunzip(name: str, part: Path) -> Iterator[bytes]:
+def _gunzip(name: str, raw: Path) -> Iterator[bytes]:
     try:
-        with gzip.open(part) as packed:
+        with gzip.open(raw) as packed:
             while chunk := packed.read(CHUNK):
                 yield chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise CorpusError(f"corpus {name!r} is a damaged gzip file ({error!s:.80}); get it again") from None
 
 
-def _unzip(name: str, part: Path) -> Iterator[bytes]:
+def _unzip(name: str, raw: Path) -> Iterator[bytes]:
     try:
-        with zipfile.ZipFile(part) as archive, archive.open(_only_text(name, archive)) as packed:
+        with zipfile.ZipFile(raw) as archive, archive.open(_only_text(name, archive)) as packed:
             while chunk := packed.read(CHUNK):
                 yield chunk
     except (zipfile.BadZipFile, EOFError, OSError, zlib.error, struct.error, NotImplementedError, ValueError) as error:
@@ -92,6 +101,6 @@ def _only_text(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 def _is_text(member: zipfile.ZipInfo) -> bool:
     """Whether a member is a regular file that somebody meant to pack."""
     kind = stat.S_IFMT(member.external_attr >> 16)
-    parts = member.filename.split("/")
-    hidden = parts[0] == "__MACOSX" or parts[-1].startswith(".")
-    return parts[-1] != "" and not hidden and kind in (0, stat.S_IFREG)
+    names = member.filename.split("/")
+    hidden = names[0] == "__MACOSX" or names[-1].startswith(".")
+    return names[-1] != "" and not hidden and kind in (0, stat.S_IFREG)

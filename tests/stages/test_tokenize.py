@@ -1,5 +1,7 @@
 """The stage on the book's file and on texts of many kinds, against a plain implementation of the same rules."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import random
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from data.corpus import text
-from data.corpus.level import CHAR
+from data.corpus.level import CHAR, LEVELS
 from data.errors import CorpusError
 from data.tables.tokens import IndexTable
 from data.tables.vocab import Vocab
@@ -48,7 +50,7 @@ def run(folder: Path, content: bytes, name: str = "out", **fields: Any) -> tuple
     out = folder / name
     out.mkdir()
     reports: list[tuple[float, float, str]] = []
-    tokenize(TokenizeConfig(**fields), folder, out, lambda *report: reports.append(report))
+    tokenize(TokenizeConfig(**fields), corpus=folder, out=out, progress=lambda *report: reports.append(report))
     assert sorted(path.name for path in out.iterdir()) == ["tokens.arrow", "vocab.arrow"]
     assert all(0 <= done <= total and figures.endswith(" MB/s") for done, total, figures in reports)
     return IndexTable.open(out / "tokens.arrow"), Vocab.read(out / "vocab.arrow")
@@ -95,8 +97,7 @@ def test_the_ids_are_the_books(tmp_path: Path, level: str, tokens: int, entries:
 
 def test_nine_tenths_are_the_nine_tenths_of_nanogpt(tmp_path: Path) -> None:
     content = corpus("tinyshakespeare.txt").read_bytes()
-    shares = {"train_share": 0.9, "valid_share": 0.1, "test_share": 0}
-    table, vocab = run(tmp_path, content, normalizer="none", **shares)
+    table, vocab = run(tmp_path, content, normalizer="none", train_share=0.9, valid_share=0.1, test_share=0)
     characters = len(content.decode())
     assert table.splits["train"].stop == int(characters * 0.9)
     assert table.splits["valid"].stop == table.splits["test"].stop == characters
@@ -112,17 +113,16 @@ def test_small_texts_agree_with_the_plain_rules(
 ) -> None:
     content = source.encode()
     shares = {"train_share": 0.5, "valid_share": 0.25, "test_share": 0.25}
-    for number, fields in enumerate(
-        (
-            {"fit_vocab_on": "all"},
-            {"fit_vocab_on": "train"},
-            {"fit_vocab_on": "train", "min_freq": 2, "max_tokens": 50},
-            {"fit_vocab_on": "all", "min_freq": 2, "max_tokens": 3},
-        )
-    ):
+    settings: list[dict[str, Any]] = [
+        {"fit_vocab_on": "all"},
+        {"fit_vocab_on": "train"},
+        {"fit_vocab_on": "train", "min_freq": 2, "max_tokens": 50},
+        {"fit_vocab_on": "all", "min_freq": 2, "max_tokens": 3},
+    ]
+    for number, fields in enumerate(settings):
         for size in (3, text.CHUNK):
             monkeypatch.setattr(text.read, "__defaults__", (size,))
-            config = TokenizeConfig(level=level, normalizer=normalizer, **shares, **fields)
+            config = TokenizeConfig.model_validate({"level": level, "normalizer": normalizer, **shares, **fields})
             tokens, ids, entries, counts = plain(content, config)
             if len(entries) == 1:
                 continue
@@ -131,10 +131,10 @@ def test_small_texts_agree_with_the_plain_rules(
             assert (vocab.tokens, vocab.counts) == (entries, counts)
             assert (table.level, table.normalizer) == (level, normalizer)
             for split in table.splits.values():
-                part = slice(split.start, split.stop)
+                inside = slice(split.start, split.stop)
                 behind = 1 if level == "word" else 0
-                assert split.unknown == ids[part].count(0)
-                assert split.characters == sum(len(token) + behind for token in tokens[part])
+                assert split.unknown == ids[inside].count(0)
+                assert split.characters == sum(len(token) + behind for token in tokens[inside])
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
@@ -142,7 +142,7 @@ def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
     content = (POLYGLOT * 50).encode()
-    folders = []
+    folders: list[str] = []
     for size in (11, 1000, text.CHUNK, text.CHUNK):
         monkeypatch.setattr(text.read, "__defaults__", (size,))
         folders.append(f"out{len(folders)}")
@@ -154,12 +154,11 @@ def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
 @pytest.mark.parametrize("level", ["char", "word"])
 def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.LevelName) -> None:
     source = POLYGLOT * 4
-    whole = [text.code_points(source)] if level == "char" else list(text.words([source]))
-    chunks = [source[at : at + 37] for at in range(0, len(source), 37)]
-    pieces = list(map(text.code_points, chunks)) if level == "char" else list(text.words(chunks))
+    whole = list(LEVELS[level].pieces([source]))
+    pieces = list(LEVELS[level].pieces(source[at : at + 37] for at in range(0, len(source), 37)))
     shuffled = random.Random(0).sample(pieces, len(pieces))
     counts = merge(map(count, shuffled))
-    assert counts == count(whole[0]) == Counter(source if level == "char" else source.split())
+    assert counts == count(whole[0]) == Counter(LEVELS[level].split(source))
     vocab = Vocab.build(counts, min_freq=5)
     assert np.array_equal(np.concatenate([index(piece, vocab) for piece in pieces]), index(whole[0], vocab))
 

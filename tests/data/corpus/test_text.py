@@ -1,5 +1,7 @@
 """Reading, normalising and cutting into words, against the plain rules they must agree with."""
 
+from __future__ import annotations
+
 import random
 import re
 import sys
@@ -58,7 +60,7 @@ def cuts(source: str, chance: random.Random) -> Iterator[str]:
     ],
 )
 def test_every_cut_gives_the_text_that_the_rule_gives(
-    normalizer: text.Normalizer, level: text.Level, rule: Callable[[str], str], source: str
+    normalizer: text.Normalizer, level: text.LevelName, rule: Callable[[str], str], source: str
 ) -> None:
     chance = random.Random(normalizer + source)
     for _ in range(100):

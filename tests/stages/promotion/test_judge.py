@@ -43,7 +43,12 @@ class Makers:
             for folder in (contender.model, contender.tokens, contender.corpus):
                 folder.mkdir(parents=True)
             (contender.corpus / "corpus.txt").write_text(text, encoding="utf-8")
-            tokenize(TokenizeConfig(**(SHARES | config)), contender.corpus, contender.tokens, lambda *call: None)
+            tokenize(
+                TokenizeConfig(**(SHARES | config)),
+                corpus=contender.corpus,
+                out=contender.tokens,
+                progress=lambda *call: None,
+            )
             training = TrainConfig(epochs=epochs, seed=seed, **SMALL)
             train(training, contender.tokens, contender.model, lambda *call: None, root / "checkpoints", Device("cpu"))
             self.made[key] = contender

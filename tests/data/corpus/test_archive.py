@@ -1,0 +1,92 @@
+"""One text out of an archive that nobody vouches for."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import random
+import struct
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data.corpus.archive import unpack
+from data.errors import CorpusError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+TEXT = "".join(random.Random(0).choices("abcdefghij é\n", k=300_000)).encode()
+
+
+def unpacked(folder: Path, packed: bytes, limit: int = 1 << 30) -> tuple[bytes, str | None]:
+    """The text that is made of these bytes, and its digest if they were packed."""
+    (folder / "raw").write_bytes(packed)
+    digest = unpack("test", folder / "raw", folder / "text", limit)
+    return (folder / "text").read_bytes(), digest
+
+
+def zipped(**files: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files.items():
+            archive.writestr(name.replace("__slash__", "/"), body)
+    return packed.getvalue()
+
+
+def test_a_text_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert unpacked(tmp_path, TEXT) == (TEXT, None)
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        gzip.compress(TEXT, mtime=0),
+        gzip.compress(TEXT[:1000], mtime=0) + gzip.compress(TEXT[1000:], mtime=0),
+        zipped(**{"a.txt": TEXT}),
+        zipped(**{"folder/": b"", "folder/a.txt": TEXT, "__MACOSX/a.txt": b"-", "folder/.DS_Store": b"-"}),
+    ],
+    ids=["gzip", "gzip of two members", "zip", "zip with clutter"],
+)
+def test_an_archive_is_unpacked(tmp_path: Path, packed: bytes) -> None:
+    assert unpacked(tmp_path, packed) == (TEXT, hashlib.sha256(TEXT).hexdigest())
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda body: zipped(bomb=body)], ids=["gzip", "zip"])
+def test_a_bomb_stops_at_the_cap(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(b"a" * 5_000_000)
+    assert len(packed) < 10_000
+    with pytest.raises(CorpusError, match="unpacks to more than the 1,000,000 bytes that a corpus may have"):
+        unpacked(tmp_path, packed, 1_000_000)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1_000_000
+
+
+def test_a_zip_that_lies_about_its_size(tmp_path: Path) -> None:
+    packed = zipped(a=TEXT).replace(struct.pack("<I", len(TEXT)), struct.pack("<I", 10))
+    with pytest.raises(CorpusError, match="corpus 'test' is a damaged zip archive"):
+        unpacked(tmp_path, packed)
+
+
+@pytest.mark.parametrize(
+    ("packed", "says"),
+    [
+        (zipped(**{"a.txt": b"a", "b.txt": b"b"}), r"zip archive with 2 files \('a.txt', 'b.txt'\) where exactly one"),
+        (zipped(**{f"{i}.txt": b"a" for i in range(9)}), r"9 files \('0.txt', '1.txt', '2.txt', '3.txt', …\)"),
+        (zipped(), "zip archive with no file"),
+        (zipped(a=TEXT)[:-30], "damaged zip archive"),
+        (zipped(a=TEXT).replace(b"PK\x01\x02\x14\x03\x14\0\0\0", b"PK\x01\x02\x14\x03\x14\0\1\0"), "encrypted zip"),
+        (zipped(a=TEXT).replace(b"\x14\0\0\0\x08\0", b"\x14\0\0\0\x0c\0"), "compressed otherwise than by deflate"),
+        (gzip.compress(TEXT, mtime=0)[:-2000], "damaged gzip file"),
+        (gzip.compress(TEXT, mtime=0)[:-8] + bytes(8), "damaged gzip file"),
+        (b"\x1f\x8b" + TEXT, "damaged gzip file"),
+    ],
+    ids=["two", "nine", "none", "torn zip", "encrypted", "bzip2", "torn gzip", "wrong checksum", "magic only"],
+)
+def test_archives_that_are_refused(tmp_path: Path, packed: bytes, says: str) -> None:
+    with pytest.raises(CorpusError, match=says) as refusal:
+        unpacked(tmp_path, packed)
+    assert "\n" not in str(refusal.value)
