@@ -33,30 +33,48 @@ def test_log_lines_stay_silent_while_a_stage_is_short(caplog: pytest.LogCaptureF
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("no_color", [False, True])
-def test_a_terminal_shows_a_bar_on_standard_error_only(tmp_path: Path, tiny: Path, no_color: bool) -> None:
+def on_a_terminal(command: list[str], **variables: str) -> tuple[str, str]:
+    """What a process writes to standard error, which is a terminal, and to standard output, which is none."""
     master, slave = pty.openpty()
-    environment = {**os.environ, "RNNLM_STORE": str(tmp_path / "store"), "TERM": "xterm", "COLUMNS": "120"}
-    environment.pop("NO_COLOR", None)
-    if no_color:
-        environment["NO_COLOR"] = "1"
-    command = [sys.executable, "-m", "stages.cli", "train", "--preset", str(tiny), "--set", "train.epochs=40"]
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    environment |= {"TERM": "xterm", "COLUMNS": "120", **variables}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=slave, text=True)
     os.close(slave)
     shown = b""
     while True:
         try:
-            part = os.read(master, 65536)
+            shown += os.read(master, 65536)
         except OSError:  # the other end is closed
             break
-        shown += part
     os.close(master)
     assert process.stdout
     printed = process.stdout.read()
     assert process.wait(60) == 0
-    text = shown.decode()
-    assert "tokens/s" in text
-    assert "epoch" in text
-    assert "train     ran" in text
-    assert ("\x1b[38;" in text or "\x1b[3" in text) is not no_color
+    return shown.decode(), printed
+
+
+def test_a_terminal_shows_a_bar_on_standard_error_only(tmp_path: Path, tiny: Path) -> None:
+    command = [sys.executable, "-m", "stages.cli", "train", "--preset", str(tiny), "--set", "train.epochs=40"]
+    shown, printed = on_a_terminal(command, RNNLM_STORE=str(tmp_path / "store"))
+    assert "tokens/s" in shown
+    assert "epoch" in shown
+    assert "train     ran" in shown
     assert "\x1b" not in printed
+
+
+BAR = """
+from data.progress import reporting
+with reporting() as start:
+    start("train")(1, 4, "perplexity 4.1")
+print("done")
+"""
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_bar_has_colours_unless_they_are_declined(no_color: bool) -> None:
+    shown, printed = on_a_terminal([sys.executable, "-c", BAR], **({"NO_COLOR": "1"} if no_color else {}))
+    assert "train" in shown
+    assert "25%" in shown
+    assert "perplexity 4.1" in shown
+    assert ("\x1b[38;" in shown or "\x1b[3" in shown) is not no_color
+    assert printed == "done\n"
