@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from data.corpus.level import LEVELS
 from data.tables.tokens import SPLITS, IndexTable
 from stages.lm import metrics
-from stages.lm.baselines import FILE as BASELINES_FILE
 from stages.lm.model import LanguageModel
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def evaluate(
     language_model = LanguageModel.load(model)
     table = IndexTable.open(tokens / "tokens.arrow")
     measured = _measure(language_model, table, config.window, progress)
-    measured["baselines"] = _summaries(json.loads((baselines / BASELINES_FILE).read_text(encoding="utf-8")), table)
+    measured["baselines"] = _summaries(json.loads((baselines / "baselines.json").read_text(encoding="utf-8")), table)
     progress(0, 0, "looking for what it knows by heart")
     measured["memorization"] = memorized(_written(language_model, table, config.seed), _text(language_model, table))
     samples = [
