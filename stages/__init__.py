@@ -1,1 +1,1 @@
-"""The four stages that turn a text into a language model, and the command line over them. Knows nothing of Prefect."""
+"""What turns a text into a language model: the four stages, their settings, and folders. Knows nothing of Prefect."""

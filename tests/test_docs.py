@@ -1,28 +1,70 @@
-"""What the README says is so: its commands run, its names exist."""
+"""What the documents say is so: their commands parse, their links lead somewhere, what they name exists."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
+from typer.core import TyperGroup
 
 from stages import config
 from stages.cli import app as cli
 from stages.pipeline import graph, settings
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in (
+        "README.md",
+        "flows/README.md",
+        "stages/presets/README.md",
+        ".github/CONTRIBUTING.md",
+        ".github/RELEASES.md",
+    )
+}
+"""Path → text of everything that is written to be read."""
+TREE = ROOT / "tests" / "tree.py"
+README = DOCUMENTS["README.md"]
+OURS = re.compile(r"(\.ci|\.github|data|flows|stages|tests)/[\w./-]*|[\w-]+\.(md|toml|txt|yaml)")
+"""What in backticks looks like one of this project's paths."""
+MADE = re.compile(r"data/artifacts\b.*|(corpus|tail|my)\.t\w+")
+"""… and is made by a run, or by the reader."""
+
+
+def blocks(document: str) -> list[str]:
+    """A document's blocks of shell commands, a string each."""
+    return re.findall(r"^ *```sh\n(.*?)```", DOCUMENTS[document], re.DOTALL | re.MULTILINE)
+
+
+def spans(document: str) -> list[str]:
+    """What stands in backticks in a document's prose."""
+    prose = re.sub(r"^ *(````?)\w*\n.*?^ *\1\n", "", DOCUMENTS[document], flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`\n]+)`", prose)
 
 
 def commands() -> list[list[str]]:
-    """Every command line of ``rnnlm`` in the README's code blocks."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if re.match(r"(\.venv/bin/)?rnnlm ", line)]
+    """The arguments of every command line of ``rnnlm`` in a document, in a block or in the prose."""
+    found = []
+    for document in DOCUMENTS:
+        lines = [line.partition("  #")[0].strip() for block in blocks(document) for line in block.splitlines()]
+        for line in [*lines, *spans(document)]:
+            if re.match(r"(\.venv/bin/)?rnnlm ", line) and not line.endswith("--help"):
+                arguments = shlex.split(line)[1:]
+                if arguments not in found:
+                    found.append(arguments)
+    return found
+
+
+def rnnlm() -> TyperGroup:
+    """The command line as the library behind it has it."""
+    return typer.main.get_group(cli.app)
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
@@ -31,15 +73,15 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert len(lines) == 3
     for line in lines:
         assert line.replace(" --quiet", "") in README
+    workflows = [path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").iterdir()]
+    assert [re.findall(r"run: (.*)", text) for text in workflows] == [["bash .ci/run"]]
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_a_documented_command_is_understood(arguments: list[str]) -> None:
-    group = typer.main.get_command(cli.app)
     name, *rest = arguments
-    command = group.commands[name]  # type: ignore[attr-defined]
-    context = command.make_context(name, rest)
-    given = context.params
+    command = rnnlm().commands[name]
+    given = command.make_context(name, rest).params if rest else {}  # in prose a command may be named alone
     if given.get("set_"):
         settings.load(given["preset"], None, given["set_"])
     for stage in given.get("force") or []:
@@ -47,14 +89,73 @@ def test_a_documented_command_is_understood(arguments: list[str]) -> None:
 
 
 def test_every_command_of_the_help_is_documented() -> None:
-    group = typer.main.get_command(cli.app)
-    for name in group.commands:  # type: ignore[attr-defined]
-        assert re.search(rf"rnnlm [^\n]*\b{name}\b|`{name}`", README), f"the README never mentions {name}"
+    for name in rnnlm().commands:
+        pattern = rf"rnnlm [^\n]*\b{name}\b|`{name}`"
+        assert any(re.search(pattern, text) for text in DOCUMENTS.values()), f"no document ever mentions {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_program_that_is_to_be_run_exists(document: str) -> None:
+    for line in [*"\n".join(blocks(document)).splitlines(), *spans(document)]:
+        if module := re.search(r"python -m ([\w.]+)", line):
+            assert importlib.util.find_spec(module[1]) is not None or module[1] == "venv", line
+        elif path := re.search(r"(?:python|pytest -n 0|bash) ((?:tests|\.ci)/\S+)", line):
+            assert (ROOT / path[1]).is_file(), line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_deployment_that_is_named_is_declared(document: str) -> None:
+    declared = yaml.safe_load((ROOT / "flows" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    names = {f"{one['entrypoint'].rpartition('.')[2].replace('_', '-')}/{one['name']}" for one in declared}
+    assert set(re.findall(r"deployment run (\S+)", DOCUMENTS[document])) <= names
+    assert {span for span in spans(document) if re.fullmatch(r"[\w-]+/(nightly|on-demand)", span)} <= names
+    if document == "flows/README.md":
+        assert all(f"| `{name}` |" in DOCUMENTS[document] for name in names)
+
+
+def anchors(path: Path) -> set[str]:
+    """The names by which the headings of a page can be linked to."""
+    headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_link_leads_somewhere(document: str) -> None:
+    prose = re.sub(r"^(````?)\w*\n.*?^\1\n", "", DOCUMENTS[document], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            path = (ROOT / document).parent / name if name else ROOT / document
+            assert path.exists(), f"{document} links to {target}"
+            assert not anchor or anchor in anchors(path), f"{document} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_path_that_is_named_exists(document: str) -> None:
+    known = {path.name for path in runpy.run_path(str(TREE))["files"]()}
+    for span in spans(document):
+        name = span.split()[0].removesuffix(",")
+        if OURS.fullmatch(name) and not MADE.fullmatch(name):
+            assert name in known or (ROOT / name).exists(), f"{document} names {name}"
+
+
+def test_the_maps_are_what_the_project_says_of_itself() -> None:
+    tree = runpy.run_path(str(TREE))
+    for name in tree["BLOCKS"]:
+        assert tree["written"](name) == DOCUMENTS[name], f"{name} has an old map: run python tests/tree.py"
+
+
+def test_every_file_says_in_one_line_what_it_is() -> None:
+    for line in re.findall(r"^- \[.*", DOCUMENTS[".github/CONTRIBUTING.md"], re.MULTILINE):
+        assert re.fullmatch(r"- \[\S+\]\(\S+\): \S.*[.)]", line), f"no sentence ends on its first line: {line}"
 
 
 def test_every_field_of_the_configuration_is_documented() -> None:
     for stage, field in config.RunConfig.model_fields.items():
-        for name, own in field.annotation.model_fields.items():  # type: ignore[union-attr]
+        section = field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, config.StageConfig)
+        for name, own in section.model_fields.items():
             assert own.description, f"{stage}.{name} has no description"
 
 
@@ -75,7 +176,7 @@ def test_pins_hold_what_the_project_asks_for() -> None:
     )
     asked = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
     for requirement in asked:
-        assert re.match(r"[a-z0-9-]+", requirement)[0] in pinned  # type: ignore[index]
+        assert re.split(r"[^a-z0-9-]", requirement)[0] in pinned
     for name in ("requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"):
         assert "http" not in (ROOT / name).read_text(encoding="utf-8").replace("http-", "").replace(
             "httpx", ""

@@ -1,1 +1,1 @@
-"""The artifact store: folders that are there whole or not at all, what their keys are made of, the champion."""
+"""The artifact store: folders that are there whole or not at all, their keys, the champion, what may go."""

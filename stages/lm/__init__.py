@@ -1,1 +1,1 @@
-"""The language model itself, with NumPy only: its parameters and layers, what it writes, what it makes of a text."""
+"""The language model itself, with NumPy only: its parameters and layers, sampling, scoring, the n-gram beside it."""

@@ -1,1 +1,1 @@
-"""The pipeline: the graph of the stages, what is reused and why, and the run itself."""
+"""The graph of the stages, what is reused and why, the run itself, and where its settings come from."""

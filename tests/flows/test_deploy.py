@@ -169,7 +169,7 @@ def test_a_second_night_is_cancelled_while_one_lasts(site: Site, config: dict[st
 
 
 def test_the_readme_has_the_commands_that_these_tests_run() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "flows" / "README.md").read_text(encoding="utf-8")
     for command in (
         "prefect work-pool create rnnlm --type process",
         "prefect --no-prompt deploy --prefect-file flows/prefect.yaml --all",

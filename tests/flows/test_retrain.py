@@ -195,7 +195,7 @@ def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> N
 
 
 def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "flows" / "README.md").read_text(encoding="utf-8")
     (recipe,) = re.findall(r"automation create --from-json '(.*?)'\n```", readme, re.DOTALL)
     automation = json.loads(recipe)
     assert automation["actions"][0]["type"] == "send-notification"
