@@ -32,7 +32,7 @@ _OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports")
 def open_store(folder: str | None) -> Store:
     """The store in this folder, else in ``$RNNLM_STORE``, else in the default one.
 
-    That is ``data/artifacts`` of a checkout. The installed program keeps its store in the user's data folder, for what
+    That is ``data/artifacts`` of a clone. The installed program keeps its store in the user's data folder, for what
     lies among installed packages goes with them.
 
     Raises:
@@ -204,7 +204,7 @@ def _default() -> Path:
 
     import platformdirs
 
-    return Path(platformdirs.user_data_path("rnnlm"))
+    return platformdirs.user_data_path("rnnlm")
 
 
 def _exchange(one: Path, other: Path) -> None:
