@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.corpus.level import LEVELS, Level
+from data.tables import history
 from stages.report import words
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None
         verdict,
         metrics=_json(evaluated / "metrics.json"),
         samples=_json(evaluated / "samples.json"),
-        history=_history(trained / "history.arrow"),
+        history=history.read(trained / "history.arrow"),
         model=_json(trained / "config.json"),
         source=_json(downloaded / "source.json"),
     )
@@ -66,11 +67,3 @@ def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _history(path: Path) -> dict[str, list[Any]]:
-    import pyarrow as pa
-
-    with pa.memory_map(str(path)) as source:
-        columns: dict[str, list[Any]] = pa.ipc.open_file(source).read_all().to_pydict()
-    return columns

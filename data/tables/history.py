@@ -1,0 +1,44 @@
+"""How training went, epoch by epoch: ``history.arrow``, an Arrow IPC file with one record batch.
+
+| column | |
+|---|---|
+| `epoch` | int32, counted from 1 |
+| `train_loss` | mean over the epoch's minibatches, nats per token, each with the weights and the dropout of its step |
+| `train_perplexity` | exp(`train_loss`) |
+| `valid_loss` | of the averaged weights over the validation split, nats per token; null where that is too short |
+| `valid_perplexity` | exp(`valid_loss`) |
+| `learning_rate` | of the epoch's last step |
+| `grad_norm_mean`, `grad_norm_max` | of the gradients' L2 norms before clipping |
+
+All but the first are float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def write(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
+    """Write the columns but ``epoch``, in the order they are given in; one value per epoch, not-a-number for null."""
+    import pyarrow as pa
+
+    epochs = max(map(len, columns.values()), default=0)
+    arrays = {"epoch": pa.array(range(1, epochs + 1), pa.int32())}
+    for name, values in columns.items():
+        arrays[name] = pa.array(values, pa.float64(), from_pandas=True)  # not a number becomes null
+    batch = pa.record_batch(arrays)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read(path: Path) -> dict[str, list[Any]]:
+    """Column → its values, one per epoch; None for null."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        columns: dict[str, list[Any]] = pa.ipc.open_file(source).read_all().to_pydict()
+    return columns
