@@ -144,11 +144,6 @@ class TrainConfig(StageConfig):
             raise ValueError(f"patience has to be more than decay_epochs, {self.decay_epochs}, or the rate never falls")
         return self
 
-    @property
-    def horizon(self) -> int | None:
-        """The epochs over which a cosine falls; None where the learning rate does not depend on how many there are."""
-        return (self.decay_epochs or self.epochs) if self.schedule == "cosine" else None
-
 
 class EvaluateConfig(StageConfig):
     """What the report shows beside the metrics."""

@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from data.corpus import text
-from data.tables.tokens import Minibatch, Minibatches
 from data.tables.vocab import Vocab
 from stages import tokenize
 from stages.config import TrainConfig
 from stages.lm.model import LanguageModel
 from stages.lm.parameters import Architecture
-from stages.training.device import Device
+from stages.training import engines
+from stages.training.engine import Engine, EngineState, Recipe, Step
+from stages.training.minibatches import Minibatch, Minibatches
 
 ROUNDS = 7
 VOCAB_SIZE = 28
@@ -58,23 +59,22 @@ def compare(name: str, unit: str, amount: int, plain: Callable[[], object], ours
 
 def train() -> None:
     """The book's epoch of 10,000 characters: its eager loop, and our engine's steps, on the same minibatches."""
-    from stages.training.gluon import GluonEngine
-
     ids = np.random.default_rng(0).integers(1, VOCAB_SIZE, 10_000).astype(np.uint8)
     minibatches = list(Minibatches(ids, 32, 35, "sequential", np.random.default_rng(0)))
     tokens = sum(inputs.size for inputs, _ in minibatches)
     for cell in ("rnn", "gru", "lstm"):
         architecture = Architecture.of(TrainConfig(cell=cell), VOCAB_SIZE)
-        engine = GluonEngine(architecture, 32, "sgd", 0.0, 1.0, (), Device("cpu"))
-        engine.load_parameters(architecture.initial("normal", seed=0))
+        recipe = Recipe(architecture=architecture, batch_size=32, optimizer="sgd", clip_norm=1.0)
+        engine = engines.choose(TrainConfig(device="cpu")).build(recipe)
+        engine.restore(EngineState.initial(recipe, architecture.initial("normal", seed=0)))
+        steps = [
+            Step(inputs=inputs, targets=targets, learning_rate=0.1, number=number, reset_state=number == 1)
+            for number, (inputs, targets) in enumerate(minibatches, 1)
+        ]
         book = _BookLoop(architecture)
 
-        def ours(engine: GluonEngine = engine) -> None:
-            engine.reset_state()
-            uploaded = engine.upload(minibatches, [{}] * len(minibatches))
-            figures = [engine.step(*arguments, 0.1, number) for number, arguments in enumerate(uploaded, 1)]
-            for loss, _ in figures:
-                float(loss)
+        def ours(engine: Engine = engine, steps: list[Step] = steps) -> None:
+            engine.run(steps)
 
         def plain(book: _BookLoop = book) -> None:
             book.epoch(minibatches)

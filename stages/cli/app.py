@@ -596,12 +596,14 @@ def _load(folder: Path) -> LanguageModel:
 
 
 def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iterator[Ids]], Iterator[Vector]]:
-    """How `LanguageModel.score` measures with dynamic evaluation, which takes MXNet."""
+    """How `LanguageModel.score` measures with dynamic evaluation, which takes an engine; segments suit no GPU."""
     from safetensors.numpy import load_file
 
-    from stages.training import adaptation
+    from stages.config import TrainConfig
+    from stages.training import adaptation, engines
 
-    return partial(adaptation.losses, model.architecture, load_file(folder / "model.safetensors"), rate)
+    weights, engine = load_file(folder / "model.safetensors"), engines.choose(TrainConfig(device="cpu")).build
+    return partial(adaptation.losses, model.architecture, weights, rate, engine=engine)
 
 
 def _folder(model: Path | None, store: str | None) -> Path:

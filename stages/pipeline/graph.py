@@ -22,7 +22,7 @@ from stages.lm.baselines import baselines
 from stages.pipeline import lend
 from stages.tokenize import tokenize
 from stages.train import train
-from stages.training import device
+from stages.training import engines
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ STAGES: dict[str, Stage] = {
             "Train the model, or go on where training stopped.",
             train,
             inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
-            sources=lambda config: {"device": device.resolve(config.device).kind},
-            libraries=lambda config: ("mxnet", "numpy", "pyarrow", "safetensors"),
+            sources=lambda config: {"device": engines.choose(config).device.kind},
+            modules=lambda config: engines.choose(config).modules,
+            libraries=lambda config: (*engines.choose(config).libraries, "numpy", "pyarrow", "safetensors"),
             lend=lend.training,
         ),
         Stage(

@@ -18,7 +18,7 @@ from data.corpus import catalogue
 from data.store import fingerprint
 from data.tables.tokens import IndexTable
 from stages.lm.parameters import Architecture
-from stages.training import cores, device
+from stages.training import cores, engines, schedule
 
 if TYPE_CHECKING:
     from data.store.folder import Store
@@ -77,19 +77,19 @@ def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """A device, the checkpoints of this training and of no other, and the number of cores that suits it."""
+    """An engine, the checkpoints of this training and of no other, and the number of cores that suits it."""
     config: TrainConfig = attempt.config
     identity = training_identity(config, attempt.components)
     tokens = IndexTable.open(attempt.folders["tokens"] / "tokens.arrow")
     # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
     with (
         attempt.store.lock("checkpoints", identity, attempt.waiting),
-        cores.told(Architecture.of(config, tokens.vocab_size)),
+        cores.set_for(Architecture.of(config, tokens.vocab_size)),
     ):
         checkpoints = attempt.store.checkpoints(identity)
         if attempt.forced:
             shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
-        yield {"checkpoints": checkpoints, "device": device.resolve(config.device)}
+        yield {"checkpoints": checkpoints, "engine": engines.choose(config).build}
 
 
 def training_identity(config: TrainConfig, components: Mapping[str, Any]) -> str:
@@ -98,6 +98,6 @@ def training_identity(config: TrainConfig, components: Mapping[str, Any]) -> str
     Where the learning rate falls towards a last epoch, that one counts, whichever field it is asked for with.
     """
     settings = {**components["config"], "epochs": None}
-    if config.horizon is not None:
-        settings["decay_epochs"] = config.horizon
+    if (horizon := schedule.horizon(config)) is not None:
+        settings["decay_epochs"] = horizon
     return fingerprint.digest({**components, "config": settings})

@@ -19,6 +19,7 @@ from data.moment import now
 from data.store import fingerprint
 from data.store.artifact import Artifact, Manifest, Output
 from data.store.folder import Store
+from data.tables.history import read as read_history
 from data.tables.tokens import IndexTable
 from stages.config import RunConfig, StageConfig
 from stages.lm import metrics
@@ -67,7 +68,7 @@ class Trial:
         epochs = math.ceil(train.epochs * numerator / denominator)
         if epochs == train.epochs:
             return self.config
-        shorter = {"epochs": epochs, "decay_epochs": train.horizon or train.decay_epochs}
+        shorter = {"epochs": epochs, "decay_epochs": schedule.horizon(train) or train.decay_epochs}
         return self.config.model_copy(update={"train": train.model_copy(update=shorter)})
 
     def fail(self, sentence: str) -> None:
@@ -199,10 +200,7 @@ def _take(trial: Trial, answer: Answer, store: Store, rung: int) -> None:
 
 def _valid_losses(model: Artifact) -> list[float]:
     """Nats per token, by epoch."""
-    import pyarrow as pa
-
-    with pa.memory_map(str(model.folder / "history.arrow")) as source:
-        losses = pa.ipc.open_file(source).read_all().column("valid_loss").to_pylist()
+    losses = read_history(model.folder / "history.arrow")["valid_loss"]
     return [math.nan if loss is None else loss for loss in losses]
 
 

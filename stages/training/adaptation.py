@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import ConfigError
-from stages.training.device import Device
+from stages.training import minibatches
+from stages.training.engine import EngineState, Recipe, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from data.tables.tokens import Ids
     from stages.lm.layers import Vector
     from stages.lm.parameters import Architecture, Parameters
+    from stages.training.engine import Engine
 
 SEGMENT = 20
 """Tokens that are predicted with the same weights; backpropagation through time reaches back as far."""
@@ -27,7 +29,14 @@ CLIP_NORM = 1.0
 """What a longer gradient is scaled down to, so that no single segment undoes what was learnt."""
 
 
-def losses(architecture: Architecture, weights: Parameters, rate: float, text: Iterable[Ids]) -> Iterator[Vector]:
+def losses(
+    architecture: Architecture,
+    weights: Parameters,
+    rate: float,
+    text: Iterable[Ids],
+    *,
+    engine: Callable[[Recipe], Engine],
+) -> Iterator[Vector]:
     """The negative log-likelihood of each token but the first, nats, segment by segment; the state is carried.
 
     After a segment the weights take one step of SGD; they begin as they are given, and nothing is kept.
@@ -37,6 +46,7 @@ def losses(architecture: Architecture, weights: Parameters, rate: float, text: I
         weights: as `stages.lm.parameters` names them.
         rate: the learning rate.
         text: ids, cut anywhere.
+        engine: builds what computes.
 
     Yields:
         The mean loss of a segment, once for each of its tokens.
@@ -44,26 +54,13 @@ def losses(architecture: Architecture, weights: Parameters, rate: float, text: I
     Raises:
         ConfigError: a rate at which the loss is no longer finite.
     """
-    from stages.training.gluon import GluonEngine
-
-    engine = GluonEngine(architecture, 1, "sgd", 0.0, CLIP_NORM, (), Device("cpu"))
-    engine.load_parameters(weights)
-    for number, segment in enumerate(_segments(text), 1):
-        row = segment.astype(np.int32)[None]
-        [uploaded] = engine.upload([(row[:, :-1], row[:, 1:])], [{}])
-        loss = np.float32(float(engine.step(*uploaded, rate, number)[0]))
+    recipe = Recipe(architecture=architecture, batch_size=1, optimizer="sgd", clip_norm=CLIP_NORM)
+    learner = engine(recipe)
+    learner.restore(EngineState.initial(recipe, weights))
+    for number, (inputs, targets) in enumerate(minibatches.single(text, SEGMENT), 1):
+        step = Step(inputs=inputs, targets=targets, learning_rate=rate, number=number, averaging=0.0)
+        [figures] = learner.run([step])
+        loss = np.float32(figures.loss)
         if not np.isfinite(loss):
             raise ConfigError(f"at a rate of {rate:g} the model does not learn from the text but diverges: lower it")
-        yield np.full(len(segment) - 1, loss, np.float32)
-
-
-def _segments(text: Iterable[Ids]) -> Iterator[Ids]:
-    """`SEGMENT` predictions each, the last may be shorter: the last token of one is the first of the next."""
-    held: Ids = np.empty(0, np.uint8)
-    for piece in text:
-        held = np.concatenate((held, piece))
-        while len(held) > SEGMENT:
-            yield held[: SEGMENT + 1]
-            held = held[SEGMENT:]
-    if len(held) > 1:
-        yield held
+        yield np.full(targets.size, loss, np.float32)

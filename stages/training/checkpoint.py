@@ -1,4 +1,4 @@
-"""Complete, resumable training state, whatever the engine: one safetensors file per checkpoint, named by its position.
+"""All that a training needs to go on, whatever the engine: one safetensors file per checkpoint, named by its position.
 
 A checkpoint appears under its name whole or not at all, and it carries a digest, so that a damaged one is known for
 what it is and the one before it is taken.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,79 +19,116 @@ import numpy.typing as npt
 
 from data.errors import StoreError
 from data.store.files import replace
+from stages.training.engine import EngineState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from stages.training.engine import Arrays
 
 logger = logging.getLogger(__name__)
 
-Arrays = dict[str, npt.NDArray[np.float32]]
-
+FRACTION = 0.02
+"""Of the time, at most, that checkpoints may cost."""
 KEPT = 2
 """Checkpoints that are kept at or before the newest position: the newest, and one in case that is damaged."""
 _SUFFIX = ".safetensors"
-_KINDS = ("parameters", "averages", "best", "moments", "state")
-"""The fields that hold arrays by name."""
+FIGURES = ("train_loss", "valid_loss", "learning_rate", "grad_norm_mean", "grad_norm_max")
+"""What is kept of each epoch: columns of ``history.arrow``, see `data.tables.history`."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where training stands, with all that decides how it goes on."""
+@dataclass
+class Totals:
+    """Sums over the minibatches of the epoch under way."""
 
-    epoch: int
-    """Epochs that are complete."""
-    step: int
-    """Minibatches done in the epoch after them."""
-    steps: int
-    """Minibatches done in all."""
-    parameters: Arrays
-    averages: Arrays
-    """The parameters' running average."""
-    best: Arrays
-    """That average as it was after the best epoch; nothing where the last epoch's is wanted."""
-    moments: Arrays
-    """What the optimizer keeps."""
-    state: Arrays
-    """The recurrent state."""
+    loss: float = 0.0
+    """Nats: of each minibatch its mean loss times its tokens."""
+    tokens: int = 0
+    grad_norm: float = 0.0
+    grad_norm_max: float = 0.0
+    """The largest, not a sum."""
+
+
+@dataclass
+class TrainState:
+    """How far a training has come; with the engine's state, all that decides how it goes on."""
+
     generator: Mapping[str, Any]
-    """The minibatches' bit generator as it was at the start of that epoch."""
-    totals: Mapping[str, float]
-    """What that epoch has summed up so far."""
-    history: npt.NDArray[np.float64]
-    """One row per complete epoch; the columns are the training loop's."""
+    """The minibatches' bit generator as it was at the start of the epoch under way: what that epoch draws, a resumed
+    training draws again."""
+    epoch: int = 0
+    """Epochs that are complete."""
+    step: int = 0
+    """Minibatches done in the epoch after them."""
+    steps: int = 0
+    """Minibatches done in all."""
+    totals: Totals = field(default_factory=Totals)
+    history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in FIGURES})
+    """Each of `FIGURES`, one value per complete epoch; not a number where there is none."""
+    best: Arrays = field(default_factory=dict)
+    """The average as it was after the best epoch; nothing where the last epoch's is wanted."""
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> None:
+class Policy:
+    """When a checkpoint is worth what it costs: writing them takes at most `FRACTION` of the time."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def due(self) -> bool:
+        """Whether the last one, and what it cost, is long enough ago."""
+        return time.monotonic() >= self._due
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """While this holds, a checkpoint is made and written."""
+        began = time.monotonic()
+        yield
+        ended = time.monotonic()
+        self._due = ended + (ended - began) / FRACTION
+
+
+def write(folder: Path, train: TrainState, engine: EngineState) -> None:
     """Put a checkpoint into a folder, made if need be, and remove the oldest ones before it.
+
+    The file holds ``history`` (float64, (epochs, figures)) and the arrays under ``parameters/``, ``averages/``,
+    ``best/``, ``moments/`` and ``state/``; its metadata the rest, and a digest over everything.
 
     Raises:
         StoreError: a disk that cannot take it.
     """
     from safetensors.numpy import save
 
-    tensors: dict[str, npt.NDArray[Any]] = {"history": checkpoint.history}
-    for kind in _KINDS:
-        tensors |= {f"{kind}/{name}": array for name, array in getattr(checkpoint, kind).items()}
-    facts = {"steps": checkpoint.steps, "generator": checkpoint.generator, "totals": checkpoint.totals}
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "history": np.stack([np.array(values) for values in train.history.values()], axis=1)
+    }
+    kinds = {
+        "parameters": engine.parameters,
+        "averages": engine.averages,
+        "best": train.best,
+        "moments": engine.moments,
+        "state": engine.recurrent,
+    }
+    for kind, arrays in kinds.items():
+        tensors |= {f"{kind}/{name}": array for name, array in arrays.items()}
+    facts = {"steps": train.steps, "generator": train.generator, "totals": asdict(train.totals)}
     # One entry, because the order of several is not fixed.
     metadata = {"checkpoint": json.dumps({**facts, "sha256": _digest(tensors, facts)}, sort_keys=True)}
-    path = folder / f"{checkpoint.epoch:06}-{checkpoint.step:06}{_SUFFIX}"
+    path = folder / f"{train.epoch:06}-{train.step:06}{_SUFFIX}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for half in folder.glob("*.new"):  # of a process that was killed while it wrote
             half.unlink()
         replace(path, save(tensors, metadata))
-        at_or_before = [
-            other for position, other in _positions(folder) if position <= (checkpoint.epoch, checkpoint.step)
-        ]
+        at_or_before = [other for position, other in _positions(folder) if position <= (train.epoch, train.step)]
         for old in at_or_before[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"the checkpoint {path} cannot be written ({error.strerror}): make room there") from error
 
 
-def latest(folder: Path, epochs: int) -> Checkpoint | None:
+def latest(folder: Path, epochs: int) -> tuple[TrainState, EngineState] | None:
     """The newest sound checkpoint at or before the end of that many epochs, None when there is none.
 
     A damaged one is passed over with a warning.
@@ -106,7 +145,7 @@ def latest(folder: Path, epochs: int) -> Checkpoint | None:
     return None
 
 
-def _read(path: Path, position: tuple[int, int]) -> Checkpoint:
+def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineState]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -119,16 +158,23 @@ def _read(path: Path, position: tuple[int, int]) -> Checkpoint:
         prefix = f"{kind}/"
         return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
-    return Checkpoint(
-        *position,
+    epoch, step = position
+    train = TrainState(
+        facts["generator"],
+        epoch,
+        step,
+        facts["steps"],
+        Totals(**facts["totals"]),
+        dict(zip(FIGURES, tensors["history"].T.tolist(), strict=True)),
+        under("best"),
+    )
+    engine = EngineState(
         parameters=under("parameters"),
         averages=under("averages"),
-        best=under("best"),
         moments=under("moments"),
-        state=under("state"),
-        history=tensors["history"],
-        **facts,
+        recurrent=under("state"),
     )
+    return train, engine
 
 
 def _positions(folder: Path) -> list[tuple[tuple[int, int], Path]]:

@@ -33,10 +33,10 @@ def suited(architecture: Architecture) -> int:
 
 
 @contextmanager
-def told(architecture: Architecture) -> Iterator[None]:
-    """While this holds, MXNet is told how many suit its training, unless the user's environment tells it.
+def set_for(architecture: Architecture) -> Iterator[None]:
+    """While this holds, ``OMP_NUM_THREADS`` is the number that suits this model, unless the user has set it.
 
-    It looks once, while it is imported; told nothing it takes half of the cores for any model.
+    MXNet reads it once, while it is imported; where it is not set it takes half of the cores for any model.
     """
     if _VARIABLE in os.environ:
         yield

@@ -24,13 +24,16 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Device:
-    """A device to train on."""
+    """A device to train on; `str` of it is `the CPU` or `the GPU 0`."""
 
     kind: Literal["cpu", "gpu"]
     index: int = 0
-    why: str = ""
-    """What decided for it: for a GPU its name, for the CPU under `auto` which test failed; empty where it was asked
-    for by name."""
+    """Of a GPU, in the driver's order from 0."""
+    card: str = ""
+    """Of a GPU, what its driver calls it, such as ``NVIDIA A100-SXM4-40GB``."""
+
+    def __str__(self) -> str:
+        return f"the GPU {self.index}" if self.kind == "gpu" else "the CPU"
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,24 @@ class Card:
     capability: tuple[int, int]
 
 
-def resolve(device: str) -> Device:
+def resolve(device: str) -> tuple[Device, str]:
     """The device that a configuration's `auto`, `cpu`, `gpu` or `gpu:N` stands for; asked once per process.
+
+    Returns:
+        As `choose`.
 
     Raises:
         DeviceError: a GPU asked for by name that cannot be used.
     """
-    return _resolve(device) if device != "cpu" else Device("cpu")
+    return _resolve(device) if device != "cpu" else (Device("cpu"), "")
 
 
 @cache
-def _resolve(device: str) -> Device:
+def _resolve(device: str) -> tuple[Device, str]:
     return choose(device, _build()[0], driver_cards(), probe)
 
 
-def choose(device: str, build: str, cards: Sequence[Card] | str, probe: Callable[[int], str]) -> Device:
+def choose(device: str, build: str, cards: Sequence[Card] | str, probe: Callable[[int], str]) -> tuple[Device, str]:
     """The decision, given what was found out.
 
     Args:
@@ -64,27 +70,31 @@ def choose(device: str, build: str, cards: Sequence[Card] | str, probe: Callable
         cards: the GPUs in the driver's order, or why it names none.
         probe: trains one step on the GPU of that number; empty when it ran, else what went wrong.
 
+    Returns:
+        The device, and what kept `auto` from a GPU, such as ``there is no NVIDIA driver on this machine``: empty unless
+        `auto` has come down to the CPU.
+
     Raises:
         DeviceError: a GPU asked for by name that cannot be used.
     """
     if device == "cpu":
-        return Device("cpu")
+        return Device("cpu"), ""
     wanted = int(device.removeprefix("gpu:")) if device.startswith("gpu:") else None
-    why = ""
+    obstacle = ""
     if isinstance(cards, str):
         # Without a card, the build is what the user can read most about.
-        why = cards if _has_cuda(build) or device != "auto" else _no_cuda(build)
+        obstacle = cards if _has_cuda(build) or device != "auto" else _no_cuda(build)
     elif wanted is not None and wanted >= len(cards):
-        why = f"there is no GPU {wanted}: the driver names {len(cards)}, counted from 0"
+        obstacle = f"there is no GPU {wanted}: the driver names {len(cards)}, counted from 0"
     else:
         for index in range(len(cards)) if wanted is None else (wanted,):
             fault = _fault(index, cards[index], build, probe)
             if not fault:
-                return Device("gpu", index, cards[index].name)
-            why = why or fault
+                return Device("gpu", index, cards[index].name), ""
+            obstacle = obstacle or fault
     if device == "auto":
-        return Device("cpu", why=why)
-    raise DeviceError(f"train.device = {device} cannot be used: {why}; train.device = cpu trains without a GPU")
+        return Device("cpu"), obstacle
+    raise DeviceError(f"train.device = {device} cannot be used: {obstacle}; train.device = cpu trains without a GPU")
 
 
 def _fault(index: int, card: Card, build: str, probe: Callable[[int], str]) -> str:
@@ -140,7 +150,7 @@ def driver_cards() -> list[Card] | str:
         handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         driver.cuDeviceGet(ctypes.byref(handle), index)
         driver.cuDeviceGetName(name, len(name), handle)
-        # Attributes 75 and 76 are the compute capability's two parts.
+        # Attributes 75 and 76 are the compute capability's two numbers.
         driver.cuDeviceGetAttribute(ctypes.byref(major), 75, handle)
         driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle)
         cards.append(Card(name.value.decode(errors="replace"), (major.value, minor.value)))

@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 Masks = dict[str, npt.NDArray[np.float32]]
 
 
+def names(config: TrainConfig, architecture: Architecture) -> tuple[str, ...]:
+    """The names of the masks that each step comes with."""
+    return tuple(_masks(config, architecture, 1))
+
+
 def masks(config: TrainConfig, architecture: Architecture, steps: int, number: int) -> Masks:
     """The factors of one step; only those that the configuration asks for.
 
-    Dropped is 0, and what is kept is divided by the share that is kept, so that nothing has to be scaled afterwards.
+    With dropout d a factor is 0 with probability d, else 1 / (1 - d), so that nothing has to be scaled afterwards.
 
     Args:
-        config: shares, seed and batch size.
+        config: dropouts, seed and batch size.
         architecture: of the model.
         steps: time steps of the minibatch.
         number: of the training step, counted over all epochs.
@@ -43,25 +48,30 @@ def masks(config: TrainConfig, architecture: Architecture, steps: int, number: i
     """
     rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(config.seed, spawn_key=(2, number))))
 
-    def drawn(dropped: float, *shape: int) -> npt.NDArray[np.float32]:
+    def drawn(dropped: float, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         kept = rng.random(shape, np.float32) >= dropped
         return kept * np.float32(1 / (1 - dropped))
 
+    return {name: drawn(*mask) for name, mask in _masks(config, architecture, steps).items()}
+
+
+def _masks(config: TrainConfig, architecture: Architecture, steps: int) -> dict[str, tuple[float, tuple[int, ...]]]:
+    """Name → probability of 0, and shape, in the order in which they are drawn."""
     time = 1 if config.variational else steps
     batch, hidden = config.batch_size, architecture.hidden_size
-    result: Masks = {}
+    result: dict[str, tuple[float, tuple[int, ...]]] = {}
     if config.input_dropout:
         width = architecture.embedding_size or architecture.vocab_size
-        result["input"] = drawn(config.input_dropout, time, batch, width)
+        result["input"] = config.input_dropout, (time, batch, width)
     if config.hidden_dropout:
         for layer in range(1, architecture.layers):
-            result[f"hidden{layer}"] = drawn(config.hidden_dropout, time, batch, hidden)
+            result[f"hidden{layer}"] = config.hidden_dropout, (time, batch, hidden)
     if config.output_dropout:
-        result["output"] = drawn(config.output_dropout, time, batch, hidden)
+        result["output"] = config.output_dropout, (time, batch, hidden)
     if config.weight_dropout:
+        rows = GATES[architecture.cell] * hidden
         for layer in range(architecture.layers):
-            rows = GATES[architecture.cell] * hidden
-            result[f"recurrent{layer}"] = drawn(config.weight_dropout, rows, hidden)
+            result[f"recurrent{layer}"] = config.weight_dropout, (rows, hidden)
     if config.bptt_keep < 1:
-        result["gradient"] = drawn(1 - config.bptt_keep, steps, batch, 1)
+        result["gradient"] = 1 - config.bptt_keep, (steps, batch, 1)
     return result

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import numpy as np
 import numpy.typing as npt
 
-from stages.lm.parameters import Architecture, Parameters
+from stages.lm.parameters import Architecture
+from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, recurrent_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from stages.training.device import Device
-    from stages.training.dropout import Masks
+    from stages.training.engine import Arrays
+    from stages.training.minibatches import Minibatch
 
 # MXNet 2.0.0b1 looks these up while it is imported. NumPy 2 dropped them, and nothing here uses them.
 _NUMPY_1_NAMES = (
@@ -51,8 +53,6 @@ with _what_mxnet_expects():
     from mxnet import autograd, gluon, nd, npx
     from mxnet import np as mnp
 
-Minibatch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
-
 
 class RNNModel(gluon.HybridBlock):  # type: ignore[misc]
     """One-hot (or an embedding) of the transposed inputs, recurrent layers, a dense layer over (steps · batch, hidden).
@@ -62,7 +62,7 @@ class RNNModel(gluon.HybridBlock):  # type: ignore[misc]
 
     Args:
         architecture: of the model; its parameters go by the names of `Architecture.shapes`.
-        masked: names of the `stages.lm.dropout.Masks` that `forward` is given, in their order.
+        masked: names of the masks (see `stages.training.dropout`) that `forward` is given, in their order.
     """
 
     def __init__(self, architecture: Architecture, masked: Sequence[str] = ()) -> None:
@@ -164,47 +164,41 @@ class _Loss(gluon.HybridBlock):  # type: ignore[misc]
         return -npx.pick(npx.log_softmax(logits), targets.T.reshape(-1)).mean(), state
 
 
+class _Losses(gluon.HybridBlock):  # type: ignore[misc]
+    """The same, target by target: (steps · batch)."""
+
+    def __init__(self, model: RNNModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Any, targets: Any, state: list[Any]) -> tuple[Any, list[Any]]:
+        logits, state = self.model(inputs, state)
+        return -npx.pick(npx.log_softmax(logits), targets.T.reshape(-1)), state
+
+
 _DECAY_RATES = 0.9, 0.999
 """Of the moments; the first is the momentum of `momentum` too."""
-_MOMENTS = {"sgd": (), "momentum": ("momentum",), "adam": ("mean", "variance"), "adamw": ("mean", "variance")}
-"""What each optimizer keeps per parameter."""
 
 
 class GluonEngine:
-    """Trains one model on one device, in the thread that made it.
+    """The engine as `stages.training.engine.Engine` describes it.
 
     Args:
-        architecture: of the model.
-        batch_size: rows of every minibatch that is trained on.
-        optimizer: `sgd`, `momentum`, `adam` or `adamw`.
-        weight_decay: of the weights, not the biases.
-        clip_norm: L2 norm over all parameters that a longer gradient is scaled down to; 0 never clips.
-        masked: names of the masks that each step comes with.
+        recipe: what to build.
         device: where to compute.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        batch_size: int,
-        optimizer: str,
-        weight_decay: float,
-        clip_norm: float,
-        masked: Sequence[str],
-        device: Device,
-    ) -> None:
+    def __init__(self, recipe: Recipe, device: Device) -> None:
         npx.set_np()  # holds for this thread only
+        architecture = recipe.architecture
+        self._recipe = recipe
         self._names = list(architecture.shapes())
-        self._state_names = ("hidden", "cell") if architecture.cell == "lstm" else ("hidden",)
-        self._batch_size = batch_size
-        self._optimizer = optimizer
-        self._clip_norm = clip_norm
-        self._masked = masked
         self._device = mx.gpu(device.index) if device.kind == "gpu" else mx.cpu()
-        self._model = RNNModel(architecture, masked)
+        self._model = RNNModel(architecture, recipe.masks)
         self._model.initialize(mx.init.Zero(), device=self._device)
-        self._training, self._measuring = _Loss(self._model), _Loss(self._model)
-        if "gradient" not in masked:  # step by step, a graph would fit one number of steps only
+        self._training, self._measuring, self._counting = _Loss(self._model), _Loss(self._model), _Losses(self._model)
+        if "gradient" not in recipe.masks:  # step by step, a graph would fit one number of steps only
+            self._counting.hybridize()
             self._measuring.hybridize()
             self._training.hybridize(static_alloc=True, static_shape=True)
 
@@ -213,84 +207,84 @@ class GluonEngine:
         self._weights = [parameter.data().as_nd_ndarray() for parameter in trained]
         self._gradients = [parameter.grad().as_nd_ndarray() for parameter in trained]
         self._averages = [weight.copy() for weight in self._weights]
-        self._moments = {name: [nd.zeros_like(weight) for weight in self._weights] for name in _MOMENTS[optimizer]}
+        self._moments = {
+            moment: [nd.zeros_like(weight) for weight in self._weights] for moment in MOMENTS[recipe.optimizer]
+        }
         self._ones = nd.ones((len(trained),), ctx=self._device)
-        self._decays = [weight_decay if "weight" in name else 0.0 for name in self._names]
+        self._decays = [recipe.weight_decay if "weight" in name else 0.0 for name in self._names]
         self._decay = nd.array(self._decays, ctx=self._device)
-        self._state = self._model.begin_state(batch_size, self._device)
+        self._state = self._model.begin_state(recipe.batch_size, self._device)
 
-    def parameters(self) -> Parameters:
-        """A copy of the weights, by the names and in the order of `Architecture.shapes`."""
-        return self._named(self._weights)
+    def run(self, steps: Sequence[Step]) -> list[Figures]:
+        """Train these steps; nothing waits for the device until the last is on its way."""
+        figures = []
+        for step, (inputs, targets, masks) in zip(steps, self._upload(steps), strict=True):
+            if step.reset_state:
+                self._state = self._model.begin_state(self._recipe.batch_size, self._device)
+            figures.append(self._step(inputs, targets, masks, step.learning_rate, step.number))
+            self._average(step.averaging)
+        return [Figures(float(loss), float(norm)) for loss, norm in figures]
 
-    def averages(self) -> Parameters:
-        """A copy of the weights' running average, in the same form."""
-        return self._named(self._averages)
+    def loss(self, minibatches: Iterable[Minibatch]) -> float:
+        """The mean loss of the averaged weights; a minibatch is read at once, whatever its number of rows."""
+        state: list[Any] | None = None
+        total, tokens = 0.0, 0
+        with self._averaged():
+            for inputs, targets in minibatches:
+                state = state or self._model.begin_state(len(inputs), self._device)
+                counted = targets >= 0
+                if counted.all():
+                    loss, state = self._measuring(self._array(inputs), self._array(targets), state, [])
+                    total += float(loss) * inputs.size
+                else:
+                    losses, state = self._counting(self._array(inputs), self._array(np.maximum(targets, 0)), state)
+                    total += float(losses.asnumpy()[counted.T.reshape(-1)].sum(dtype=np.float64))
+                tokens += int(counted.sum())
+        return total / tokens
 
-    def moments(self) -> Parameters:
-        """A copy of what the optimizer keeps: ``mean/NAME`` and so on."""
-        found = {kind: self._named(arrays) for kind, arrays in self._moments.items()}
-        return {f"{kind}/{name}": array for kind, arrays in found.items() for name, array in arrays.items()}
+    def state(self) -> EngineState:
+        """A copy of all that decides how training goes on."""
+        return EngineState(
+            parameters=self._named(self._weights),
+            averages=self._named(self._averages),
+            moments={
+                f"{moment}/{name}": array
+                for moment, arrays in self._moments.items()
+                for name, array in self._named(arrays).items()
+            },
+            recurrent={
+                name: array.asnumpy()
+                for name, array in zip(recurrent_names(self._recipe.architecture), self._state, strict=True)
+            },
+        )
 
-    def load_parameters(self, values: Parameters) -> None:
-        """Take these weights, named as `parameters` names them; their running average begins anew from them."""
-        self._fill(self._weights, values)
-        self._fill(self._averages, values)
+    def restore(self, state: EngineState) -> None:
+        """Take what `state` gave."""
+        self._fill(self._weights, state.parameters)
+        self._fill(self._averages, state.averages)
+        for moment, arrays in self._moments.items():
+            self._fill(arrays, {name: state.moments[f"{moment}/{name}"] for name in self._names})
+        self._state = [self._array(state.recurrent[name]) for name in recurrent_names(self._recipe.architecture)]
 
-    def load_averages(self, values: Parameters) -> None:
-        """Take the running average that `averages` gave."""
-        self._fill(self._averages, values)
-
-    def load_moments(self, values: Parameters) -> None:
-        """Take what `moments` gave."""
-        for kind, arrays in self._moments.items():
-            self._fill(arrays, {name: values[f"{kind}/{name}"] for name in self._names})
-
-    def average(self, share: float) -> None:
-        """Move the running average towards the weights, by this share of the way."""
-        if share == 1:
-            for average, weight in zip(self._averages, self._weights, strict=True):
-                weight.copyto(average)
-            return
-        # a - share · (a - w), for all parameters at once: a step of SGD with a "gradient" of -w and a decay of 1
-        for some in self._groups():
-            nd.multi_sgd_update(
-                *(array for index in some for array in (self._averages[index], self._weights[index])),
-                lrs=[share] * len(some),
-                wds=[1.0] * len(some),
-                rescale_grad=-1.0,
-                num_weights=len(some),
-                out=[self._averages[index] for index in some],
-            )
-
-    def upload(self, minibatches: Sequence[Minibatch], masks: Sequence[Masks]) -> list[tuple[Any, Any, Sequence[Any]]]:
-        """Bring minibatches and the masks of each to the device: the first three arguments of `step`.
+    def _upload(self, steps: Sequence[Step]) -> list[tuple[Any, Any, list[Any]]]:
+        """Bring what the steps come with to the device: inputs, targets and masks of each.
 
         A copy waits for all that the device was given before it. So one copy serves all steps in a row of one shape.
         """
-        uploaded: list[tuple[Any, Any, Sequence[Any]]] = []
-        pairs = zip(minibatches, masks, strict=True)
-        for _, group in groupby(pairs, key=lambda pair: pair[0][0].shape):
+        uploaded: list[tuple[Any, Any, list[Any]]] = []
+        for _, group in groupby(steps, key=lambda step: step.inputs.shape):
             alike = list(group)
-            ids = self._array(np.array([minibatch for minibatch, _ in alike]))
-            chance = [self._array(np.array([drawn[name] for _, drawn in alike])) for name in self._masked]
-            uploaded.extend((ids[i, 0], ids[i, 1], [array[i] for array in chance]) for i in range(len(alike)))
+            ids = self._array(np.array([(step.inputs, step.targets) for step in alike]))
+            masks = [self._array(np.array([step.masks[name] for step in alike])) for name in self._recipe.masks]
+            uploaded.extend((ids[i, 0], ids[i, 1], [array[i] for array in masks]) for i in range(len(alike)))
         return uploaded
 
-    def step(
+    def _step(
         self, inputs: Any, targets: Any, masks: Sequence[Any], learning_rate: float, number: int
     ) -> tuple[SupportsFloat, SupportsFloat]:
-        """One minibatch of truncated backpropagation through time, one optimizer step; the state is carried, detached.
+        """One step on what was uploaded; the state is carried, detached.
 
-        Returns at once: the mean loss (nats per token) and the gradient's L2 norm before clipping are figures that
-        `float` waits for.
-
-        Args:
-            inputs: uploaded ids of shape (batch, steps).
-            targets: the ids that follow, same shape.
-            masks: uploaded with them.
-            learning_rate: of this step.
-            number: of this step, the first is 1.
+        Returns at once: the mean loss and the gradient's norm are figures that `float` waits for.
         """
         with autograd.record():
             loss, state = self._training(inputs, targets, self._state, masks)
@@ -301,8 +295,9 @@ class GluonEngine:
         ]
         norm = nd.sqrt(nd.sum(nd.concat(*squares, dim=0)))
         # What a gradient that is too long is multiplied by.
-        scale = nd.minimum(self._clip_norm / norm, 1.0) if self._clip_norm else nd.ones_like(norm)
-        if self._optimizer in ("adam", "adamw"):
+        clip_norm = self._recipe.clip_norm
+        scale = nd.minimum(clip_norm / norm, 1.0) if clip_norm else nd.ones_like(norm)
+        if self._recipe.optimizer in ("adam", "adamw"):
             self._adam(scale, learning_rate, number)
         else:
             self._sgd(scale, learning_rate)
@@ -332,7 +327,7 @@ class GluonEngine:
         """
         beta1, beta2 = _DECAY_RATES
         rate = learning_rate * (1 - beta2**number) ** 0.5 / (1 - beta1**number)
-        decoupled = self._optimizer == "adamw"
+        decoupled = self._recipe.optimizer == "adamw"
         if not decoupled and any(self._decays):
             for gradient, weight, decay in zip(self._gradients, self._weights, self._decays, strict=True):
                 gradient[:] = nd.broadcast_mul(gradient, scale.reshape((1,) * gradient.ndim)) + decay * weight
@@ -356,17 +351,24 @@ class GluonEngine:
         """The parameters' indices, in runs that a fused operator takes."""
         return [range(start, min(start + 40, len(self._names))) for start in range(0, len(self._names), 40)]
 
-    def loss(self, minibatches: Iterable[Minibatch]) -> float:
-        """The mean loss (nats per token) of the averaged weights over neighbouring minibatches, from a zero state."""
-        state: list[Any] | None = None
-        total, tokens = 0.0, 0
-        with self._averaged():
-            for inputs, targets in minibatches:
-                state = state or self._model.begin_state(len(inputs), self._device)
-                loss, state = self._measuring(self._array(inputs), self._array(targets), state, [])
-                total += float(loss) * inputs.size
-                tokens += inputs.size
-        return total / tokens
+    def _average(self, fraction: float) -> None:
+        """Move the running average towards the weights, by this fraction of the way."""
+        if fraction == 0:
+            return
+        if fraction == 1:
+            for average, weight in zip(self._averages, self._weights, strict=True):
+                weight.copyto(average)
+            return
+        # a - α · (a - w), for all parameters at once: a step of SGD with a "gradient" of -w and a decay of 1
+        for some in self._groups():
+            nd.multi_sgd_update(
+                *(array for index in some for array in (self._averages[index], self._weights[index])),
+                lrs=[fraction] * len(some),
+                wds=[1.0] * len(some),
+                rescale_grad=-1.0,
+                num_weights=len(some),
+                out=[self._averages[index] for index in some],
+            )
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -380,22 +382,10 @@ class GluonEngine:
             for weight, own in zip(self._weights, kept, strict=True):
                 own.copyto(weight)
 
-    def state(self) -> dict[str, npt.NDArray[np.float32]]:
-        """A copy of the recurrent state: `hidden`, for an LSTM `cell` too, of shape (layers, batch, hidden) each."""
-        return {name: array.asnumpy() for name, array in zip(self._state_names, self._state, strict=True)}
-
-    def load_state(self, values: dict[str, npt.NDArray[np.float32]]) -> None:
-        """Take the recurrent state that `state` gave."""
-        self._state = [self._array(values[name]) for name in self._state_names]
-
-    def reset_state(self) -> None:
-        """Set the recurrent state to zero."""
-        self._state = self._model.begin_state(self._batch_size, self._device)
-
-    def _named(self, arrays: list[Any]) -> Parameters:
+    def _named(self, arrays: list[Any]) -> Arrays:
         return {name: array.asnumpy() for name, array in zip(self._names, arrays, strict=True)}
 
-    def _fill(self, arrays: list[Any], values: Parameters) -> None:
+    def _fill(self, arrays: list[Any], values: Arrays) -> None:
         for name, array in zip(self._names, arrays, strict=True):
             array[:] = values[name]
 
@@ -405,7 +395,6 @@ class GluonEngine:
 
 def probe(device: Device) -> None:
     """Train one step on a device; whatever is wrong with MXNet, its libraries or the card comes up here."""
-    engine = GluonEngine(Architecture("rnn", "relu", 2, 1, 3), 1, "sgd", 0.0, 1.0, (), device)
+    recipe = Recipe(architecture=Architecture("rnn", "relu", 2, 1, 3), batch_size=1, optimizer="sgd", clip_norm=1.0)
     ids = np.zeros((1, 2), np.int32)
-    [uploaded] = engine.upload([(ids, ids)], [{}])
-    float(engine.step(*uploaded, 1.0, 1)[0])
+    GluonEngine(recipe, device).run([Step(inputs=ids, targets=ids, learning_rate=1.0, number=1)])

@@ -15,7 +15,7 @@ from stages.config import TrainConfig
 from stages.lm import metrics, ngram
 from stages.lm.model import LanguageModel
 from stages.train import train
-from stages.training.device import Device
+from stages.training import engines
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpora" / "timemachine.txt"
 
@@ -36,7 +36,14 @@ def learn(folder, learned, held_out="", **config):
     out.mkdir()
     IndexTable(ids, splits, "char", "book", "0" * 64, len(vocab)).write(tokens / "tokens.arrow")
     vocab.write(tokens / "vocab.arrow")
-    train(TrainConfig(**config), tokens, out, lambda *call: None, folder / "checkpoints", Device("cpu"))
+    train(
+        TrainConfig(**config),
+        tokens=tokens,
+        out=out,
+        progress=lambda *call: None,
+        checkpoints=folder / "checkpoints",
+        engine=engines.choose(TrainConfig(device="cpu")).build,
+    )
     return LanguageModel.load(out), ids[:border], ids[border:]
 
 

@@ -22,7 +22,7 @@ from stages.promotion import judge as judging
 from stages.promotion.judge import Contender, Verdict, adaptive_cost, bootstrap, judge, seen_in
 from stages.tokenize import tokenize
 from stages.train import train
-from stages.training.device import Device
+from stages.training import engines
 
 TEXT = (Path(__file__).parents[3] / "data" / "corpus" / "sample.txt").read_text(encoding="utf-8")
 SHARES = {"train_share": 0.8, "valid_share": 0.1, "test_share": 0.1}
@@ -50,7 +50,14 @@ class Makers:
                 progress=lambda *call: None,
             )
             training = TrainConfig(epochs=epochs, seed=seed, **SMALL)
-            train(training, contender.tokens, contender.model, lambda *call: None, root / "checkpoints", Device("cpu"))
+            train(
+                training,
+                tokens=contender.tokens,
+                out=contender.model,
+                progress=lambda *call: None,
+                checkpoints=root / "checkpoints",
+                engine=engines.choose(TrainConfig(device="cpu")).build,
+            )
             self.made[key] = contender
         return self.made[key]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,9 @@ from stages.training import cores
         ("rnn", 256, 1000, 1),
     ],
 )
-def test_a_large_recurrence_or_vocabulary_is_worth_more_cores(monkeypatch, cell, hidden_size, vocab_size, expected):
+def test_a_large_recurrence_or_vocabulary_is_worth_more_cores(
+    monkeypatch: pytest.MonkeyPatch, cell: Any, hidden_size: int, vocab_size: int, expected: int
+) -> None:
     monkeypatch.setattr(cores, "available", lambda: 8)
     architecture = Architecture.of(TrainConfig(cell=cell, hidden_size=hidden_size), vocab_size)
     assert cores.suited(architecture) == expected
@@ -39,27 +43,27 @@ def test_a_large_recurrence_or_vocabulary_is_worth_more_cores(monkeypatch, cell,
     assert cores.suited(architecture) == 1
 
 
-def test_mxnet_is_told_unless_the_user_has(monkeypatch):
+def test_mxnet_is_told_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = Architecture.of(TrainConfig(cell="lstm", hidden_size=512), 66)
     monkeypatch.setattr(cores, "available", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with cores.told(architecture):
+    with cores.set_for(architecture):
         assert os.environ["OMP_NUM_THREADS"] == "2"
     assert "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    with cores.told(architecture):
+    with cores.set_for(architecture):
         assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
-def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch, tiny):
+def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "suited", lambda architecture: architecture.vocab_size)
     stage = graph.STAGES["train"]
     seen = []
 
     @wraps(stage.function)
-    def train(*arguments, **named):
+    def train(*arguments: Any, **named: Any) -> Any:
         seen.append(os.environ["OMP_NUM_THREADS"])
         return stage.function(*arguments, **named)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,15 @@ CUDA, PLAIN = "mxnet-cu112", "mxnet"
 NO_DRIVER = "there is no NVIDIA driver on this machine"
 
 
-def runs(index):
+def runs(index: int) -> str:
     return ""
 
 
-def fails(index):
+def fails(index: int) -> str:
     return "OSError: libcudnn.so.8: cannot open shared object file"
 
 
-def never(index):
+def never(index: int) -> str:
     raise AssertionError("nothing is to be probed here")
 
 
@@ -39,8 +40,8 @@ def never(index):
         ("auto", [HOPPER, AMPERE], Device("gpu", 1, "A100")),
     ],
 )
-def test_a_card_that_can_be_used_is(wanted, cards, expected):
-    assert device.choose(wanted, CUDA, cards, runs) == expected
+def test_a_card_that_can_be_used_is(wanted: str, cards: list[Card] | str, expected: Device) -> None:
+    assert device.choose(wanted, CUDA, cards, runs) == (expected, "")
 
 
 @pytest.mark.parametrize(
@@ -55,27 +56,29 @@ def test_a_card_that_can_be_used_is(wanted, cards, expected):
         (CUDA, [AMPERE], fails, "A100 failed with 'OSError: libcudnn.so.8"),
     ],
 )
-def test_without_one_auto_is_the_cpu_and_gpu_an_error_that_says_why(build, cards, probe, said):
-    chosen = device.choose("auto", build, cards, probe)
-    assert chosen.kind == "cpu"
-    assert said in chosen.why
+def test_without_one_auto_is_the_cpu_and_gpu_an_error_that_says_why(
+    build: str, cards: list[Card] | str, probe: Callable[[int], str], said: str
+) -> None:
+    chosen, obstacle = device.choose("auto", build, cards, probe)
+    assert chosen == Device("cpu")
+    assert said in obstacle
     with pytest.raises(DeviceError, match=r"train\.device = cpu trains without a GPU") as caught:
         device.choose("gpu", build, cards, probe)
     assert said in str(caught.value) or NO_DRIVER in str(caught.value)
 
 
-def test_a_card_that_is_not_there():
+def test_a_card_that_is_not_there() -> None:
     with pytest.raises(DeviceError, match="gpu:2 cannot be used: there is no GPU 2: the driver names 2"):
         device.choose("gpu:2", CUDA, [AMPERE, AMPERE], runs)
 
 
-def test_cpu_is_the_cpu_whatever_is_there():
-    assert device.choose("cpu", CUDA, [AMPERE], never) == Device("cpu") == device.resolve("cpu")
+def test_cpu_is_the_cpu_whatever_is_there() -> None:
+    assert device.choose("cpu", CUDA, [AMPERE], never) == (Device("cpu"), "") == device.resolve("cpu")
 
 
-def test_this_machine_answers_without_loading_mxnet():
+def test_this_machine_answers_without_loading_mxnet() -> None:
     code = (
-        "import sys; from stages.training import device; found = device.resolve('auto'); "
+        "import sys; from stages.training import device; found, _ = device.resolve('auto'); "
         "print(found.kind, device.build_version(), 'mxnet' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -85,8 +88,8 @@ def test_this_machine_answers_without_loading_mxnet():
     assert loaded == "False"
 
 
-def test_the_probe_names_what_went_wrong():
-    if device.resolve("auto").kind == "gpu":
+def test_the_probe_names_what_went_wrong() -> None:
+    if device.resolve("auto")[0].kind == "gpu":
         assert device.probe(0) == ""
     else:
         assert "Error" in device.probe(0)

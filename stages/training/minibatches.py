@@ -1,0 +1,145 @@
+"""Minibatches: a split cut into rows of ids, to train on, to validate on, and to read while learning from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import CorpusError
+
+if TYPE_CHECKING:
+    from data.tables.tokens import Ids
+
+Minibatch = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""``(inputs, targets)``, the targets one token ahead of the inputs; of shape (rows, steps) each."""
+
+
+class Minibatches(Sequence[Minibatch]):
+    """One epoch over a split: ``self[i]`` is ``(inputs, targets)``, the targets one token ahead of the inputs.
+
+    Both are int32 of shape (batch_size, num_steps), contiguous, and fresh each time. As in the book (d2l, "Language
+    Models and the Dataset"), an epoch begins at a random offset of 0 to ``num_steps`` tokens. ``sequential``: row r of
+    minibatch i + 1 goes on where row r of minibatch i ended. ``random``: the split is cut into subsequences of
+    ``num_steps`` tokens, and these are shuffled.
+
+    Other than in the book, the ends of the rows are not dropped: the last sequential minibatch has as many steps as are
+    left, fewer than ``num_steps`` if need be. The rows of all epochs end near the same places, so that the book's model
+    hardly ever sees a tenth of its 10,000 characters.
+
+    All that is random happens here and now: the same state of ``rng`` gives the same epoch, any minibatch of it first.
+
+    Raises:
+        CorpusError: a split so short that some offset would leave no minibatch.
+    """
+
+    def __init__(
+        self,
+        ids: Ids,
+        batch_size: int,
+        num_steps: int,
+        partition: Literal["sequential", "random"],
+        rng: np.random.Generator,
+    ) -> None:
+        check_length(len(ids), batch_size, num_steps, partition)
+        self._ids = ids
+        self._num_steps = num_steps
+        offset = int(rng.integers(num_steps, endpoint=True))
+        left = len(ids) - offset - 1  # the last token is only ever a target
+        if partition == "random":
+            starts = rng.permutation(left // num_steps) * num_steps
+            starts = starts[: len(starts) // batch_size * batch_size].reshape(-1, batch_size)
+            row = len(starts) * num_steps
+        else:
+            row = left // batch_size
+            starts = np.arange(0, row, num_steps)[:, None] + np.arange(batch_size) * row
+        self._starts = offset + starts  # where each sequence begins, of shape (minibatches, batch_size)
+        self._last_steps = row - (len(starts) - 1) * num_steps
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Minibatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Minibatch]: ...
+    def __getitem__(self, index: int | slice) -> Minibatch | list[Minibatch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        steps = self._last_steps if index in (-1, len(self) - 1) else self._num_steps
+        sequences = self._ids[self._starts[index][:, None] + np.arange(steps + 1)].astype(np.int32)
+        return np.ascontiguousarray(sequences[:, :-1]), np.ascontiguousarray(sequences[:, 1:])
+
+
+def check_length(tokens: int, batch_size: int, num_steps: int, partition: Literal["sequential", "random"]) -> None:
+    """Refuse a split in which the largest offset, ``num_steps``, would leave no minibatch.
+
+    Raises:
+        CorpusError: what would fit, in one sentence.
+    """
+    if partition == "sequential":  # rows of a single step will do
+        needed = batch_size + num_steps + 1
+        most_sequences, most_steps, most_steps_alone = tokens - num_steps - 1, tokens - batch_size - 1, tokens - 2
+    else:
+        needed = batch_size * num_steps + num_steps + 1
+        most_sequences = (tokens - 1) // num_steps - 1  # behind the largest offset
+        most_steps, most_steps_alone = (tokens - 1) // (batch_size + 1), (tokens - 1) // 2
+    if tokens >= needed:
+        return
+    choices = [
+        f"{field} to at most {most}"
+        for field, most in (("train.batch_size", most_sequences), ("train.num_steps", most_steps))
+        if most >= 1
+    ]
+    if choices:
+        remedy = f"set {' or '.join(choices)}, or use a longer text"
+    elif most_steps_alone >= 1:
+        remedy = f"set train.batch_size=1 and train.num_steps to at most {most_steps_alone}, or use a longer text"
+    else:
+        remedy = "the text is too short for any, use a longer one"
+    raise CorpusError(
+        f"the training split has {tokens:,} tokens, and {partition} minibatches of {batch_size:,} × {num_steps:,} "
+        f"(train.batch_size × train.num_steps) need {needed:,}: {remedy}"
+    )
+
+
+def parallel_rows(tokens: int, batch_size: int, num_steps: int) -> int:
+    """As how many rows a split of so many tokens is validated on: ``batch_size``, or fewer if it is short.
+
+    Each row has ``num_steps`` tokens or more to predict; 0 and below says that there are not enough for one.
+    """
+    return min(batch_size, (tokens - 1) // num_steps)
+
+
+def parallel(ids: Ids, rows: int, num_steps: int) -> Iterator[Minibatch]:
+    """A split as ``rows`` neighbouring sequences of one length, read side by side from beginning to end.
+
+    Each minibatch has ``num_steps`` steps, the last as many as are left. Tokens behind the last row are not read.
+    """
+    length = (len(ids) - 1) // rows
+    starts = np.arange(rows)[:, None] * length
+    for begin in range(0, length, num_steps):
+        sequences = ids[starts + np.arange(begin, min(begin + num_steps, length) + 1)].astype(np.int32)
+        yield sequences[:, :-1], sequences[:, 1:]
+
+
+def single(text: Iterable[Ids], num_steps: int) -> Iterator[Minibatch]:
+    """A text that comes in pieces, cut anywhere, as one row: each minibatch goes on where the last one ended.
+
+    Each has ``num_steps`` steps, the last as many as are left.
+    """
+    held: Ids = np.empty(0, np.uint8)
+    for piece in text:
+        held = np.concatenate((held, piece))
+        while len(held) > num_steps:
+            yield _row(held[: num_steps + 1])
+            held = held[num_steps:]
+    if len(held) > 1:
+        yield _row(held)
+
+
+def _row(ids: Ids) -> Minibatch:
+    row = ids.astype(np.int32)[None]
+    return row[:, :-1], row[:, 1:]
