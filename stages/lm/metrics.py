@@ -1,4 +1,4 @@
-"""What a loss amounts to."""
+"""What a loss amounts to: perplexity, and bits per character."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that only count: all tokens alike, each by how often it comes, or by what followed the four before it."""
+"""N-grams, models that only count: how often each token comes, or what followed the four before it."""
 
 from __future__ import annotations
 
