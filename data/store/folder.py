@@ -2,7 +2,7 @@
 
     <store>/<stage>/<first 16 digits of the key>/   manifest.json and the stage's files
     <store>/checkpoints/<identity>/                 unfinished (and finished, resumable) training
-    <store>/reports/                                a page per run
+    <store>/reports/                                a page per run, and what belongs to it
     <store>/tmp/, <store>/locks/                    work in progress
 
 An artifact is built in ``tmp`` on the same file system, synced, and renamed into place with its manifest inside, so

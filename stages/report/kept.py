@@ -38,6 +38,8 @@ class Record(TypedDict):
     """``stages.promotion.judge.Verdict`` as JSON; None where nothing was to be promoted."""
     description: str
     summary: str
+    files: list[str]
+    """The names of what was written with it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,12 @@ def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
     page = store.root / "reports" / f"{outcomes[-1].artifact.manifest.key[:16]}.html"
     record = _read(page)
     anew = verdict is not None or outcomes[-1].state == "ran"
-    if anew or record is None or record["words"] != _WORDS:
+    if (
+        anew
+        or record is None
+        or record["words"] != _WORDS
+        or not all(page.with_name(name).is_file() for name in record["files"])
+    ):
         if record is not None:
             verdict = verdict or record["verdict"]
             outcomes = outcomes if anew else [_as_before(outcome, record) for outcome in outcomes]
@@ -87,9 +94,7 @@ def unkept(outcomes: Sequence[Outcome]) -> Kept:
 
 
 def _read(page: Path) -> Record | None:
-    """The record beside a page; None where it, the page or something that belongs to the page is missing or broken."""
-    if not all(page.with_suffix(suffix).is_file() for suffix in (".html", ".md")):
-        return None
+    """The record beside a page; None where it is missing or broken."""
     try:
         record = json.loads(page.with_suffix(".json").read_bytes())
     except (OSError, ValueError):
@@ -112,21 +117,22 @@ def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
     from stages.report.page import html
 
     report = gather(outcomes, verdict)
-    record = Record(
-        words=_WORDS,
-        stages=[outcome.json() for outcome in outcomes],
-        verdict=None if verdict is None else dict(verdict),
-        description=report.description,
-        summary=report.summary,
-    )
     curve = charts.learning_curve(report.history, report.metrics)
     picture = page.with_suffix(".svg")
     contents = {
         **({picture: svg.picture(curve)} if curve else {}),
         page.with_suffix(".md"): markdown.text(report, picture.name if curve else ""),
         page: html(report),
-        page.with_suffix(".json"): json.dumps(record, indent=1, ensure_ascii=False) + "\n",
     }
+    record = Record(
+        words=_WORDS,
+        stages=[outcome.json() for outcome in outcomes],
+        verdict=None if verdict is None else dict(verdict),
+        description=report.description,
+        summary=report.summary,
+        files=[path.name for path in contents],
+    )
+    contents[page.with_suffix(".json")] = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():

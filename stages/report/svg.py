@@ -57,6 +57,8 @@ path.failed { stroke-dasharray: none; stroke-width: 2; }
 """What a picture needs beside it."""
 _ROW = 20
 """Height of a row of a picture's legend."""
+_LETTERS = 54
+"""What such a row has room for, beside a figure."""
 
 
 def inline(chart: Chart) -> str:
@@ -71,7 +73,7 @@ def picture(chart: Chart) -> str:
     for line in chart.lines:
         if not line.name:
             continue
-        first, *others = textwrap.wrap(line.name, 64)
+        first, *others = textwrap.wrap(line.name, _LETTERS)
         y = _ROW * (len(legend) + 1)
         swatch = _element("line", {"class": line.style, "x1": LEFT, "y1": y - 4, "x2": LEFT + 24, "y2": y - 4})
         last = "" if line.last is None else _element("tspan", {"class": "last", "dx": 8}, words.figure(line.last))

@@ -66,13 +66,16 @@ def test_it_is_written_once(store: Store, outcomes: list[Outcome]) -> None:
     assert moments(first.page) == before
 
 
-@pytest.mark.parametrize("suffix", [".html", ".md", ".json"])
-def test_what_is_missing_is_written_again(store: Store, outcomes: list[Outcome], suffix: str) -> None:
-    first = kept.keep(store, outcomes)
+@pytest.mark.parametrize("suffix", [".html", ".md", ".svg", ".json"])
+def test_what_is_missing_is_written_again(
+    store: Store, outcomes: list[Outcome], promoted: dict[str, Any], suffix: str
+) -> None:
+    first = kept.keep(store, outcomes, promoted)
     assert first.page is not None
     first.page.with_suffix(suffix).unlink()
     assert kept.keep(store, outcomes) == first
     assert first.page.with_suffix(suffix).is_file()
+    assert ("✓ Promoted" in first.page.read_text(encoding="utf-8")) == (suffix != ".json"), "only the record knows that"
 
 
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"words": 1}'])
