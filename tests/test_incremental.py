@@ -211,6 +211,7 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
         lambda place: place.edit("data/corpus/text.py", '.replace("Σ", "σ").lower()', '.replace("Σ", "σ").upper()'),
         STAGES[1:],
     ),
+    ("what chooses the engine", lambda place: place.append("stages/training/engines.py", "\nNEW = 1\n"), []),
     ("what names the device", lambda place: place.append("stages/training/device.py", "\nNEW = 1\n"), []),
     ("manifest without a file", lambda place: forget(place, "tokenize", "vocab.arrow"), ["tokenize"]),
     ("download deleted", lambda place: shutil.rmtree(place.artifact("download")), ["download"]),

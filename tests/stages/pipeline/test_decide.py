@@ -1,0 +1,55 @@
+"""What a stage's key is made of: what the configuration chooses, and nothing that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.store.artifact import Artifact
+from data.store.folder import Store
+from stages.config import RunConfig
+from stages.pipeline import settings
+from stages.pipeline.decide import Decision, decide
+from stages.pipeline.run import run
+from stages.training import engines
+from stages.training.device import Device
+
+
+@pytest.fixture
+def tokenized(tiny: Path) -> tuple[RunConfig, dict[str, Artifact], Store]:
+    config, store = settings.load(str(tiny)), Store(tiny.parent / "store")
+    outcomes = run(config, store, lambda name: lambda done, total, figures: None, until="tokenize")
+    return config, {outcome.name: outcome.artifact for outcome in outcomes}, store
+
+
+def chosen(name: str, *modules: str) -> engines.Choice:
+    return engines.Choice(name, Device("cpu"), "", modules, (name,))
+
+
+def test_another_engine_is_in_no_key_but_those_of_its_own_models(
+    tokenized: tuple[RunConfig, dict[str, Artifact], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code may be edited and its library upgraded, and the models of the first engine stay what they are."""
+
+    def key(choice: engines.Choice) -> Decision:
+        monkeypatch.setattr(engines, "choose", lambda config: choice)
+        return decide("train", *tokenized)
+
+    first, second = key(chosen("mxnet", "stages.training.gluon")), key(chosen("numpy", "stages.lm.layers"))
+    assert first.key != second.key
+    assert "stages/training/gluon.py" in first.components["code"]
+    assert "mxnet" in first.components["libraries"]
+    assert "stages/training/gluon.py" not in second.components["code"]
+    assert "mxnet" not in second.components["libraries"]
+    assert "stages/lm/layers.py" not in first.components["code"]
+    assert "stages/lm/layers.py" in second.components["code"]
+
+
+def test_what_stands_for_a_field_takes_its_place(tokenized: tuple[RunConfig, dict[str, Artifact], Store]) -> None:
+    components = decide("train", *tokenized).components
+    assert components["sources"] == {"device": "cpu"}
+    assert "device" not in components["config"]
+    components = decide("download", *tokenized).components
+    assert components["sources"]["corpus"].startswith("sha256:")
+    assert components["config"] == {}

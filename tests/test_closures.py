@@ -1,0 +1,160 @@
+"""What each stage's key covers: exactly these files of the project, so that a review sees what an import costs.
+
+And a stage loads nothing else: whatever it runs of this project can make it rerun.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from data.store import fingerprint
+from data.store.artifact import Artifact
+from data.store.folder import Store
+from stages.config import RunConfig, StageConfig
+from stages.pipeline import graph, settings
+from stages.pipeline.run import Outcome, Walk, perform
+
+if TYPE_CHECKING:
+    from stages.pipeline.decide import Upstream
+
+ROOT = Path(__file__).parent.parent
+
+CLOSURES = {
+    "download": [
+        "data/corpus/archive.py",
+        "data/corpus/arrival.py",
+        "data/corpus/catalogue.py",
+        "data/corpus/encoding.py",
+        "data/corpus/fetch.py",
+        "data/moment.py",
+        "stages/download.py",
+    ],
+    "tokenize": [
+        "data/corpus/level.py",
+        "data/corpus/text.py",
+        "data/tables/tokens.py",
+        "data/tables/vocab.py",
+        "stages/tokenize.py",
+    ],
+    "train": [
+        "data/store/files.py",
+        "data/tables/history.py",
+        "data/tables/tokens.py",
+        "stages/lm/metrics.py",
+        "stages/lm/parameters.py",
+        "stages/train.py",
+        "stages/training/checkpoint.py",
+        "stages/training/dropout.py",
+        "stages/training/engine.py",
+        "stages/training/gluon.py",
+        "stages/training/loop.py",
+        "stages/training/minibatches.py",
+        "stages/training/schedule.py",
+        "stages/training/signals.py",
+    ],
+    "baselines": [
+        "data/tables/tokens.py",
+        "stages/lm/baselines.py",
+        "stages/lm/ngram.py",
+    ],
+    "evaluate": [
+        "data/corpus/level.py",
+        "data/corpus/text.py",
+        "data/tables/tokens.py",
+        "data/tables/vocab.py",
+        "stages/evaluate.py",
+        "stages/lm/layers.py",
+        "stages/lm/metrics.py",
+        "stages/lm/model.py",
+        "stages/lm/network.py",
+        "stages/lm/parameters.py",
+        "stages/lm/sampling.py",
+        "stages/lm/scoring.py",
+        "stages/lm/side_by_side.py",
+    ],
+}
+
+BESIDE = {
+    "data.errors": fingerprint.OUTSIDE["data.errors"],
+    "stages.config": "its values are in the key, and what they mean stands in the code that uses them",
+    "stages.training.engines": "chooses the engine: what it chose is in the key",
+    "stages.training.device": "chooses the device: what it chose is in the key",
+}
+"""Modules that are loaded where a stage runs and that are not in its key, and why."""
+
+SCRIPT = """
+import importlib, json, sys
+from pathlib import Path
+from stages.config import RunConfig, StageConfig
+
+asked = json.loads(sys.argv[1])
+config = getattr(RunConfig.model_validate(asked["config"]), asked["stage"], StageConfig())
+given = {keyword: Path(folder) for keyword, folder in asked["folders"].items()}
+if asked["stage"] == "train":
+    from stages.training import engines
+
+    given |= {"engine": engines.choose(config).build}
+function = getattr(importlib.import_module(asked["module"]), asked["function"])
+function(config, **given, progress=lambda done, total, figures: None)
+print(*[name for name in sys.modules if name.partition(".")[0] in ("data", "stages", "flows")])
+"""
+
+
+def in_key(name: str, config: RunConfig) -> list[str]:
+    """The project's files in a stage's key."""
+    stage = graph.STAGES[name]
+    own = getattr(config, name, StageConfig())
+    return list(fingerprint.code(stage.function.__module__, *stage.modules(own)))
+
+
+@pytest.mark.parametrize("name", graph.STAGES)
+def test_a_key_covers_exactly_these_files(name: str) -> None:
+    assert in_key(name, RunConfig()) == CLOSURES[name]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_text: str) -> dict[str, Artifact]:
+    """The artifact of each stage of a small run."""
+    folder = tmp_path_factory.mktemp("closures")
+    (folder / "text.txt").write_text(tiny_text, encoding="utf-8")
+    (folder / "tiny.toml").write_text(tiny_settings, encoding="utf-8")
+    config, store = settings.load(str(folder / "tiny.toml"), str(folder / "text.txt")), Store(folder / "store")
+
+    def one(name: str, upstream: Upstream) -> Outcome:
+        return perform(name, config, upstream, store, lambda done, total, figures: None)
+
+    walk = Walk(one)
+    walk.to(graph.LAST)
+    return walk.artifacts
+
+
+@pytest.mark.parametrize("name", graph.STAGES)
+def test_a_stage_loads_nothing_that_is_not_in_its_key(name: str, made: dict[str, Artifact], tmp_path: Path) -> None:
+    stage = graph.STAGES[name]
+    config = {one: made[one].manifest.config for one in graph.shown()}
+    folders = {keyword: str(made[one.stage].folder) for keyword, one in stage.inputs.items()}
+    (tmp_path / "out").mkdir()
+    own = {"out", "checkpoints"} & inspect.signature(stage.function).parameters.keys()
+    folders |= {keyword: str(tmp_path / keyword) for keyword in own}
+    asked = {
+        "stage": name,
+        "module": stage.function.__module__,
+        "function": stage.function.__name__,
+        "config": config,
+        "folders": folders,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(asked)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    # A package's docstring is no code.
+    loaded = {module for module in done.stdout.splitlines()[-1].split() if fingerprint.code(module)}
+    key = {path.removesuffix(".py").replace("/", ".") for path in in_key(name, RunConfig.model_validate(config))}
+    assert loaded - key - BESIDE.keys() == set()
