@@ -12,10 +12,10 @@ from prefect.states import Failed
 from data.errors import RnnlmError, ServerError
 from data.store.folder import open_store
 from flows.walk import leave_report, run_name, walk
-from stages.cli import app as cli
+from stages.cli.app import enter
+from stages.cli.options import Configuration, Force, StoreAt, configured
 from stages.config import RunConfig
 from stages.pipeline import graph
-from stages.pipeline.settings import DEFAULT_PRESET, load
 
 
 @flow(
@@ -45,15 +45,10 @@ def language_model(
     return [outcome.json() for outcome in way.outcomes]
 
 
-def main(
-    preset: cli.Preset = DEFAULT_PRESET,
-    corpus: cli.Corpus = None,
-    set_: cli.Set = None,
-    force: cli.Force = None,
-    store: cli.StoreAt = None,
-) -> None:
+@configured
+def main(config: Configuration, force: Force = None, store: StoreAt = None) -> None:
     """Run the flow `language-model` here, against the server of PREFECT_API_URL or a temporary one."""
-    chosen = load(preset, corpus, set_ or ())
+    chosen = config.load()
     try:
         language_model(chosen, force=tuple(force or ()), store=store)
     except RuntimeError as error:
@@ -68,4 +63,4 @@ def main(
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    cli.enter(app)
+    enter(app)

@@ -1,0 +1,266 @@
+"""Commands that use a model that is there: it continues a text, or reads one and says how well it foresees it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data.corpus import text
+from data.corpus.encoding import check_utf8
+from data.corpus.level import LEVELS
+from data.errors import ConfigError, CorpusError, Interrupted, StoreError
+from data.progress import Progress, reporting
+from data.store.folder import open_store
+from stages.cli.options import Configuration, Json, Model, StoreAt, configured
+from stages.cli.output import print_json, short
+from stages.pipeline import graph
+
+if TYPE_CHECKING:
+    from data.store.artifact import Artifact
+    from data.store.folder import Store
+    from data.tables.tokens import Ids
+    from stages.config import RunConfig
+    from stages.lm.layers import Vector
+    from stages.lm.model import LanguageModel
+
+CHUNK, CHUNK_ADAPTING = 1 << 14, 1 << 9
+"""Bytes of a text that are measured before the progress is shown again; where the model learns, some seconds' worth."""
+SECONDS_BETWEEN_FLUSHES = 0.05
+"""At most, so that a text is seen as it is written and a fast one is not held up."""
+
+# --- sample
+
+
+@configured
+def sample(
+    *,
+    model: Model = None,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")] = "time traveller",
+    length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many tokens to add.")] = 50,
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="T", help="0 always takes the likeliest token, 1 draws as the model says.")
+    ] = 0.0,
+    top_k: Annotated[
+        int, typer.Option(min=0, metavar="K", help="Draw among the K likeliest tokens only; 0 is all of them.")
+    ] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option(metavar="P", help="Draw among the fewest of the likeliest tokens that have the probability P."),
+    ] = 1.0,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End before the first place that says TEXT; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed draws the same text.")] = 0,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many continuations, from seeds S, S+1, …")] = 1,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Print each token and the probability that the model gives it.")
+    ] = False,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Random weights of the preset's shape, as before training.")
+    ] = False,
+    config: Configuration,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a text with a trained model.
+
+    With --untrained, --preset, --corpus and --set describe the model whose weights are drawn at random.
+    """
+    if temperature == 0 and (top_k or top_p != 1):
+        raise ConfigError("--top-k and --top-p need a --temperature above 0: without it nothing is drawn")
+    if count > 1 and temperature == 0:
+        raise ConfigError("--count above 1 needs a --temperature above 0: greedy continuations are all the same")
+    if not untrained:
+        language_model = _load(_folder(model, store))
+    elif model is None:
+        language_model = _untrained(config.load(), open_store(store))
+    else:
+        raise ConfigError("--untrained draws its own weights: leave out --model")
+    prompt = language_model.prompt(prefix)
+    samples: list[dict[str, Any]] = []
+    for drawn_by in range(seed, seed + count):
+        tokens = language_model.stream(
+            prefix,
+            length,
+            temperature,
+            drawn_by,
+            top_k=top_k,
+            top_p=top_p,
+            stop=stop or (),
+            probabilities=probabilities or as_json,
+        )
+        if as_json:
+            pieces = list(tokens)
+            whole = "".join([prompt, *[piece for piece, _ in pieces]])
+            listed = [{"text": piece, "probability": probability} for piece, probability in pieces]
+            samples.append({"seed": drawn_by, "text": whole, "tokens": listed})
+        elif probabilities:
+            if drawn_by > seed:
+                print()
+            _stream(f"{json.dumps(piece, ensure_ascii=False)}\t{probability:.6g}\n" for piece, probability in tokens)
+        else:
+            _stream(itertools.chain([prompt], (piece for piece, _ in tokens), ["\n"]))
+    if as_json:
+        print_json({"samples": samples})
+
+
+def _stream(pieces: Iterable[str]) -> None:
+    """Print a text as it comes, whoever reads it."""
+    flushed = -math.inf
+    try:
+        for piece in pieces:
+            moment = time.monotonic()
+            due = moment - flushed > SECONDS_BETWEEN_FLUSHES
+            print(piece, end="", flush=due)
+            flushed = moment if due else flushed
+    except Interrupted:
+        print()
+        raise
+
+
+# --- evaluate --on
+
+
+def measure(on: str, adapt: float | None, model: Path | None, store: str | None, as_json: bool) -> None:
+    """Print how well a model predicts a text: `rnnlm evaluate --on`.
+
+    Args:
+        on: the text's file; ``-`` is standard input.
+        adapt: the learning rate of dynamic evaluation, above 0; None leaves the weights as they are.
+        model: a model's folder; by default the store's champion, else its newest model.
+        store: the folder of the artifacts, where no model is named.
+        as_json: whether to print one object.
+
+    Raises:
+        ConfigError: a rate that does not fit, or a text of fewer than two tokens.
+        CorpusError: what cannot be read, or is not text.
+        StoreError: a model that is not there or cannot be used.
+    """
+    if adapt is not None and not 0 < adapt < math.inf:
+        raise ConfigError(f"--adapt must be above 0, not {adapt:g}")
+    folder = _folder(model, store)
+    language_model = _load(folder)
+    losses = None if adapt is None else _adapting(language_model, folder, adapt)
+    with _text(on) as path, reporting() as reporter:
+        chunks = _chunks(path, CHUNK_ADAPTING if losses else CHUNK, reporter("evaluate"))
+        score = language_model.score(chunks, losses)
+    if as_json:
+        print_json({"model": str(folder), **({"adapt": adapt} if adapt else {}), **asdict(score)})
+        return
+
+    from stages.report import words
+
+    tokens = f"{LEVELS[language_model.level].noun}s"
+    print(f"model               {short(folder)}{f', adapting at {adapt:g}' if adapt else ''}")
+    print(f"perplexity          {words.figure(score.perplexity)}")
+    print(f"bits per character  {score.bits_per_character:.4g}")
+    print(f"loss (nats)         {score.loss:.5g}")
+    print(f"{tokens:19} {score.tokens:,}")
+    flattered = " (measured as <unk>, which flatters the model)" if score.unknown_rate else ""
+    print(f"unknown             {score.unknown_rate:.2%}{flattered}")
+
+
+def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iterator[Ids]], Iterator[Vector]]:
+    """How `LanguageModel.score` measures with dynamic evaluation, which takes an engine; segments suit no GPU."""
+    from safetensors.numpy import load_file
+
+    from stages.config import TrainConfig
+    from stages.training import adaptation, engines
+
+    weights, engine = load_file(folder / "model.safetensors"), engines.choose(TrainConfig(device="cpu")).build
+    return partial(adaptation.losses, model.architecture, weights, rate, engine=engine)
+
+
+@contextmanager
+def _text(name: str) -> Iterator[Path]:
+    """The file of that name, checked to be UTF-8 text; what can be read only once, a pipe, is copied first.
+
+    Raises:
+        CorpusError: what cannot be read, or is not text.
+    """
+    if name == "-" and sys.stdin is None:
+        raise CorpusError("standard input is closed: name a text with --on FILE")
+    path = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if name == "-" or path.is_fifo():
+                path = Path(folder) / "text"
+                with sys.stdin.buffer if name == "-" else Path(name).open("rb") as source, path.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+            check_utf8("standard input" if name == "-" else name, path)
+        except OSError as error:
+            raise CorpusError(
+                f"the text {name} cannot be read ({error.strerror}): name another, or - for standard input"
+            ) from None
+        yield path
+
+
+def _chunks(path: Path, size: int, progress: Progress) -> Iterator[str]:
+    """A text in chunks of so many bytes, each of which tells how far it is once it was used."""
+    total, began, done, characters = path.stat().st_size, time.monotonic(), 0, 0
+    for chunk in text.read(path, size):
+        yield chunk
+        done, characters = min(done + size, total), characters + len(chunk)
+        progress(done, total, f"{characters / (time.monotonic() - began):,.0f} characters/s")
+
+
+# --- which model
+
+
+def _untrained(config: RunConfig, store: Store) -> LanguageModel:
+    """The model that a run would begin with; what comes before the training runs if need be."""
+    from data.tables.tokens import IndexTable
+    from data.tables.vocab import Vocab
+    from stages.cli import runs
+    from stages.lm.model import LanguageModel
+
+    tokens = runs.walk(config, store).to(graph.STAGES["train"].inputs["tokens"].stage)
+    table = IndexTable.open(tokens.folder / "tokens.arrow")
+    vocab = Vocab.read(tokens.folder / "vocab.arrow")
+    return LanguageModel.untrained(config.train, vocab, level=table.level, normalizer=table.normalizer)
+
+
+def _load(folder: Path) -> LanguageModel:
+    from stages.lm.model import LanguageModel
+
+    return LanguageModel.load(folder)
+
+
+def _folder(model: Path | None, store: str | None) -> Path:
+    """Of the model that was named, else of the store's best."""
+    return model if model is not None else _best(open_store(store)).folder
+
+
+def _best(store: Store) -> Artifact:
+    """The champion, else the newest model."""
+    from data.store import champions
+
+    reign = champions.current(store)
+    if reign is not None:
+        artifact = store.find(champions.STAGE, reign.model)
+        damage = store.damage(artifact) if artifact else "it is gone"
+        if artifact is None or damage:
+            raise StoreError(
+                f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "
+                "before, --model names another"
+            )
+        return artifact
+    newest = next((artifact for artifact in store.artifacts(champions.STAGE) if not store.damage(artifact)), None)
+    if newest is None:
+        raise StoreError(
+            f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
+        )
+    return newest

@@ -1,0 +1,73 @@
+"""The options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages.pipeline import settings
+
+if TYPE_CHECKING:
+    from stages.config import RunConfig
+
+Preset = Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset (see `rnnlm presets`), or such a TOML file.")]
+Corpus = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|URL|PATH", help="The text: a name (see `rnnlm corpora`), an address or a file."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Set a field, train.hidden_size=512 for one; repeatable."),
+]
+Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Rerun this stage although cached; repeatable.")]
+From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Rerun this stage and all after it.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A model's folder. [default: the store's champion, else its newest]"),
+]
+StoreAt = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else data/artifacts]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The options that a run's configuration is made of."""
+
+    preset: Preset = settings.DEFAULT_PRESET
+    corpus: Corpus = None
+    set_: Set = None
+
+    def load(self) -> RunConfig:
+        """Read it.
+
+        Raises:
+            ConfigError: a preset, field or value that is not there or does not fit.
+        """
+        return settings.load(self.preset, self.corpus, self.set_ or ())
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """A command as Typer reads it: the options of a `Configuration` stand where its parameter ``config`` stands."""
+    options = signature(Configuration, eval_str=True).parameters
+    parameters: list[Parameter] = []
+    for name, parameter in signature(command, eval_str=True).parameters.items():
+        parameters.extend(options.values() if name == "config" else [parameter])
+
+    @wraps(command)
+    def flat(**given: Any) -> None:
+        command(config=Configuration(**{name: given.pop(name) for name in options}), **given)
+
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    by_keyword = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+    flat.__signature__ = signature(flat).replace(parameters=by_keyword)  # type: ignore[attr-defined]
+    return flat

@@ -1,0 +1,190 @@
+"""Commands that walk the pipeline, a stage's own among them, and those that say what a walk would do."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data.errors import ConfigError, StoreError
+from data.progress import reporting
+from data.store.folder import open_store
+from stages.cli.options import Configuration, Force, From, Json, Model, StoreAt, configured
+from stages.cli.output import print_json, short, tree
+from stages.pipeline import decide, graph
+from stages.pipeline import run as pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from data.store.folder import Store
+    from stages.config import RunConfig
+    from stages.report.kept import Kept
+
+logger = logging.getLogger(__name__)
+
+
+def verb(until: str) -> Callable[..., None]:
+    """The command that walks the pipeline up to a stage; all of them take the same options."""
+
+    @configured
+    def command(
+        config: Configuration,
+        force: Force = None,
+        from_: From = None,
+        store: StoreAt = None,
+        as_json: Json = False,
+    ) -> None:
+        run(until, config, force or [], from_, store, as_json)
+
+    return command
+
+
+@configured
+def evaluate(
+    context: typer.Context,
+    *,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Measure a trained model on this text instead; - is standard input."),
+    ] = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="With --on: let the model learn at this rate from what it has read, such as 0.2 (dynamic evaluation).",
+        ),
+    ] = None,
+    model: Model = None,
+    config: Configuration,
+    force: Force = None,
+    from_: From = None,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the model and write the report.
+
+    With --on nothing runs and nothing is kept: a model that was trained before, the one of --model, reads the text.
+    """
+    if on is None:
+        if model is not None:
+            raise ConfigError("--model names what --on is measured with: give a text with --on FILE, or leave it out")
+        if adapt is not None:
+            raise ConfigError("--adapt is for the text of --on: give one with --on FILE, or leave it out")
+        run(graph.LAST, config, force or [], from_, store, as_json)
+        return
+    for name in (*(option.name for option in fields(Configuration)), "force", "from_"):
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            flag = f"--{name.strip('_')}"
+            raise ConfigError(f"{flag} is for the pipeline, of which --on runs nothing: leave out one of the two")
+
+    from stages.cli import models
+
+    models.measure(on, adapt, model, store, as_json)
+
+
+def run(
+    until: str, config: Configuration, force: Sequence[str], from_: str | None, store: str | None, as_json: bool
+) -> None:
+    """Walk to a stage and print what comes out: of a whole run its report, else the folder of the artifact."""
+    chosen, opened = config.load(), open_store(store)
+    way = walk(chosen, opened, _forced(until, force, from_))
+    made = way.to(until)
+    report = keep_report(opened, way.outcomes) if until == graph.LAST else None
+    if as_json:
+        metrics = report.metrics if report else {}
+        print_json({"stages": [outcome.json() for outcome in way.outcomes], "metrics": metrics})
+    elif report:
+        print(report.markdown)
+        if report.page:
+            print(f"report: {short(report.page)}")
+    else:
+        print(short(made.folder))
+
+
+def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipeline.Walk:
+    """A walk here and now that says of each stage, on standard error, what became of it."""
+
+    def perform(name: str, upstream: decide.Upstream) -> pipeline.Outcome:
+        with reporting() as reporter:
+            outcome = pipeline.perform(name, config, upstream, store, reporter(name), forced=name in forced)
+        if graph.STAGES[name].shown:
+            took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
+            print(f"{outcome.name:9} {outcome.state}{took} ({outcome.reason})", file=sys.stderr)
+        return outcome
+
+    return pipeline.Walk(perform)
+
+
+def keep_report(store: Store, outcomes: Sequence[pipeline.Outcome]) -> Kept:
+    """The run's report; a store that cannot take one, being read-only, costs a warning and not the run."""
+    from stages.report import kept
+
+    try:
+        return kept.keep(store, outcomes)
+    except StoreError as error:
+        logger.warning("%s", error)
+        return kept.unkept(outcomes)
+
+
+def _forced(until: str, force: Sequence[str], from_: str | None) -> set[str]:
+    """The stages to rerun on the way to ``until``; one named with --force or --from has to lie on that way."""
+    reached = set(graph.order(until))
+    named = [*force, *([] if from_ is None else [from_])]
+    if beyond := graph.forced(named) - reached:
+        raise ConfigError(f"`rnnlm {until}` does not reach the stage {min(beyond)}: rerun that one with `rnnlm run`")
+    return graph.forced(set(force), from_) & reached
+
+
+@configured
+def status(config: Configuration, store: StoreAt = None, as_json: Json = False) -> None:
+    """Say what is cached, and why the rest would rerun.
+
+    Nothing runs. Past a stage that has to run, what comes after it cannot be known: the same output ends the rerun.
+    """
+    states = list(decide.status(config.load(), open_store(store)))
+    if as_json:
+        print_json({"stages": [state.json() for state in states]})
+        return
+    for state in states:
+        print(f"{state.name:9} {state.state:8} {state.reason}")
+
+
+@configured
+def explain(
+    stage: Annotated[
+        str,
+        typer.Argument(metavar="STAGE", help=f"{', '.join(graph.shown()[:-1])} or {graph.shown()[-1]}."),
+    ],
+    config: Configuration,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a stage's key is made of.
+
+    Then the closest artifact that the store has of this stage, the last one made of several, and what differs.
+    """
+    graph.forced([stage])
+    opened = open_store(store)
+    states = {state.name: state for state in decide.status(config.load(), opened)}
+    state = states[stage]
+    components = state.decision.components if state.decision else None
+    nearest = decide.closest(components, opened) if components else None
+    if as_json:
+        last = {"key": nearest.manifest.key, "components": nearest.manifest.components} if nearest else None
+        print_json({**state.json(), "components": components, "closest": last})
+        return
+    print(f"{stage} is {state.state}: {state.reason}")
+    if state.decision is None:
+        return
+    print(f"\nkey {state.decision.key}")
+    print("\n".join(tree(state.decision.components)))
+    if nearest is not None:
+        print(f"\nthe closest artifact is {nearest.folder}, made {decide.when(nearest)}")
+        for phrase in decide.differences(state.decision.config, nearest, state.decision.components):
+            print(f"  {phrase}")
