@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextvars import copy_context
 from typing import Annotated, Any, cast
 
@@ -21,8 +20,9 @@ from flows.walk import leave_report, walk
 from stages.config import RunConfig
 from stages.pipeline import graph
 from stages.report import markdown
-from stages.sweep import search as sweeps
-from stages.sweep import space, worker
+from stages.sweep import pool, space, table, worker
+from stages.sweep.search import prepare, search
+from stages.sweep.trial import Trial
 
 
 def _run_name() -> str:
@@ -56,27 +56,23 @@ def sweep(
     """
     try:
         opened = open_store(store)
-        candidates = [sweeps.Trial(*found) for found in space.configurations(config, vary, trials, seed)]
-        at_a_time = worker.jobs(jobs, len(candidates))
-
-        def tokens(chosen: RunConfig) -> Any:
-            return walk(chosen, opened).to("tokenize")
-
-        sweeps.prepare(candidates, tokens)
-        with worker.processes(opened, at_a_time, _as_task(list(candidates[0].values))) as train:
-            ranked = sweeps.search(candidates, keep, opened, train, LogLines("sweep"))
+        candidates = [Trial(*found) for found in space.configurations(config, vary, trials, seed)]
+        prepare(candidates, lambda chosen: walk(chosen, opened))
+        at_a_time = pool.at_a_time(jobs, len(candidates))
+        with pool.processes(at_a_time, _as_task(list(candidates[0].values))) as workers:
+            ranked = search(candidates, keep, opened, workers, LogLines("sweep"))
 
         way = walk(ranked[0].config, opened)
         evaluated = way.to(graph.LAST)
         leave_report(opened, way.outcomes)
-        folder = sweeps.publish(ranked, keep, evaluated, opened).folder
+        folder = table.publish(ranked, keep, evaluated, opened).folder
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
-    best = f"best: {sweeps.settings(ranked[0])}"
-    create_table_artifact(sweeps.rows(ranked), key="sweep", description=best)
+    best = f"best: {table.settings(ranked[0])}"
+    create_table_artifact(table.rows(ranked), key="sweep", description=best)
     picture = markdown.inline((folder / "curves.svg").read_text(encoding="utf-8"))
     create_markdown_artifact(f"![bits per character by epoch]({picture})", key="sweep-curves", description=best)
-    return {"trials": sweeps.results(ranked), "trained": sum(trial.ran for trial in ranked), "artifact": str(folder)}
+    return {"trials": table.results(ranked), "trained": sum(trial.ran for trial in ranked), "artifact": str(folder)}
 
 
 @task(
@@ -86,26 +82,26 @@ def sweep(
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _trial(label: str, training: worker.Training, stopped: Callable[[], bool]) -> Any:
-    answer = worker.train_apart(training, stopped)
+def _trial(label: str, job: worker.Job, stopped: worker.Stopped) -> Any:
+    answer = worker.do(job, stopped)
     if answer.error:
         return Failed(message=answer.sentence, data=answer)
     return Completed(name="Completed" if answer.ran else "Cached", message=f"model {answer.key[:16]}", data=answer)
 
 
-def _as_task(fields: list[str]) -> worker.Perform:
-    """What trains a trial as a task of this flow run, from whatever thread."""
+def _as_task(fields: list[str]) -> worker.Do:
+    """What does a trial's job as a task of this flow run, from whatever thread; its label has these fields' values."""
     context = copy_context()
 
-    def perform(training: worker.Training, stopped: Callable[[], bool]) -> worker.Answer:
-        config = json.loads(training.config)
+    def do(job: worker.Job, stopped: worker.Stopped) -> worker.Answer:
+        config = json.loads(job.config)
         named = [name.partition(".") for name in fields]
         label = ", ".join(f"{field}={config[stage][field]}" for stage, _, field in named)
         label += f", {config['train']['epochs']} epochs"
-        state = context.copy().run(_trial, label, training, stopped, return_state=True)
+        state = context.copy().run(_trial, label, job, stopped, return_state=True)
         answer = state.result(raise_on_failure=False)
         if isinstance(answer, BaseException):
             raise answer
         return cast("worker.Answer", answer)
 
-    return perform
+    return do

@@ -59,34 +59,34 @@ def sweep(
     Trials are compared on the validation split, in bits per character; only the best is measured on the test split.
     What was trained is kept: the same sweep again trains nothing, and one that was interrupted goes on.
     """
-    from stages.sweep import search as sweeps
-    from stages.sweep import space, worker
+    from stages.sweep import pool, space, table
+    from stages.sweep.search import prepare, search
+    from stages.sweep.trial import Trial
 
     if dask is not None and jobs is not None:
         raise ConfigError("--jobs is for this machine, and --dask has a worker's thread for each trial: leave out one")
-    candidates = [sweeps.Trial(*found) for found in space.configurations(config.load(), vary, trials, seed)]
+    candidates = [Trial(*found) for found in space.configurations(config.load(), vary, trials, seed)]
     opened = open_store(store)
-    tokens = graph.STAGES["train"].inputs["tokens"].stage
-    sweeps.prepare(candidates, lambda chosen: runs.walk(chosen, opened).to(tokens))
-    apart = worker.cluster(opened, dask) if dask else worker.processes(opened, worker.jobs(jobs, len(candidates)))
-    with apart as train, reporting() as reporter:
-        ranked = sweeps.search(candidates, keep, opened, train, reporter("sweep"))
+    prepare(candidates, lambda chosen: runs.walk(chosen, opened))
+    trainers = pool.cluster(dask) if dask else pool.processes(pool.at_a_time(jobs, len(candidates)))
+    with trainers as workers, reporting() as reporter:
+        ranked = search(candidates, keep, opened, workers, reporter("sweep"))
     way = runs.walk(ranked[0].config, opened)
     evaluated = way.to(graph.LAST)
-    folder = sweeps.publish(ranked, keep, evaluated, opened).folder
+    folder = table.publish(ranked, keep, evaluated, opened).folder
     report = runs.keep_report(opened, way.outcomes)
     if as_json:
         trained = sum(trial.ran for trial in ranked)
         found = {
-            "trials": sweeps.results(ranked),
+            "trials": table.results(ranked),
             "trained": trained,
             "metrics": report.metrics,
             "artifact": str(folder),
         }
         print_json(found)
         return
-    print(sweeps.table(ranked))
-    print(f"best: {sweeps.settings(ranked[0])}")
+    print(table.markdown(ranked))
+    print(f"best: {table.settings(ranked[0])}")
     print(report.metrics["summary"])
     print(f"picture: {short(folder / 'curves.svg')}")
     if report.page:

@@ -85,6 +85,10 @@ class Walk:
             pass
         return self.artifacts[until]
 
+    def upstream(self, name: str) -> dict[str, Artifact]:
+        """Go on to all that a stage reads, and not to the stage itself; stage → artifact, of what it reads."""
+        return {one.stage: self.to(one.stage) for one in graph.STAGES[name].inputs.values()}
+
 
 def run(
     config: RunConfig,

@@ -14,23 +14,29 @@ import numpy as np
 
 from data.errors import ConfigError
 from stages.config import RunConfig, StageConfig
+from stages.pipeline import graph
 from stages.pipeline.settings import parse
 
 logger = logging.getLogger(__name__)
 
 Values = dict[str, Any]
-"""Of the fields that vary: ``STAGE.FIELD`` → value."""
-_DRAWS = 100
-"""Draws for each configuration that is wanted, at most: a space where these find no more has no more."""
+"""What sets a configuration apart from the others of the space: ``{"train.hidden_size": 128}``."""
+_DRAWS_PER_CONFIGURATION = 100
+"""At most: a space in which so many draws find no more configurations has no more."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers to draw from, both ends included; over a factor of ten and more evenly in their logarithm."""
+    """Numbers to draw from, both ends included.
+
+    They are drawn evenly or, where the high end is ten times the low one or more, evenly in their logarithm: from
+    0.001 to 10 as often below 0.1 as above.
+    """
 
     low: float
     high: float
     whole: bool
+    """Whether only integers are drawn."""
 
     def draw(self, rng: np.random.Generator) -> float:
         past = self.high + 1 if self.whole else self.high
@@ -64,8 +70,7 @@ def configurations(
             raise ConfigError(f"--vary {text}: write it as STAGE.FIELD=V1,V2, such as train.hidden_size=128,256")
         if name in axes:
             raise ConfigError(f"{name} is varied twice: name all its values at once")
-        if name.startswith("evaluate."):
-            raise ConfigError(f"{name} makes no other model: vary a field of download, tokenize or train")
+        _refuse_after_training(name)
         axes[name] = _range(config, name, values) or [value.strip() for value in values.split(",")]
         if draws is None and isinstance(axes[name], Range):
             raise ConfigError(f"{name}={values} is a range to draw from: say how often with --trials")
@@ -81,6 +86,14 @@ def configurations(
     if draws is not None and len(found) < draws:
         logger.info("the space holds no more than %d different trials", len(found))
     return list(found.items())
+
+
+def _refuse_after_training(name: str) -> None:
+    """Refuse a field of a stage that the model is not made from: all trials would be the same model."""
+    stages = graph.order("train")
+    if name.partition(".")[0] in graph.STAGES.keys() - stages:
+        *others, last = (stage for stage in stages if stage in RunConfig.model_fields)
+        raise ConfigError(f"{name} makes no other model: vary a field of {', '.join(others)} or {last}")
 
 
 def _range(config: RunConfig, name: str, values: str) -> Range | None:
@@ -99,7 +112,7 @@ def _range(config: RunConfig, name: str, values: str) -> Range | None:
 
 def _drawn(axes: Sequence[Range | list[str]], draws: int, seed: int) -> Iterator[tuple[Any, ...]]:
     rng = np.random.default_rng(seed)
-    for _ in range(_DRAWS * draws):
+    for _ in range(_DRAWS_PER_CONFIGURATION * draws):
         yield tuple(axis.draw(rng) if isinstance(axis, Range) else axis[rng.integers(len(axis))] for axis in axes)
 
 

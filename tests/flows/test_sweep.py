@@ -6,79 +6,115 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data.store.folder import Store
+from stages.config import RunConfig
+from stages.pipeline import run as pipeline
+from stages.pipeline.settings import load
+
 ROOT = Path(__file__).parents[2]
-SPACE = ["train.hidden_size=4,8", "train.learning_rate=0.01,0.5"]
+SPACES = {
+    "new": "train.learning_rate=0.01,0.5,1e30",
+    "again": "train.learning_rate=0.01,0.5,1e30",
+    "mistaken": "train.hiden_size=4,8",
+}
+SETTINGS = ["train.epochs=3"]
 SCRIPT = """
 import sys
 from flows.sweep import sweep
 from stages.pipeline.settings import load
 
-preset, store, *vary = sys.argv[1:]
-state = sweep(vary, load(preset, None, ["train.epochs=4"]), jobs=2, store=store, return_state=True)
-sys.exit(not state.is_completed())
+preset, store, settings, *spaces = sys.argv[1:]
+for space in spaces:
+    sweep([space], load(preset, None, settings.split()), jobs=2, store=store, return_state=True)
 """
 
 
-@pytest.fixture
-def run(api: Any, tiny: Path) -> Callable[..., tuple[dict[str, Any], dict[str, str]]]:
-    """Run the flow on a space; the flow run, and the names of its task runs with those of their states."""
+@dataclass(frozen=True)
+class Run:
+    """What the server knows of a flow run."""
 
-    def call(*space: str, code: int = 0) -> tuple[dict[str, Any], dict[str, str]]:
-        environment = {**os.environ, "PREFECT_HOME": str(tiny.parent / "home"), "PREFECT_API_URL": api.address}
-        command = [sys.executable, "-c", SCRIPT, str(tiny), str(tiny.parent / "store"), *space]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == code, done.stderr
-        flow_run = api.ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]
-        of_it = {"flow_run_id": {"any_": [flow_run["id"]]}}
-        flow_run["artifacts"] = {found["key"]: found for found in api.ask("artifacts", artifacts=of_it)}
-        task_runs = api.ask("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
-        return flow_run, {task_run["name"]: task_run["state"]["name"] for task_run in task_runs}
-
-    return call
+    name: str
+    state: dict[str, Any]
+    tasks: dict[str, str]
+    """Task run → the name of its state."""
+    artifacts: dict[str, dict[str, Any]]
+    """By key."""
 
 
-Run = Callable[..., tuple[dict[str, Any], dict[str, str]]]
+@dataclass(frozen=True)
+class Swept:
+    runs: dict[str, Run]
+    """One flow run for each of the spaces, one after the other in one store."""
+    config: RunConfig
+    """What did not vary."""
+    store: Store
 
 
-def test_trials_are_tasks_and_end_in_a_table_and_a_picture(run: Run, rnnlm, tiny: Path) -> None:  # type: ignore[no-untyped-def]
-    flow_run, tasks = run(*SPACE)
-    assert flow_run["state"]["name"] == "Completed"
-    assert flow_run["name"].startswith("train.hidden_size=4,8, train.learning_rate=0.01,0.5")
-    trials = {name: state for name, state in tasks.items() if "epochs" in name}
-    assert len(trials) == 4 + 2, "four in the first rung, two in the second"
-    assert set(trials.values()) == {"Completed"}
-    assert trials["hidden_size=4, learning_rate=0.5, 2 epochs"]
-    table = json.loads(flow_run["artifacts"]["sweep"]["data"])
-    assert [row["rank"] for row in table] == ["1", "2", "3", "4"]
-    assert "data:image/svg+xml;base64," in flow_run["artifacts"]["sweep-curves"]["data"]
-    assert "report" in flow_run["artifacts"]
-
-    vary = [argument for one in SPACE for argument in ("--vary", one)]
-    printed = json.loads(rnnlm("sweep", "--preset", tiny, *vary, "--set=train.epochs=4", "--json").stdout)
-    assert printed["trained"] == 0, "what the flow made the command line reuses"
-    assert [trial["model"][:16] for trial in printed["trials"]] == [row["model"] for row in table]
-
-    flow_run, tasks = run(*SPACE)
-    assert flow_run["state"]["name"] == "Completed"
-    assert set(tasks.values()) == {"Cached"}
+@pytest.fixture(scope="module")
+def swept(api: Any, tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_text: str) -> Swept:
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "text.txt").write_text(tiny_text, encoding="utf-8")
+    preset, store = folder / "tiny.toml", folder / "store"
+    preset.write_text(f'[download]\ncorpus = "{folder / "text.txt"}"\n{tiny_settings}', encoding="utf-8")
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": api.address}
+    command = [sys.executable, "-c", SCRIPT, str(preset), str(store), " ".join(SETTINGS), *SPACES.values()]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    found = api.ask("flow_runs", sort="START_TIME_DESC", limit=len(SPACES))[::-1]
+    runs = {space: _asked(api, flow_run) for space, flow_run in zip(SPACES, found, strict=True)}
+    return Swept(runs, load(str(preset), None, SETTINGS), Store(store))
 
 
-def test_a_trial_that_cannot_be_trained_fails_as_a_task_and_the_sweep_completes(run: Run) -> None:
-    flow_run, tasks = run("train.learning_rate=0.5,1e30")
-    assert flow_run["state"]["name"] == "Completed"
-    assert tasks["learning_rate=1e+30, 4 epochs"] == "Failed"
-    table = json.loads(flow_run["artifacts"]["sweep"]["data"])
+def _asked(api: Any, flow_run: dict[str, Any]) -> Run:
+    chosen = {"id": {"any_": [flow_run["id"]]}}
+    tasks = {found["name"]: found["state"]["name"] for found in api.ask("task_runs", flow_runs=chosen)}
+    of_it = {"flow_run_id": {"any_": [flow_run["id"]]}}
+    artifacts = {found["key"]: found for found in api.ask("artifacts", artifacts=of_it)}
+    return Run(flow_run["name"], flow_run["state"], tasks, artifacts)
+
+
+def test_trials_are_tasks_and_end_in_a_table_and_a_picture(swept: Swept) -> None:
+    run = swept.runs["new"]
+    assert run.state["name"] == "Completed"
+    assert run.name.startswith("train.learning_rate=0.01,0.5,1e30, ")
+    trials = {name: state for name, state in run.tasks.items() if "epochs" in name}
+    assert trials == {
+        "learning_rate=0.01, 2 epochs": "Completed",
+        "learning_rate=0.5, 2 epochs": "Completed",
+        "learning_rate=1e+30, 2 epochs": "Failed",
+        "learning_rate=0.01, 3 epochs": "Completed",
+        "learning_rate=0.5, 3 epochs": "Completed",
+    }, "three in the first rung, two in the second"
+    table = json.loads(run.artifacts["sweep"]["data"])
+    assert [row["rank"] for row in table] == ["1", "2", "3"]
     assert "no longer finite" in table[-1]["how it ended"]
+    assert "data:image/svg+xml;base64," in run.artifacts["sweep-curves"]["data"]
+    assert "report" in run.artifacts
 
 
-def test_a_mistake_fails_the_run_with_its_sentence(run: Run) -> None:
-    flow_run, tasks = run("train.hiden_size=4,8", code=1)
-    assert flow_run["state"]["name"] == "Failed"
-    assert "did you mean 'hidden_size'?" in flow_run["state"]["message"]
-    assert not tasks
+def test_what_a_flow_trained_the_command_line_reuses(swept: Swept) -> None:
+    best = json.loads(swept.runs["new"].artifacts["sweep"]["data"])[0]
+    train = swept.config.train.model_copy(update={"learning_rate": float(best["train.learning_rate"])})
+    config = swept.config.model_copy(update={"train": train})
+    *_, model = pipeline.run(config, swept.store, lambda _: lambda done, total, figures: None, until="train")
+    assert (model.state, model.artifact.manifest.key[:16]) == ("cached", best["model"])
+
+
+def test_the_same_sweep_again_trains_nothing_but_what_failed(swept: Swept) -> None:
+    run = swept.runs["again"]
+    assert run.state["name"] == "Completed"
+    assert len([name for name in run.tasks if "epochs" in name]) == 5
+    assert {name for name, state in run.tasks.items() if state != "Cached"} == {"learning_rate=1e+30, 2 epochs"}
+
+
+def test_a_mistake_fails_the_run_with_its_sentence(swept: Swept) -> None:
+    run = swept.runs["mistaken"]
+    assert run.state["name"] == "Failed"
+    assert "did you mean 'hidden_size'?" in run.state["message"]
+    assert not run.tasks

@@ -1,0 +1,133 @@
+"""Several trainings of a sweep at a time, on this machine or on a Dask cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from data.errors import ConfigError, Interrupted, StoreError, TrainingError
+from stages.sweep import worker
+from stages.sweep.worker import Answer, Do, Job
+from stages.training import cores
+
+Workers = Callable[[Sequence[Job]], Iterator[tuple[int, Answer]]]
+"""Do jobs side by side: (position of the job, answer), each as it comes."""
+
+
+def at_a_time(asked: int | None, trials: int) -> int:
+    """How many to train at a time: as many as are asked for, else one per core."""
+    return min(asked or cores.available(), trials)
+
+
+@contextmanager
+def processes(at_a_time: int, do: Do = worker.do) -> Iterator[Workers]:
+    """Train on this machine, each training with its share of the cores; at the end all of them are over.
+
+    Args:
+        at_a_time: how many.
+        do: how one is done.
+    """
+    stop = threading.Event()
+
+    def workers(jobs: Sequence[Job]) -> Iterator[tuple[int, Answer]]:
+        threads = max(1, cores.available() // min(at_a_time, len(jobs)))
+        return _answers([executor.submit(do, replace(job, threads=threads), stop.is_set) for job in jobs])
+
+    with ThreadPoolExecutor(at_a_time) as executor, _stopping(stop.set):
+        yield workers
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Workers]:
+    """Train on the Dask cluster with this scheduler, one training per thread of its workers, of one core each.
+
+    Raises:
+        ConfigError: Dask is not installed, or nobody answers at the address.
+    """
+    try:
+        from distributed import Client, Event, KilledWorker, Security
+        from distributed.comm import connect
+    except ImportError:
+        raise ConfigError(
+            "--dask needs Dask, which this project does not bring: `pip install distributed`, here and on the workers"
+        ) from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what goes wrong is said here, in a sentence
+
+    async def knock() -> None:
+        (await connect(address, timeout=10, **Security().get_connection_args("client"))).abort()
+
+    try:
+        asyncio.run(knock())  # a client that never got through cannot be got rid of in silence
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--dask: no Dask scheduler answers at {address} ({error})") from None
+    name = f"rnnlm-{secrets.token_hex(8)}"
+    client = Client(address, set_as_default=False)
+    executor = client.get_executor(pure=False)
+
+    def workers(jobs: Sequence[Job]) -> Iterator[tuple[int, Answer]]:
+        return _answers([executor.submit(_do_on_cluster, job, name) for job in jobs], KilledWorker)
+
+    def stop() -> None:
+        with suppress(Exception):  # a cluster that has gone can be told nothing, and that was said
+            Event(name, client).set()
+            executor.shutdown(wait=False)
+            client.close()
+
+    with _stopping(stop):
+        yield workers
+
+
+def _do_on_cluster(job: Job, name: str) -> Answer:
+    """Do a job on a worker of the cluster, until the event of this name is set."""
+    from distributed import Event
+
+    def stopped() -> bool:
+        try:
+            return bool(Event(name).is_set())
+        except Exception:  # whatever it is that has gone, nobody waits any more
+            return True
+
+    return worker.do(job, stopped)
+
+
+@contextmanager
+def _stopping(stop: Callable[[], object]) -> Iterator[None]:
+    """However it ends, what is under way puts its checkpoint down and ends too."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        message = "the sweep was stopped and nothing is lost: the same command goes on from there"
+        raise Interrupted(message, interrupted.signum) from None
+    finally:
+        stop()
+
+
+def _answers(futures: Sequence[Future[Answer]], *died: type[Exception]) -> Iterator[tuple[int, Answer]]:
+    """As they come; a future's error among ``died`` speaks of its own training only.
+
+    Raises:
+        Interrupted: somebody else has stopped one of them.
+        StoreError: none could go on.
+        TrainingError: the cluster is gone.
+    """
+    position = {future: number for number, future in enumerate(futures)}
+    for future in as_completed(futures):
+        try:
+            answer = future.result()
+        except died:
+            sentence = "the Dask workers that trained it died: where memory is short, a smaller model needs less"
+            answer = Answer(error=TrainingError.__name__, sentence=sentence)
+        except CancelledError:
+            raise TrainingError("the Dask cluster is gone and nothing is lost: the same command goes on") from None
+        if answer.error == StoreError.__name__:
+            raise StoreError(answer.sentence)
+        if answer.error == Interrupted.__name__:
+            raise Interrupted(answer.sentence, signal.SIGTERM)
+        yield position[future], answer

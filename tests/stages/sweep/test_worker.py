@@ -1,0 +1,72 @@
+"""One training in a process of its own: what it answers, and that it never outlives whoever waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from data.store.folder import Store
+from stages.sweep import worker
+from stages.sweep.worker import Answer, Job
+
+ROOT = Path(__file__).parents[3]
+LONG = ("train.epochs=100000",)
+Make = Callable[..., Job]
+
+
+def never() -> bool:
+    return False
+
+
+Trainings = Callable[[], dict[int, list[str]]]
+Wait = Callable[[Callable[[], object]], None]
+
+
+def test_what_the_store_has_needs_no_process(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = job("train.epochs=1")
+    trained = worker.train(asked)
+    assert trained.ran
+    monkeypatch.delattr(subprocess, "Popen")
+    assert worker.do(asked, never) == Answer(trained.key, ran=False)
+
+
+def test_a_job_that_is_stopped_before_it_begins_needs_none_either(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = job()
+    monkeypatch.delattr(subprocess, "Popen")
+    assert worker.do(asked, lambda: True).error == "Interrupted"
+
+
+def test_a_job_whose_store_is_not_there_says_what_a_cluster_needs(job: Make, tmp_path: Path) -> None:
+    answer = worker.do(replace(job(), store=str(tmp_path / "elsewhere")), never)
+    assert answer.error == "StoreError"
+    assert "have to see the same store" in answer.sentence
+
+
+def test_a_process_that_is_killed_is_answered_for(job: Make, trainings: Trainings, wait: Wait) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(worker.do, job(*LONG), never)
+        wait(trainings)
+        os.kill(min(trainings()), signal.SIGKILL)
+        assert answer.result(timeout=60).error == "TrainingError"
+        assert "ended by SIGKILL" in answer.result().sentence
+
+
+def test_a_training_that_nobody_waits_for_any_more_ends(
+    job: Make, store: Store, trainings: Trainings, wait: Wait
+) -> None:
+    script = "import json, sys; from stages.sweep.worker import *; do(Job(**json.loads(sys.argv[1])), lambda: False)"
+    process = subprocess.Popen([sys.executable, "-c", script, json.dumps(asdict(job(*LONG)))], cwd=ROOT)
+    wait(lambda: list(store.root.glob("checkpoints/*/*.safetensors")))
+    assert trainings()
+    process.kill()
+    process.wait()
+    wait(lambda: not trainings())
