@@ -62,7 +62,7 @@ class Loop:
             if not self.done:
                 logger.info("training goes on in epoch %d of %d", self.state.epoch + 1, config.epochs)
         else:
-            # Not the stream of random numbers that the weights are drawn from.
+            # Not the random numbers that the weights are drawn from.
             seed = np.random.SeedSequence(config.seed, spawn_key=(1,))
             self.state = TrainState(np.random.PCG64(seed).state)
             weights = self.architecture.initial(config.initializer, config.seed)

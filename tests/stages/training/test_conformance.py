@@ -440,8 +440,8 @@ def test_negative_targets_are_not_counted(build: Build) -> None:
     # The ends of rows of different lengths: their padding costs nothing.
     inputs, targets = batches[0]
     padded = (inputs, np.where(np.arange(STEPS) < np.array([[4], [2], [1]]), targets, -7))
-    parts = [(inputs[row : row + 1, :steps], targets[row : row + 1, :steps]) for row, steps in enumerate((4, 2, 1))]
-    expected = sum(engine.loss([part]) * part[1].size for part in parts) / 7
+    rows = [(inputs[row : row + 1, :steps], targets[row : row + 1, :steps]) for row, steps in enumerate((4, 2, 1))]
+    expected = sum(engine.loss([row]) * row[1].size for row in rows) / 7
     assert engine.loss([padded]) == pytest.approx(expected, rel=1e-6)
 
 

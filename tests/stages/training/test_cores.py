@@ -1,4 +1,4 @@
-"""How many cores a training is told to use."""
+"""How many cores a training uses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_large_recurrence_or_vocabulary_is_worth_more_cores(
     assert cores.suited(architecture) == 1
 
 
-def test_mxnet_is_told_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mxnet_finds_the_number_unless_the_user_has_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
     architecture = Architecture.of(TrainConfig(cell="lstm", hidden_size=512), 66)
     monkeypatch.setattr(cores, "available", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -1,4 +1,4 @@
-"""Which device is chosen, and what is said about it. The cards are told, for no GPU is here."""
+"""Which device is chosen, and what is said about it. The cards are made up, for no GPU is here."""
 
 from __future__ import annotations
 
