@@ -174,7 +174,7 @@ def measure(on: str, adapt: float | None, model: Path | None, store: str | None,
 
 
 def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iterator[Ids]], Iterator[Vector]]:
-    """How `LanguageModel.score` measures with dynamic evaluation, which takes an engine; segments suit no GPU."""
+    """How `LanguageModel.score` measures with dynamic evaluation, on the CPU: segments are too short for a GPU."""
     from safetensors.numpy import load_file
 
     from stages.config import TrainConfig
