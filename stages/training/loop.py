@@ -57,17 +57,11 @@ class Loop:
         """What was trained on here, and how long that took without validation and checkpoints."""
         self._learnt, self._held_out, self._checkpoints = learnt, held_out, checkpoints
         self._steps_per_call = 1
-        if found := checkpoint.latest(checkpoints, config.epochs):
-            self.state, engine_state = found
-            if not self.done:
-                logger.info("training goes on in epoch %d of %d", self.state.epoch + 1, config.epochs)
-        else:
-            # Not the random numbers that the weights are drawn from.
-            seed = np.random.SeedSequence(config.seed, spawn_key=(1,))
-            self.state = TrainState(np.random.PCG64(seed).state)
-            weights = self.architecture.initial(config.initializer, config.seed)
-            engine_state = EngineState.initial(recipe, weights)
+        found = checkpoint.latest(checkpoints, config.epochs)
+        self.state, engine_state = found or _beginning(config, recipe)
         engine.restore(engine_state)
+        if found and not self.done:
+            logger.info("training goes on in epoch %d of %d", self.state.epoch + 1, config.epochs)
 
     @property
     def done(self) -> bool:
@@ -196,3 +190,11 @@ class Loop:
             f"{what} is no longer finite in epoch {self.state.epoch + 1:,}: "
             f"try a smaller train.learning_rate than {rate:g}, or {clipping}"
         )
+
+
+def _beginning(config: TrainConfig, recipe: Recipe) -> tuple[TrainState, EngineState]:
+    """Where a training begins, as its seed has it."""
+    # Not the random numbers that the weights are drawn from.
+    bits = np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(1,)))
+    weights = recipe.architecture.initial(config.initializer, config.seed)
+    return TrainState(bits.state), EngineState.initial(recipe, weights)
