@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LEAST_COMMON = 0.5
-"""Share of each text's characters that must occur in the other one, too."""
+"""Fraction of each text's characters that must occur in the other one, too."""
 FOREIGN = 0.25
-"""Share of the letters up to which a script does not count as one that a text is written in."""
+"""Fraction of the letters up to which a script does not count as one that a text is written in."""
 MARKUP = 0.05
-"""Share of a text's characters that may stand within HTML tags: more than a text about HTML, less than a page."""
+"""Fraction of a text's characters that may stand within HTML tags: more than in a text about HTML, less than in a
+page."""
 REPETITIVE = 0.02
-"""What only the same few lines, over and over, compress to as a share of their size; prose comes to 0.4 to 0.5."""
+"""Fraction of their size that the same few lines, over and over, compress to; prose comes to 0.4 to 0.5."""
 
 _START = re.compile(r"(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.IGNORECASE | re.DOTALL)
 # The elements that pages are made of; <unk>, <stage direction> and the tags of other languages are none of them.
@@ -49,9 +50,9 @@ class _Figures:
     page: bool
     """Whether it starts as an HTML page does."""
     markup: float
-    """Share of the characters that stand within HTML tags."""
+    """Fraction of the characters that stand within HTML tags."""
     packed: float
-    """Bytes after compression, as a share of those before."""
+    """Bytes after compression, as a fraction of those before."""
     occurrences: Counter[str]
     """Of each character but white space, whatever its case and however its accents are encoded."""
 
@@ -61,7 +62,8 @@ class _Figures:
 
     @property
     def scripts(self) -> dict[str, float]:
-        """Script → its share of the letters: the first word of a letter's Unicode name, LATIN or CJK for two."""
+        """Script → fraction of the letters that are of it, the most frequent first. A script is the first word of a
+        letter's Unicode name, such as LATIN or CJK."""
         letters: Counter[str] = Counter()
         for character, times in self.occurrences.items():
             if character.isalpha():
@@ -69,7 +71,7 @@ class _Figures:
         return {script: times / letters.total() for script, times in letters.most_common()}
 
     def known_to(self, other: _Figures) -> float:
-        """Share of the character occurrences here that are of characters which occur there."""
+        """Fraction of the character occurrences here that are of characters which occur in the other text."""
         known = sum(times for character, times in self.occurrences.items() if character in other.occurrences)
         return known / self.occurrences.total() if self.occurrences else 0
 
@@ -82,7 +84,7 @@ def check(corpus: Path, accepted: Path | None, *, largest_loss: float = 0.5) -> 
     - it became HTML: it starts with ``<!doctype html`` or ``<html``, or more than 5 % of its characters stand within
       tags and twice as many as before; a text whose accepted state was HTML may stay so;
     - another script: most of its letters are of a script that made up less than a quarter of them before;
-    - it shrank: more than ``largest_loss`` of the characters, as a share, are gone;
+    - it shrank: more than the fraction ``largest_loss`` of the characters are gone;
     - it lost most of its characters: less than half of the accepted text's character occurrences are of characters that
       still occur, or less than half of today's are of characters that occurred before; white space does not count,
       neither does case;
@@ -149,8 +151,8 @@ def _measure(path: Path) -> _Figures:
     packed += len(compressor.flush())
     occurrences: Counter[str] = Counter()
     for character, times in counts.items():
-        for part in unicodedata.normalize("NFKD", character.lower()):
-            if not part.isspace():
-                occurrences[part] += times
+        for one in unicodedata.normalize("NFKD", character.lower()):
+            if not one.isspace():
+                occurrences[one] += times
     total = counts.total()
     return _Figures(total, bool(_START.match(start)), tags / max(total, 1), packed / max(size, 1), occurrences)

@@ -1,0 +1,171 @@
+"""The text that two models are compared on: its words, its blocks, and what spelling out the unknown costs.
+
+What a model calls ``<unk>`` it still has to tell, or a small vocabulary would pay. `Passage.read` gives the bits for
+that; together with the model's own they describe every character of the text, whatever the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.corpus import text
+from data.corpus.level import LEVELS
+from stages.tokenize import index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from data.corpus.level import Level
+    from data.tables.tokens import Ids, IndexTable
+    from data.tables.vocab import Vocab
+
+    Mask = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
+
+_SPACES = np.array([chr(code).isspace() for code in range(0x3002)])
+"""Code point → whether it is white space. The last entry, False, stands for all code points from there."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The text as the tokens of one model."""
+
+    ids: Ids
+    """Shape (tokens,), 0 for what the model's vocabulary lacks."""
+    starts: NDArray[np.intp]
+    """The first character of each token, shape (tokens,)."""
+    cost: Floats
+    """Bits of each token beside the model's own, shape (tokens,): what tells an unknown one from others, and the white
+    space behind a word."""
+
+
+class Passage:
+    """A normalised text that models read, each by its own level and vocabulary.
+
+    Args:
+        pieces: the text, code points in pieces.
+        by_words: whether a model reads it as words, so that none may be cut.
+        joined: whether every run of white space in it is one space.
+    """
+
+    def __init__(self, pieces: Iterable[Ids], *, by_words: bool, joined: bool) -> None:
+        self.codes: Ids = np.concatenate([np.empty(0, np.uint8), *pieces])
+        """Code points, shape (characters,); none where the text holds no word."""
+        self._by_words = by_words
+        self._joined = joined
+        self._space, self._starts = _words(self.codes, True)
+        if not len(self._starts):
+            self.codes = self.codes[:0]
+        self._starts[:1] = 0  # white space before the first word is taken for a piece of it
+        self._lengths = np.diff(self._starts, append=len(self.codes))
+        self.first = slice(0, int(self._lengths[0]) if by_words and len(self._lengths) else 1)
+        """The characters of the first token, which nothing predicts."""
+
+    def blocks(self, length: int) -> NDArray[np.int32]:
+        """The number of the block that each character belongs to, shape (characters,).
+
+        A block begins every ``length`` characters. Where words are read, a word belongs to the block that it begins in.
+        """
+        if self._by_words:
+            return np.repeat((self._starts // length).astype(np.int32), self._lengths)
+        return np.arange(len(self.codes), dtype=np.int32) // np.int32(length)
+
+    def whole(self, mask: Mask) -> Mask:
+        """The mask of characters; where words are read, a word that holds a masked character is masked as a whole."""
+        if not self._by_words or not len(mask):
+            return mask
+        return np.repeat(np.logical_or.reduceat(mask, self._starts), self._lengths)
+
+    def read(self, level: Level, vocab: Vocab) -> Reading:
+        """The text as the tokens of a model.
+
+        - An unknown character costs log2 K bits beside those of ``<unk>``, with K the number of different characters of
+          this text that the vocabulary lacks.
+        - An unknown word of n characters costs (n + 1) · log2(A + 1): spelled out, all A different characters of this
+          text (but white space) and the end of the word being as likely.
+        - The white space behind a word costs nothing where it is joined, else what `adaptive_cost` says.
+        """
+        steps = range(0, len(self.codes), text.CHUNK)
+        chunks = (_string(self.codes[step : step + text.CHUNK]) for step in steps)
+        ids = np.concatenate([index(piece, vocab) for piece in level.pieces(chunks)])
+        if level.separator:
+            return Reading(ids, self._starts, self._cost_of_words(ids == 0))
+        return Reading(ids, np.arange(len(ids)), self._cost_of_characters(ids == 0))
+
+    def _cost_of_characters(self, unknown: Mask) -> Floats:
+        distinct = len(np.unique(self.codes[unknown]))
+        return np.where(unknown, math.log2(max(distinct, 1)), 0.0)
+
+    def _cost_of_words(self, unknown: Mask) -> Floats:
+        letters = ~self._space
+        lengths = np.add.reduceat(letters, self._starts, dtype=np.int64)
+        alphabet = len(np.unique(self.codes[letters]))
+        cost = np.where(unknown, (lengths + 1) * math.log2(alphabet + 1), 0.0)
+        if self._joined:
+            return cost
+        ends = np.flatnonzero(letters & np.append(self._space[1:], True)) + 1
+        whole = _string(self.codes)
+        gaps = [whole[end:start] for end, start in zip(ends, [*self._starts[1:], len(whole)], strict=True)]
+        return cost + adaptive_cost(np.unique(gaps, return_inverse=True)[1])
+
+
+def split(corpus: Path, table: IndexTable, name: str, *, joined: bool) -> Iterator[Ids]:
+    """The normalised text of a split, code points in pieces.
+
+    Args:
+        corpus: the text that the table was made from.
+        table: says where the split lies, and how the text was normalised.
+        name: of the split.
+        joined: give one space for each run of white space.
+    """
+    bounds, level = table.splits[name], LEVELS[table.level]
+    position, between = 0, True  # tokens that began before a piece, and whether the last one has ended
+    for chunk in text.normalize(text.read(corpus), table.normalizer, table.level):
+        if position > bounds.stop:
+            return
+        codes = text.code_points(chunk)
+        space, begins = _words(codes, between)
+        tokens = np.append(begins, len(codes)) if level.separator else np.arange(len(codes) + 1)
+        start, stop = tokens[np.clip([bounds.start - position, bounds.stop - position], 0, len(tokens) - 1)]
+        if position > bounds.start:
+            start = 0
+        if joined:
+            again = space & np.concatenate(([between], space[:-1]))
+            yield np.where(space, np.uint8(ord(" ")), codes)[start:stop][~again[start:stop]]
+        else:
+            yield codes[start:stop]
+        position += len(tokens) - 1
+        between = bool(space[-1]) if len(space) else between
+
+
+def adaptive_cost(kinds: NDArray[np.intp]) -> Floats:
+    """Bits of each symbol of a sequence for a code that knows the alphabet and counts as it goes (Laplace's rule).
+
+    The k-th symbol costs -log2((times it came before + 1) / (k + size of the alphabet)), k from 0.
+
+    Args:
+        kinds: symbols 0 to size of the alphabet - 1, each of which occurs; shape (symbols,).
+    """
+    order = np.argsort(kinds, kind="stable")
+    among = kinds[order]
+    before = np.empty(len(kinds))
+    before[order] = np.arange(len(kinds)) - among.searchsorted(among)
+    alphabet = len(np.unique(kinds))
+    cost: Floats = np.log2((np.arange(len(kinds)) + alphabet) / (before + 1))
+    return cost
+
+
+def _words(codes: Ids, between: bool) -> tuple[Mask, NDArray[np.intp]]:
+    """Where white space is, and where words begin; ``between``: what comes before does not end in a word."""
+    space = _SPACES.take(codes, mode="clip")
+    return space, np.flatnonzero(~space & np.concatenate(([between], space[:-1]))[: len(space)])
+
+
+def _string(codes: Ids) -> str:
+    return codes.astype("<u4").tobytes().decode("utf-32-le")

@@ -1,0 +1,96 @@
+"""The text that is compared, word by word and figure by figure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.corpus import text
+from data.corpus.level import CHAR, WORD
+from data.corpus.text import LevelName
+from data.tables.tokens import IndexTable, Split
+from data.tables.vocab import Vocab
+from stages.promotion.passage import Passage, adaptive_cost, split
+
+TEXT = " the sea\n\nthe tide  sea\nseas "
+
+
+def passage(body: str = TEXT, *, by_words: bool = True, joined: bool = False) -> Passage:
+    pieces = map(text.code_points, (body[:7], body[7:]))
+    return Passage(pieces, by_words=by_words, joined=joined)
+
+
+def test_the_adaptive_code_counts_as_it_goes() -> None:
+    assert adaptive_cost(np.array([0, 0, 1, 0])) == pytest.approx(-np.log2([1 / 2, 2 / 3, 1 / 4, 3 / 5]))
+    assert adaptive_cost(np.zeros(5, int)) == pytest.approx(0)
+
+
+def test_blocks_and_masks_keep_words_whole() -> None:
+    words = passage()
+    assert [len(list(group)) for group in runs(words.blocks(10))] == [10, 10, 9]
+    assert TEXT[10:20] == "the tide  ", "a word that begins in a block stays in it, with the white space behind it"
+    assert words.first == slice(0, 5), "the first word with all white space around it"
+    mask = np.zeros(len(TEXT), np.bool_)
+    mask[[6, 21]] = True
+    assert np.flatnonzero(words.whole(mask)).tolist() == [*range(5, 10), *range(20, 24)]
+
+    characters = passage(by_words=False)
+    assert [len(list(group)) for group in runs(characters.blocks(10))] == [10, 10, 9]
+    assert characters.first == slice(0, 1)
+    assert (characters.whole(mask) == mask).all()
+
+
+def runs(blocks: Iterable[int]) -> Iterator[Iterator[int]]:
+    return (group for _, group in itertools.groupby(blocks))
+
+
+def test_an_unknown_word_is_spelled_out_and_white_space_is_charged_for() -> None:
+    vocab = Vocab(["<unk>", "the", "sea"], [2, 2, 2])
+    reading = passage().read(WORD, vocab)
+    assert reading.ids.tolist() == [1, 2, 1, 0, 2, 0]
+    assert reading.starts.tolist() == [0, 5, 10, 14, 20, 24]
+    letter = math.log2(len(set("theseatideseas")) + 1)
+    spelled = np.array([0, 0, 0, 5, 0, 5]) * letter
+    gaps = [" ", "\n\n", " ", "  ", "\n", " "]
+    kinds = np.unique(gaps, return_inverse=True)[1]
+    assert reading.cost == pytest.approx(spelled + adaptive_cost(kinds))
+    assert passage(joined=True).read(WORD, vocab).cost == pytest.approx(spelled)
+
+
+def test_an_unknown_character_is_told_from_the_other_unknown_ones() -> None:
+    reading = passage("abcdabcd", by_words=False).read(CHAR, Vocab(["<unk>", "a"], [6, 2]))
+    assert reading.ids.tolist() == [1, 0, 0, 0, 1, 0, 0, 0]
+    assert reading.starts.tolist() == list(range(8))
+    assert reading.cost == pytest.approx([0, *[math.log2(3)] * 3] * 2)
+
+
+def test_a_text_without_words_is_empty() -> None:
+    assert len(passage(" \n" * 9).codes) == 0
+
+
+@pytest.mark.parametrize(("level", "joined"), [("char", False), ("word", False), ("word", True)])
+def test_a_split_is_the_text_of_its_tokens_wherever_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: LevelName, joined: bool
+) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(TEXT, encoding="utf-8")
+    tokens = len(TEXT.split()) if level == "word" else len(TEXT)
+    bounds = {"train": Split(0, 2, 0, 0), "valid": Split(2, 4, 0, 0), "test": Split(4, tokens, 0, 0)}
+    table = IndexTable(np.zeros(tokens, np.uint8), bounds, level, "none", "", 1)
+    expected = {
+        ("char", False): [TEXT[:2], TEXT[2:4], TEXT[4:]],
+        ("word", False): [" the sea\n\n", "the tide  ", "sea\nseas "],
+        ("word", True): [" the sea ", "the tide ", "sea seas "],
+    }[level, joined]
+    read = text.read
+    for size in (1, 3, 100):
+        monkeypatch.setattr(text, "read", partial(read, size=size))
+        found = ["".join(map(chr, np.concatenate([*split(corpus, table, name, joined=joined)]))) for name in bounds]
+        # What stands before the first word comes with it, or not: nothing is ever predicted of it.
+        assert [part.lstrip() for part in found] == [part.lstrip() for part in expected]
