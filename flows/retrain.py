@@ -16,20 +16,17 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from data.errors import RnnlmError, StoreError
-from data.store import champions as champion
-from data.store.collect import collect
+from data.errors import RnnlmError
+from data.store import champions
 from data.store.folder import open_store
 from flows.walk import leave_report, run_name, walk
 from stages.config import RunConfig
 from stages.pipeline import graph
-from stages.promotion import guard
-from stages.promotion.judge import Contender, Verdict, judge
+from stages.promotion.night import MODEL, Night, corpus_stage, tonight
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from data.store.folder import Store
+    from stages.promotion.judge import Verdict
+    from stages.promotion.night import Artifacts
 
 logger = logging.getLogger(__name__)
 
@@ -53,26 +50,19 @@ def retrain(
     """
     try:
         opened = open_store(store)
-        way = walk(_tonight(config), opened)
-        reign = champion.current(opened)
-        reigning = _contender(opened, reign.model) if reign else None
-
-        corpus = way.to("download")
-        _guard(corpus.folder, reigning.corpus if reigning else None, largest_loss)
+        night = Night(opened)
+        way = walk(tonight(config, flow_run.scheduled_start_time), opened)
+        way.to(corpus_stage())
+        _guard(night, way.artifacts, largest_loss, return_state=True).result()
         way.to(graph.LAST)
-        model, tokens = way.artifacts["train"], way.artifacts["tokenize"]
-        key = model.manifest.key
-        if known := _known(opened, key, reign):
+        if known := night.known(way.artifacts):
             return Completed(name="Unchanged", message=f"nothing has changed: {known}")
-        verdict = _judge(Contender(model.folder, tokens.folder, corpus.folder), reigning)
+        verdict = _judge(night, way.artifacts)
         leave_report(opened, way.outcomes, verdict.json())
-        if verdict.promoted:
-            champion.promote(opened, key, verdict.reason, verdict.json(), over=reign.model if reign else None)
-        elif reign:
-            champion.reject(opened, key, reign.model, verdict.reason)
+        night.settle(way.artifacts, verdict)
+        key = way.artifacts[MODEL].manifest.key
         _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
-        freed = collect(opened, pinned=champion.pinned(opened))
-        logger.info("%d folders that nobody needs were removed", len(freed))
+        logger.info("%d folders that nobody needs were removed", len(night.collect()))
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     return Completed(name="Promoted" if verdict.promoted else "Rejected", message=verdict.reason)
@@ -87,51 +77,11 @@ def rollback(reason: str = "asked for by hand", store: str | None = None) -> Any
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
     """
     try:
-        reign = champion.rollback(open_store(store), reason)
+        reign = champions.rollback(open_store(store), reason)
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     _announce("rolled-back", reign.model, reason)
     return Completed(message=f"{reign.model[:16]} is the champion again")
-
-
-def _known(store: Store, key: str, reign: champion.Reign | None) -> str:
-    """What is to be said of a model that there is nothing to decide about; empty where there is."""
-    if reign and reign.model == key:
-        return f"the champion {key[:16]} stays"
-    if withdrawal := champion.withdrawn(store, key):
-        return f"{key[:16]} was withdrawn ({withdrawal.why}); `rnnlm promote` would bring it back"
-    if reign and (rejection := champion.rejected(store, key, reign.model)):
-        return f"{key[:16]} was compared with this champion before: {rejection.reason}"
-    return ""
-
-
-def _tonight(config: RunConfig) -> RunConfig:
-    """The same configuration with the corpus as of this run; a run that is tried again keeps its night."""
-    if config.download.as_of:
-        return config
-    night = flow_run.scheduled_start_time.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return config.model_copy(update={"download": config.download.model_copy(update={"as_of": night})})
-
-
-def _contender(store: Store, key: str) -> Contender:
-    """The champion with what it was made from.
-
-    Raises:
-        StoreError: some of it is gone or damaged: nobody could say what is better, so that is for a person to decide.
-    """
-    folders: list[Path] = []
-    of = key
-    for name, parent in (("train", "tokenize"), ("tokenize", "download"), ("download", "")):
-        artifact = store.find(name, of)
-        damage = store.damage(artifact) if artifact else "it is gone"
-        if artifact is None or damage:
-            raise StoreError(
-                f"nothing can be compared with the champion {key[:16]}, for its {name} artifact cannot be used "
-                f"({damage}): `rnnlm rollback` goes back to the one before"
-            )
-        folders.append(artifact.folder)
-        of = artifact.manifest.parents.get(parent, "")
-    return Contender(*folders)
 
 
 @task(
@@ -140,16 +90,12 @@ def _contender(store: Store, key: str) -> Contender:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _guard_task(corpus: Path, accepted: Path | None, largest_loss: float) -> Any:
+def _guard(night: Night, artifacts: Artifacts, largest_loss: float) -> Any:
     try:
-        guard.check(corpus, accepted, largest_loss=largest_loss)
+        night.check(artifacts, largest_loss)
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     return Completed(message="the corpus is fit to train on")
-
-
-def _guard(corpus: Path, accepted: Path | None, largest_loss: float) -> None:
-    _guard_task(corpus, accepted, largest_loss, return_state=True).result()
 
 
 @task(
@@ -158,8 +104,8 @@ def _guard(corpus: Path, accepted: Path | None, largest_loss: float) -> None:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def _judge(candidate: Contender, reigning: Contender | None) -> Verdict:
-    verdict = judge(candidate, reigning)
+def _judge(night: Night, artifacts: Artifacts) -> Verdict:
+    verdict = night.judge(artifacts)
     logger.info(verdict.reason)
     return verdict
 

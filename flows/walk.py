@@ -20,6 +20,7 @@ from prefect.tasks import exponential_backoff
 
 from data.errors import Interrupted, RnnlmError, TransientError
 from data.progress import LogLines
+from stages.config import RunConfig
 from stages.pipeline import graph
 from stages.pipeline import run as pipeline
 from stages.report import kept, markdown
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from data.store.artifact import Artifact
     from data.store.folder import Store
-    from stages.config import RunConfig
     from stages.pipeline.decide import Upstream
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,13 @@ def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipel
     What goes wrong, and the user can mend, comes as a `RnnlmError`, after the task has failed with that sentence.
     """
 
-    def perform(name: str, upstream: Upstream) -> pipeline.Outcome:
+    def one(name: str, upstream: Upstream) -> pipeline.Outcome:
         if name not in TASKS:
             return pipeline.perform(name, config, upstream, store, LogLines(name), forced=name in forced)
         state = TASKS[name](name, config, dict(upstream), store, name in forced, return_state=True)
         return cast("pipeline.Outcome", state.result())
 
-    return pipeline.Walk(perform)
+    return pipeline.Walk(one)
 
 
 def leave_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Mapping[str, Any] | None = None) -> None:
@@ -101,15 +101,16 @@ class _Shown(LogLines):
 
 def run_name() -> str:
     """A flow run's name: what it trains, and on what."""
-    config = flow_run.parameters["config"]
-    section = config if isinstance(config, dict) else config.model_dump()
-    train, download = section.get("train", {}), section.get("download", {})
-    corpus = str(download.get("corpus", "sample")).rstrip("/").rpartition("/")[2]
-    model = f"{train.get('cell', 'rnn')} {train.get('hidden_size', 256)} × {train.get('epochs', 50)} epochs"
+    given, default = flow_run.parameters["config"], RunConfig()
+    sections = given if isinstance(given, dict) else given.model_dump()  # a deployment's may hold some fields only
+    download = {**default.download.model_dump(), **sections.get("download", {})}
+    train = {**default.train.model_dump(), **sections.get("train", {})}
+    corpus = str(download["corpus"]).rstrip("/").rpartition("/")[2]
+    model = f"{train['cell']} {train['hidden_size']} × {train['epochs']} epochs"
     return f"{corpus}: {model}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
 
 
-def _perform(name: str, config: RunConfig, upstream: dict[str, Artifact], store: Store, forced: bool) -> State[Any]:
+def _run_stage(name: str, config: RunConfig, upstream: dict[str, Artifact], store: Store, forced: bool) -> State[Any]:
     progress = _Shown(name)
     try:
         outcome = pipeline.perform(name, config, upstream, store, progress, forced=forced)
@@ -150,7 +151,7 @@ TASKS = {
         cache_policy=NO_CACHE,
         persist_result=False,
         **_RETRIES.get(name, {}),
-    )(_perform)
+    )(_run_stage)
     for name, stage in graph.STAGES.items()
     if stage.shown
 }
