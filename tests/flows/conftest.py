@@ -1,13 +1,18 @@
-"""A real Prefect server on loopback, one for all the flow tests."""
+"""A real Prefect server on loopback, one for all the flow tests, whichever of pytest's workers runs them."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +42,50 @@ class Api:
         answer.raise_for_status()
         return answer.json()
 
+    def flow_run(self, said: str) -> dict[str, Any]:
+        """The flow run of a process, by the address that Prefect logs at its beginning."""
+        (run,) = set(re.findall("/runs/flow-run/([0-9a-f-]{36})", said))
+        found: dict[str, Any] = self.call("GET", f"flow_runs/{run}").json()
+        return found
+
+    def task_runs(self, flow_run: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("task_runs", flow_runs={"id": {"any_": [flow_run]}})
+        return found
+
 
 @pytest.fixture(scope="session")
-def api(server: str) -> Api:
-    return Api(server)
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server with a database of its own. The first worker that wants it starts it, the last one to leave stops it."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prefect"
+    home.mkdir(exist_ok=True)
+    with _users(home) as users:
+        if not users:
+            users.append(_start(home))
+        users.append(os.getpid())
+        address = users[0]["address"]
+    try:
+        yield Api(address)
+    finally:
+        with _users(home) as users:
+            users.remove(os.getpid())
+            if len(users) == 1:
+                _stop(**users.pop())
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the API of a server with a database of its own."""
-    home = tmp_path_factory.mktemp("prefect")
+@contextmanager
+def _users(home: Path) -> Iterator[list[Any]]:
+    """The server and the processes that use it, to be changed by one of them at a time; empty where there is none."""
+    with (home / "users.json").open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        users: list[Any] = json.loads(file.read() or "[]")
+        yield users
+        file.truncate(0)
+        json.dump(users, file)
+
+
+def _start(home: Path) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -54,28 +93,35 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         **os.environ,
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",  # a minute otherwise
+        "PREFECT_SERVER_UI_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # a minute otherwise
     }
     environment.pop("PREFECT_API_URL", None)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (home / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=home)
+    log = home / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=home, start_new_session=True
+        )
     address = f"http://127.0.0.1:{port}/api"
-    try:
-        _wait(address, process, home / "server.log")
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while not _answers(address):
         assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(f"{address}/health", timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError(f"the server is not healthy:\n{log.read_text()}")
+        assert time.monotonic() < deadline, f"the server is not healthy:\n{log.read_text()}"
+        time.sleep(0.2)
+    return {"pid": process.pid, "address": address}
+
+
+def _stop(pid: int, address: str) -> None:
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while _answers(address):
+        assert time.monotonic() < deadline, "the server does not end"
+        time.sleep(0.2)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False

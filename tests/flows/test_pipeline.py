@@ -9,95 +9,110 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from data.store.folder import Store
 
+if TYPE_CHECKING:
+    from tests.conftest import Rnnlm
+    from tests.flows.conftest import Api
+
 ROOT = Path(__file__).parents[2]
 
+Tasks = dict[str, dict[str, Any]]
+"""Stage → its task run."""
 
-class Prefect:
-    """Run the flow as a user would, and ask the server what became of it."""
 
-    def __init__(self, address: str | None, folder: Path, api: Any = None) -> None:
-        self.address, self.api = address, api
-        self.folder = folder
+class Flow:
+    """A corpus, a preset and a store, on which the flow runs as a user runs it."""
 
-    def run(self, preset: Path, *arguments: str, code: int = 0) -> str:
+    def __init__(self, address: str | None, folder: Path) -> None:
+        self.address, self.folder = address, folder
+        self.preset, self.store = folder / "tiny.toml", folder / "store"
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What it says on standard error."""
         environment = {
             **os.environ,
             "PREFECT_HOME": str(self.folder / "home"),
-            "RNNLM_STORE": str(self.folder / "store"),
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are few for a busy machine
+            "RNNLM_STORE": str(self.store),
             **({"PREFECT_API_URL": self.address} if self.address else {}),
         }
-        command = [sys.executable, "-m", "flows.pipeline", "--preset", str(preset), *arguments]
+        command = [sys.executable, "-m", "flows.pipeline", "--preset", str(self.preset), *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
         assert done.returncode == code, done.stderr
         return done.stderr
 
-    def last_run(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """The last flow run, and its task runs by their stage."""
-        flow_run = self.api.ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]
-        task_runs = self.api.ask("task_runs", flow_runs={"id": {"any_": [flow_run["id"]]}})
-        return flow_run, {task_run["name"].rpartition("-")[0]: task_run for task_run in task_runs}
+
+def tasks_of(api: Api, flow_run: dict[str, Any]) -> Tasks:
+    return {found["name"].rpartition("-")[0]: found for found in api.task_runs(flow_run["id"])}
 
 
-@pytest.fixture
-def prefect(server: str, api: Any, tmp_path: Path) -> Prefect:
-    return Prefect(server, tmp_path, api)
+def states(tasks: Tasks) -> dict[str, str]:
+    return {name: task["state"]["name"] for name, task in tasks.items()}
 
 
-def test_four_tasks_run_and_the_next_run_shows_them_as_cached(prefect: Prefect, tiny: Path) -> None:
-    prefect.run(tiny)
-    flow_run, tasks = prefect.last_run()
-    assert flow_run["state"]["name"] == "Completed"
-    assert {name: task["state"]["name"] for name, task in tasks.items()} == {
-        "download": "Completed",
-        "tokenize": "Completed",
-        "train": "Completed",
-        "evaluate": "Completed",
-    }
-    (artifact,) = prefect.api.ask(
-        "artifacts", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}, "key": {"any_": ["report"]}}
-    )
+@pytest.fixture(scope="module")
+def flow(api: Api, tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_text: str) -> Flow:
+    folder = tmp_path_factory.mktemp("flow")
+    (folder / "text.txt").write_text(tiny_text, encoding="utf-8")
+    opened = Flow(api.address, folder)
+    opened.preset.write_text(f'[download]\ncorpus = "{folder / "text.txt"}"\n{tiny_settings}', encoding="utf-8")
+    return opened
+
+
+@pytest.fixture(scope="module")
+def first(flow: Flow, api: Api) -> dict[str, Any]:
+    """The flow run after which the store of ``flow`` holds everything."""
+    return api.flow_run(flow.run())
+
+
+def test_four_tasks_run(first: dict[str, Any], flow: Flow, api: Api) -> None:
+    assert first["state"]["name"] == "Completed"
+    assert first["name"].startswith("text.txt: rnn 8 × 2 epochs, 20")
+    tasks = tasks_of(api, first)
+    assert states(tasks) == dict.fromkeys(("download", "tokenize", "train", "evaluate"), "Completed")
+    (artifact,) = api.ask("artifacts", artifacts={"flow_run_id": {"any_": [first["id"]]}, "key": {"any_": ["report"]}})
     assert "data:image/svg+xml;base64," in artifact["data"]
-    assert list((prefect.folder / "store" / "reports").glob("*.html"))
-    logs = prefect.api.ask("logs", logs={"task_run_id": {"any_": [tasks["train"]["id"]]}})
+    assert list((flow.store / "reports").glob("*.html"))
+    logs = api.ask("logs", logs={"task_run_id": {"any_": [tasks["train"]["id"]]}})
     assert any("training on the" in line["message"] for line in logs), "a stage's own log lines reach the UI"
 
-    prefect.run(tiny, "--set", "evaluate.length=9")
-    flow_run, tasks = prefect.last_run()
+
+def test_the_next_run_shows_what_it_reuses_as_cached(first: dict[str, Any], flow: Flow, api: Api) -> None:
+    flow_run = api.flow_run(flow.run("--set", "evaluate.length=9"))
+    tasks = tasks_of(api, flow_run)
     assert flow_run["state"]["name"] == "Completed"
-    assert {name: task["state"]["name"] for name, task in tasks.items()} == {
+    assert states(tasks) == {
         "download": "Cached",
         "tokenize": "Cached",
         "train": "Cached",
         "evaluate": "Completed",
     }
-    (model,) = Store(prefect.folder / "store").artifacts("train")
+    (model,) = Store(flow.store).artifacts("train")
     assert str(model.folder) in tasks["train"]["state"]["message"]
     assert "evaluate.length: 8 → 9" in tasks["evaluate"]["state"]["message"]
 
 
-def test_the_command_line_reuses_what_the_flow_made(prefect: Prefect, tiny: Path, rnnlm) -> None:  # type: ignore[no-untyped-def]
-    prefect.run(tiny)
-    assert rnnlm("run", "--preset", tiny, "--json").stdout.count('"cached"') == 4
+def test_the_command_line_reuses_what_the_flow_made(first: dict[str, Any], flow: Flow, rnnlm: Rnnlm) -> None:
+    done = rnnlm("run", "--preset", flow.preset, "--store", flow.store, "--json")
+    assert done.stdout.count('"cached"') == 4
 
 
-def test_forced_stages_rerun(prefect: Prefect, tiny: Path) -> None:
-    prefect.run(tiny)
-    prefect.run(tiny, "--force", "tokenize")
-    _, tasks = prefect.last_run()
-    assert {name for name, task in tasks.items() if task["state"]["name"] == "Completed"} == {"tokenize"}
+def test_forced_stages_rerun(first: dict[str, Any], flow: Flow, api: Api) -> None:
+    ran = states(tasks_of(api, api.flow_run(flow.run("--force", "tokenize"))))
+    assert {name for name, state in ran.items() if state == "Completed"} == {"tokenize"}
 
 
-def test_a_mistake_fails_the_run_with_its_sentence(prefect: Prefect, tiny: Path) -> None:
-    said = prefect.run(tiny, "--corpus", "nowhere.txt", code=2)
+def test_a_mistake_fails_the_run_with_its_sentence(flow: Flow, api: Api) -> None:
+    said = flow.run("--corpus", "nowhere.txt", code=2)
     assert "Traceback" not in said
-    flow_run, tasks = prefect.last_run()
+    flow_run = api.flow_run(said)
+    tasks = tasks_of(api, flow_run)
     assert flow_run["state"]["name"] == "Failed"
     assert "nowhere.txt" in flow_run["state"]["message"]
     assert "nowhere.txt" in tasks["download"]["state"]["message"]
@@ -112,7 +127,9 @@ class _Recovering(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         type(self).requests += 1
         if self.requests <= 4:
-            self.send_error(503)
+            self.send_response(503)
+            self.send_header("Retry-After", "0")
+            self.end_headers()
             return
         text = b"Then the cat saw birds over the sea.\n" * 40
         self.send_response(200)
@@ -128,42 +145,57 @@ class _Recovering(BaseHTTPRequestHandler):
 @pytest.fixture
 def recovering() -> Iterator[str]:
     web = ThreadingHTTPServer(("127.0.0.1", 0), _Recovering)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{web.server_port}/text.txt"
     web.shutdown()
 
 
-def test_a_download_is_retried_as_a_task(prefect: Prefect, tiny: Path, recovering: str) -> None:
-    prefect.run(tiny, "--corpus", recovering)
-    flow_run, tasks = prefect.last_run()
-    assert flow_run["state"]["name"] == "Completed"
-    assert tasks["download"]["run_count"] == 2
+def test_a_download_is_retried_as_a_task(
+    flow: Flow, api: Api, recovering: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import walk
+    from flows.pipeline import language_model
+    from stages.pipeline.settings import load
+
+    patient = walk.TASKS["download"]
+    assert patient.retries == 3
+    assert min(patient.retry_delay_seconds) >= 10, "a host that is away is not back in a moment"
+    monkeypatch.setitem(walk.TASKS, "download", patient.with_options(retry_delay_seconds=[0.1, 0.1, 0.1]))
+    with temporary_settings({PREFECT_API_URL: api.address}):
+        config = load(str(flow.preset), recovering)
+        state: Any = language_model(config, store=str(tmp_path / "store"), return_state=True)
+    assert state.name == "Completed"
+    flow_run = api.call("GET", f"flow_runs/{state.state_details.flow_run_id}").json()
+    assert tasks_of(api, flow_run)["download"]["run_count"] == 2
 
 
-def test_progress_that_takes_a_while_becomes_an_artifact(prefect: Prefect) -> None:
+def test_progress_that_takes_a_while_becomes_an_artifact(api: Api) -> None:
     from prefect import flow
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows import walk
 
+    def shown_last() -> dict[str, Any]:
+        found: list[dict[str, Any]] = api.ask(
+            "artifacts", artifacts={"key": {"any_": ["test-progress"]}}, sort="CREATED_DESC", limit=1
+        )
+        return found[0]
+
     @flow(name="long-work")
     def work() -> None:
-        shown = walk._Shown("train", seconds_between=0)
+        shown = walk._Shown("test", seconds_between=0)
         shown(1, 4, "epoch 1 of 4 · perplexity 4.1 · 98,000 tokens/s")
-        (artifact,) = prefect.api.ask(
-            "artifacts", artifacts={"key": {"any_": ["train-progress"]}}, sort="CREATED_DESC", limit=1
-        )
+        artifact = shown_last()
         seen.append((artifact["type"], artifact["data"], artifact["description"]))
         shown.finish()
 
     seen: list[tuple[str, float, str]] = []
-    with temporary_settings({PREFECT_API_URL: prefect.address}):
+    with temporary_settings({PREFECT_API_URL: api.address}):
         work()
     assert seen == [("progress", 25.0, "epoch 1 of 4 · perplexity 4.1 · 98,000 tokens/s")]
-    (artifact,) = prefect.api.ask(
-        "artifacts", artifacts={"key": {"any_": ["train-progress"]}}, sort="CREATED_DESC", limit=1
-    )
-    assert artifact["data"] == 100.0
+    assert shown_last()["data"] == 100.0
 
 
 def test_progress_that_cannot_be_shown_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,14 +210,13 @@ def test_progress_that_cannot_be_shown_ends_no_work(monkeypatch: pytest.MonkeyPa
     shown.finish()
 
 
-def test_a_server_that_is_away_is_one_sentence(tiny: Path, tmp_path: Path) -> None:
-    said = Prefect("http://127.0.0.1:9/api", tmp_path).run(tiny, code=2)
+def test_a_server_that_is_away_is_one_sentence(flow: Flow) -> None:
+    said = Flow("http://127.0.0.1:9/api", flow.folder).run(code=2)
     assert said.splitlines()[-1].startswith("rnnlm: the Prefect server at http://127.0.0.1:9/api does not answer")
     assert "Traceback" not in said
 
 
-def test_without_a_server_the_flow_brings_its_own(tiny: Path, tmp_path: Path) -> None:
-    said = Prefect(None, tmp_path).run(tiny)
+def test_without_a_server_the_flow_brings_its_own(first: dict[str, Any], flow: Flow) -> None:
+    said = Flow(None, flow.folder).run()
     assert "temporary server" in said
-    said = Prefect(None, tmp_path).run(tiny)
     assert said.count("Cached") == 4

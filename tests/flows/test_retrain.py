@@ -1,4 +1,7 @@
-"""Nights in a row: a corpus that grows, stays, shrinks and breaks, and a champion that never gets worse."""
+"""Nights as Prefect shows them: states and their messages, events, reports, an automation, and going back.
+
+What a night decides is tested without Prefect, in ``tests/stages/promotion/test_night.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,14 +18,23 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data.store import champions as champion
+from data.progress import LogLines
+from data.store import champions
 from data.store.folder import Store
+from stages.config import RunConfig
+from stages.pipeline.run import run
+
+if TYPE_CHECKING:
+    from tests.conftest import Rnnlm
+    from tests.flows.conftest import Api
 
 ROOT = Path(__file__).parents[2]
+BETTER = 8
+"""Epochs after which a model is better than after one by more than chance."""
 WORDS = [
     *("sea", "tide", "keeper", "island", "cable", "pencil", "night", "clerk", "rose"),
     *("wall", "boat", "letter", "drum", "storm", "lamp", "stone", "bread", "window"),
@@ -34,12 +47,26 @@ def story(sentences: int, seed: int = 0) -> str:
     return "".join(f"The {' '.join(draw.choices(WORDS, k=draw.randint(5, 12)))}.\n" for _ in range(sentences))
 
 
+FIRST, GROWN = story(500), story(500) + story(40, seed=1)
+
+
+def configuration(corpus: str, **train: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "download": {"corpus": corpus},
+            "tokenize": {"train_share": 0.7, "valid_share": 0.1, "test_share": 0.2},
+            "train": {"hidden_size": 16, "batch_size": 16, "num_steps": 20, "epochs": 1, **train},
+            "evaluate": {"prefixes": ["the "], "length": 20},
+        }
+    )
+
+
 class Source:
     """A corpus server that knows conditional requests."""
 
     def __init__(self) -> None:
-        self.text = story(500)
-        self.kind = "text/plain"
+        self.text, self.kind = FIRST, "text/plain"
+        self.away = False
         self.answers: list[int] = []
         source = self
 
@@ -47,34 +74,27 @@ class Source:
             def do_GET(self) -> None:
                 body = source.text.encode()
                 tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-                unchanged = self.headers.get("If-None-Match") == tag
-                source.answers.append(304 if unchanged else 200)
-                self.send_response(304 if unchanged else 200)
+                status = 503 if source.away else 304 if self.headers.get("If-None-Match") == tag else 200
+                source.answers.append(status)
+                self.send_response(status)
                 self.send_header("ETag", tag)
-                if not unchanged:
-                    self.send_header("Content-Type", source.kind)
-                    self.send_header("Content-Length", str(len(body)))
+                self.send_header("Retry-After", "0")
+                self.send_header("Content-Type", source.kind)
+                self.send_header("Content-Length", str(len(body) if status == 200 else 0))
                 self.end_headers()
-                if not unchanged:
+                if status == 200:
                     self.wfile.write(body)
 
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._handler = Handler
-        self._open(0)
+        self.web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.web.server_port}/story.txt"
-
-    def _open(self, port: int) -> None:
-        self.web = ThreadingHTTPServer(("127.0.0.1", port), self._handler)
-        threading.Thread(target=self.web.serve_forever, daemon=True).start()
+        threading.Thread(target=self.web.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self.web.shutdown()
         self.web.server_close()
-
-    def reopen(self) -> None:
-        self._open(self.web.server_port)
 
 
 @pytest.fixture
@@ -87,111 +107,120 @@ def source() -> Iterator[Source]:
 class Nights:
     """Runs ``retrain`` against the server and says how it ended."""
 
-    def __init__(self, api: Any, source: Source, folder: Path) -> None:
-        self.api, self.source, self.store = api, source, Store(folder / "store")
+    def __init__(self, api: Api, source: Source, store: Path) -> None:
+        self.api, self.source, self.store = api, source, Store(store)
+        self.flow_run = ""
+        """The last one's id."""
 
     def __call__(self, **train: Any) -> tuple[str, str]:
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         from flows.retrain import retrain
-        from stages.config import RunConfig
 
-        shares = {"train_share": 0.7, "valid_share": 0.1, "test_share": 0.2}
-        config = RunConfig.model_validate(
-            {
-                "download": {"corpus": self.source.address},
-                "tokenize": shares,
-                "train": {"hidden_size": 32, "batch_size": 16, "num_steps": 20, "epochs": 2, **train},
-                "evaluate": {"prefixes": ["the "], "length": 20},
-            }
-        )
+        config = configuration(self.source.address, **train)
         with temporary_settings({PREFECT_API_URL: self.api.address}):
-            state = retrain(config, store=str(self.store.root), return_state=True)
+            state: Any = retrain(config, store=str(self.store.root), return_state=True)
+        self.flow_run = str(state.state_details.flow_run_id)
         return state.name, state.message
 
-    def events(self, model: str | None) -> list[str]:
-        """What the server has heard of a model, once it has heard something."""
-        wanted = {"filter": {"resource": {"id": [f"rnnlm.model.{(model or '')[:16]}"]}}}
-        for _ in range(50):
-            found = self.api.ask("events", **wanted)["events"]
-            if found:
-                return [event["event"] for event in found]
-            time.sleep(0.2)
-        return []
+    def events(self, model: str | None, wanted: str) -> list[str]:
+        """What the server has heard of a model, once it has heard this."""
+        query = {"filter": {"resource": {"id": [f"rnnlm.model.{(model or '')[:16]}"]}}}
+        deadline = time.monotonic() + 30
+        while True:
+            found = [event["event"] for event in self.api.ask("events", **query)["events"]]
+            if wanted in found:
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
 
     @property
     def champion(self) -> str | None:
-        reign = champion.current(self.store)
+        reign = champions.current(self.store)
         return reign.model if reign else None
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with three models, of which no night knows yet: nights that come to them need not train."""
+    folder = tmp_path_factory.mktemp("trained")
+    for text, epochs in ((FIRST, 1), (GROWN, 1), (GROWN, BETTER)):
+        corpus = folder / f"{len(text)}.txt"
+        corpus.write_text(text, encoding="utf-8")
+        for _ in run(configuration(str(corpus), epochs=epochs), Store(folder / "store"), LogLines):
+            pass
+    return folder / "store"
+
+
 @pytest.fixture
-def night(api: Any, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
+def night(api: Api, source: Source, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     from flows import walk
 
     # The task's own retries wait for half a minute and more; that they happen is another test's business.
     monkeypatch.setitem(walk.TASKS, "download", walk.TASKS["download"].with_options(retries=0))
-    return Nights(api, source, tmp_path)
+    shutil.copytree(trained, tmp_path / "store")
+    return Nights(api, source, tmp_path / "store")
 
 
-def test_ten_nights(night: Nights, source: Source) -> None:
-    assert night()[0] == "Promoted"
+def test_nights_in_a_row(night: Nights, source: Source) -> None:
+    name, message = night()
+    assert name == "Promoted"
+    assert "no champion yet" in message
     first = night.champion
     assert first
 
     name, message = night()
     assert (name, source.answers) == ("Unchanged", [200, 304])
-    assert "nothing has changed" in message
+    assert message == f"nothing has changed: the champion {first[:16]} stays"
 
-    source.text += story(40, seed=1)
-    name, message = night(epochs=30)
+    source.text = GROWN
+    name, message = night(epochs=BETTER)
     assert name == "Promoted", message
     second = night.champion
     assert second != first
 
-    name, message = night(epochs=1)
+    name, message = night()
     assert name == "Rejected", message
-    assert night.champion == second
-    name, message = night(epochs=1)
+    name, message = night()
     assert name == "Unchanged", "what was decided is not decided again"
     assert "compared with this champion before" in message
 
-    good = source.text
-    source.text = good[: len(good) // 4]
-    name, message = night(epochs=30)
-    assert name == "Failed"
-    assert "shrank" in message or "largest_loss" in message
-
     source.text, source.kind = "<!DOCTYPE html><html><title>Gone fishing</title><p>Back soon</html>", "text/html"
-    name, message = night(epochs=30)
+    name, message = night(epochs=BETTER)
     assert name == "Failed"
     assert "HTML" in message
 
-    source.text, source.kind = "Мороз и солнце; день чудесный!\n" * 700, "text/plain"
-    name, message = night(epochs=30)
+    source.text, source.kind = GROWN[: len(GROWN) // 4], "text/plain"
+    name, message = night(epochs=BETTER)
     assert name == "Failed"
+    assert "shrank" in message
+    guard = {task["name"].rpartition("-")[0]: task for task in night.api.task_runs(night.flow_run)}["guard"]
+    assert (guard["state"]["name"], guard["state"]["message"]) == (name, message)
 
-    source.text = good
-    source.close()
-    name, message = night(epochs=30)
+    source.text, source.away = GROWN, True
+    name, message = night(epochs=BETTER)
     assert name == "Failed"
     assert source.address in message
     assert night.champion == second
 
-    source.reopen()
-    assert night(epochs=30)[0] == "Unchanged", "the next night goes on by itself"
+    source.away = False
+    assert night(epochs=BETTER)[0] == "Unchanged", "the next night goes on by itself"
 
     assert len(night.store.artifacts("train")) == 3, "what must not reach training did not"
-    assert [reign.model for reign in champion.history(night.store)] == [first, second]
+    assert [reign.model for reign in champions.history(night.store)] == [first, second]
 
 
 def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> None:
-    night(seed=7)  # a model of this test's own, by whose key the server tells events apart
-    (page,) = (night.store.root / "reports").glob("*.html")
-    assert "promoted" in page.read_text(encoding="utf-8").lower()
-    artifacts = night.api.ask("artifacts", artifacts={"key": {"any_": ["report"]}}, sort="CREATED_DESC", limit=1)
-    assert "data:image/svg+xml;base64," in artifacts[0]["data"]
-    assert night.events(night.champion) == ["rnnlm.model.promoted"]
+    night(seed=7)  # trained tonight: a model of this test's own, by whose key the server tells events apart
+    pages = [page.read_text(encoding="utf-8").lower() for page in (night.store.root / "reports").glob("*.html")]
+    assert any("promoted" in page for page in pages)
+    query = {"flow_run_id": {"any_": [night.flow_run]}, "key": {"any_": ["report"]}}
+    (artifact,) = night.api.ask("artifacts", artifacts=query)
+    assert "data:image/svg+xml;base64," in artifact["data"]
+    assert night.events(night.champion, "rnnlm.model.promoted") == ["rnnlm.model.promoted"]
+    tasks = {task["name"].rpartition("-")[0]: task["state"]["name"] for task in night.api.task_runs(night.flow_run)}
+    done = dict.fromkeys(("download", "guard", "train", "evaluate", "judge"), "Completed")
+    assert tasks == done | {"tokenize": "Cached"}
 
 
 def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_path: Path) -> None:
@@ -204,20 +233,21 @@ def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_pat
     environment = {**os.environ, "PREFECT_API_URL": night.api.address, "PREFECT_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert night(epochs=20)[0] == "Promoted"
-    assert night(epochs=1)[0] == "Rejected"
+    night.source.text = GROWN
+    assert night(epochs=BETTER)[0] == "Promoted"
+    assert night()[0] == "Rejected"
     wanted = {"filter": {"event": {"name": ["prefect.automation.action.executed"]}}}
-    for _ in range(150):
-        if night.api.ask("events", **wanted)["events"]:
-            return
-        time.sleep(0.2)
-    raise AssertionError("the automation never ran")
+    deadline = time.monotonic() + 30
+    while not night.api.ask("events", **wanted)["events"]:
+        assert time.monotonic() < deadline, "the automation never ran"
+        time.sleep(0.1)
 
 
-def test_rollback_goes_back_one_and_sample_follows(night: Nights, rnnlm: Any) -> None:
-    night(epochs=1)
+def test_rollback_goes_back_one_and_sample_follows(night: Nights, rnnlm: Rnnlm) -> None:
+    night.source.text = GROWN
+    night()
     first = night.champion
-    assert night(epochs=30)[0] == "Promoted"
+    assert night(epochs=BETTER)[0] == "Promoted"
     at = ["--store", night.store.root]
     shown = json.loads(rnnlm("champion", "--json", *at).stdout)
     assert shown["champion"]["model"] == night.champion
@@ -229,7 +259,7 @@ def test_rollback_goes_back_one_and_sample_follows(night: Nights, rnnlm: Any) ->
     assert "it swears" in rnnlm("champion", *at).stdout
     assert rnnlm("sample", "--prefix", "the ", *at).stdout != best
     assert "rnnlm: " in rnnlm("rollback", *at, code=2).stderr
-    name, message = night(epochs=30)
+    name, message = night(epochs=BETTER)
     assert (name, night.champion) == ("Unchanged", first), "a night does not undo what a person did"
     assert "it swears" in message
     withdrawn = shown["champion"]["model"]
@@ -242,16 +272,15 @@ def test_the_flow_rollback_goes_back_and_says_so(night: Nights) -> None:
 
     from flows.retrain import rollback
 
-    night(epochs=1, seed=8)
+    night.source.text = GROWN
+    night()
     first = night.champion
-    night(epochs=30, seed=8)
+    night(epochs=BETTER)
     assert night.champion != first
     with temporary_settings({PREFECT_API_URL: night.api.address}):
-        state = rollback("it swears", store=str(night.store.root), return_state=True)
+        state: Any = rollback("it swears", store=str(night.store.root), return_state=True)
         assert state.name == "Completed"
         assert night.champion == first
-        assert rollback(store=str(night.store.root), return_state=True).name == "Failed"
-    deadline = time.monotonic() + 20
-    while "rnnlm.model.rolled-back" not in night.events(first):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+        again: Any = rollback(store=str(night.store.root), return_state=True)
+        assert again.name == "Failed"
+    assert "rnnlm.model.rolled-back" in night.events(first, "rnnlm.model.rolled-back")
