@@ -1,1 +1,1 @@
-"""What a night decides: whether a corpus is fit to train on, and whether a new model is better."""
+"""Nights: a guard before training, the comparison with the champion, and what follows from both."""

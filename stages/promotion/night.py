@@ -1,4 +1,4 @@
-"""What a night decides: what it trains on, whether that is fit, and whether the new model becomes the champion.
+"""What a night decides: whether a corpus is fit to train on, and which model is the champion afterwards.
 
     night = Night(store)                                      the champion as it stands when the night begins
     walk = Walk(…)                                            of `tonight`'s configuration

@@ -1,4 +1,4 @@
-"""What of a text was seen in training: the characters of every window that stands in a training text as well."""
+"""Which characters of a text were seen in training: those in windows that stand in a training text as well."""
 
 from __future__ import annotations
 
