@@ -1,8 +1,11 @@
-"""What several tests share: a small run, the command line in a process of its own, a server to download from."""
+"""What several tests share: a small run, the command line in a process or in this one, a server to download from."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -11,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -61,9 +65,14 @@ def tiny_text() -> str:
 @pytest.fixture
 def tiny(tmp_path: Path, tiny_settings: str, tiny_text: str) -> Path:
     """The preset in a file, on the text in a file beside it."""
-    (tmp_path / "text.txt").write_text(tiny_text, encoding="utf-8")
-    preset = tmp_path / "tiny.toml"
-    preset.write_text(f'[download]\ncorpus = "{tmp_path / "text.txt"}"\n{tiny_settings}', encoding="utf-8")
+    return write_tiny(tmp_path, tiny_settings, tiny_text)
+
+
+def write_tiny(folder: Path, settings: str, text: str) -> Path:
+    """The preset's file in a folder."""
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    preset = folder / "tiny.toml"
+    preset.write_text(f'[download]\ncorpus = "{folder / "text.txt"}"\n{settings}', encoding="utf-8")
     return preset
 
 
@@ -80,6 +89,67 @@ def rnnlm(tmp_path: Path) -> Rnnlm:
         return done
 
     return call
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Rnnlm:
+    """The same in this process, for what is not about processes: nothing heavy is loaded again for each command."""
+
+    def call(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        return in_this_process(tmp_path / "store", *arguments, code=code)
+
+    return call
+
+
+def in_this_process(store: Path, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run ``rnnlm``, and leave the process as it was."""
+    from stages.cli.app import main
+
+    command = ["rnnlm", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    with ExitStack() as stack:
+        stack.enter_context(_signals_and_logging_kept())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.chdir(ROOT)
+        patch.setenv("RNNLM_STORE", str(store))
+        patch.setattr(sys, "argv", command)
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        end = stack.enter_context(pytest.raises(SystemExit))
+        main()
+    done = subprocess.CompletedProcess(command, int(end.value.code or 0), out.getvalue(), err.getvalue())
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@contextmanager
+def _signals_and_logging_kept() -> Iterator[None]:
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    loggers = [logging.getLogger(floor) for floor in ("data", "stages")]
+    before = [(logger.level, [*logger.handlers]) for logger in loggers]
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        for logger, (level, mine) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.handlers[:] = mine
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_text: str) -> Path:
+    """A store that holds a run of ``tiny``; to be copied and left as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    in_this_process(folder / "store", "run", "--preset", write_tiny(folder, tiny_settings, tiny_text))
+    return folder / "store"
+
+
+@pytest.fixture
+def trained(tiny: Path, finished: Path) -> Path:
+    """``tiny``, and in the test's own store a run of it that has ended."""
+    shutil.copytree(finished, tiny.parent / "store")
+    return tiny
 
 
 # --- a server to download from

@@ -1,0 +1,81 @@
+"""The command line as a contract: mistakes, and what becomes of a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+MISTAKES = [
+    (["run", "--preset", "nowhere"], "no preset 'nowhere'"),
+    (["run", "--set", "train.hiden_size=3"], "did you mean 'hidden_size'?"),
+    (["run", "--set", "train.hidden_size=many"], "train.hidden_size: 'many' does not fit"),
+    (["run", "--set", "hidden_size=3"], "STAGE.FIELD=VALUE"),
+    (["run", "--corpus", "nowhere.txt"], "nowhere.txt"),
+    (["run", "--corpus", "timemachin"], "timemachine"),
+    (["run", "--force", "training"], "there is no stage 'training'"),
+    (["tokenize", "--force", "train"], "does not reach the stage train"),
+    (["run", "--from", ""], "there is no stage ''"),
+    (["download", "--from", "train"], "does not reach the stage train"),
+    (["run", "--store", str(Path(__file__))], "is a file: name a folder"),
+    (["run", "--preset", "~nobody-of-that-name/x"], "no preset"),
+    (["run", "--preset", "x" * 5000], "no preset"),
+    (["train", "--set", "train.hidden_size=1000000000"], "train.hidden_size"),
+    (["promote", "0123"], "no models"),
+    (["rollback"], "no champion"),
+    (["run", "--set", "train.device=gpu"], "train.device = gpu cannot be used"),
+    (["run", "--store", "s3://bucket"], "s3://bucket"),
+    (["explain", "training"], "there is no stage 'training'"),
+    (["sample"], "no trained model"),
+    (["sample", "--model", "nowhere"], "nowhere"),
+    (["sample", "--count", "2"], "--temperature"),
+    (["sample", "--length", "0"], "--length"),
+    (["sample", "--top-k", "-1", "--temperature", "1"], "--top-k"),
+    (["sample", "--top-k", "5"], "--temperature"),
+    (["evaluate", "--model", "somewhere"], "--on FILE"),
+    (["evaluate", "--on", "x.txt", "--set", "train.epochs=3"], "--set is for the pipeline"),
+    (["evaluate", "--on", "x.txt", "--preset", "sample"], "--preset is for the pipeline"),
+    (["evaluate", "--on", "x.txt", "--from", "train"], "--from is for the pipeline"),
+    (["evaluate", "--on", "x.txt"], "no trained model"),
+    (["run", "--nonsense"], "--nonsense"),
+    (["walk"], "walk"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=[" ".join(row[0])[:60] for row in MISTAKES])
+def test_a_mistake_is_one_sentence_and_exit_code_2(here: Rnnlm, arguments: list[str], said: str) -> None:
+    done = here(*arguments, code=2)
+    assert done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("rnnlm: ")
+    assert said in last
+    assert "Traceback" not in done.stderr
+
+
+def test_so_it_is_in_a_process_of_its_own(rnnlm: Rnnlm) -> None:
+    done = rnnlm("run", "--preset", "nowhere", code=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("rnnlm: there is no preset 'nowhere'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_traceback(trained: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.cli", "run", "--preset", str(trained)],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RNNLM_STORE": str(trained.parent / "store")},
+        timeout=60,
+    )
+    os.close(write)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
