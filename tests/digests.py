@@ -21,7 +21,7 @@ RATES = {"sgd": 0.5, "momentum": 0.05, "adam": 0.003, "adamw": 0.003}
 """Optimizer → learning rate."""
 SMALL = {"hidden_size": 24, "layers": 2, "embedding_size": 16, "epochs": 3, "batch_size": 16, "weight_decay": 0.01}
 DROPPED = {"input_dropout": 0.1, "hidden_dropout": 0.1, "output_dropout": 0.2, "weight_dropout": 0.1}
-OTHERS = {
+OTHERS: dict[str, dict[str, object]] = {
     "random partition": {"partition": "random"},
     "random truncation": {"bptt_keep": 0.9, "cell": "gru"},
     "dropped anew in each step": {**DROPPED, "variational": False},
@@ -47,7 +47,7 @@ def main() -> None:
         report("book", "--preset=book", "--corpus=sample", "--set=train.epochs=20")
         report("words", "--set=tokenize.level=word", "--set=train.epochs=2", "--set=evaluate.window=64")
         for cell, optimizer in product(("rnn", "gru", "lstm"), RATES):
-            changes = {**SMALL, **DROPPED, "cell": cell, "optimizer": optimizer, "learning_rate": RATES[optimizer]}
+            changes: dict[str, object] = {**SMALL, **DROPPED, "cell": cell, "optimizer": optimizer, "learning_rate": RATES[optimizer]}
             report(f"{cell}, {optimizer}", *settings(changes))
         for name, changes in OTHERS.items():
             report(name, *settings({**SMALL, **changes}))

@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "source")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     ask(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "source", cwd=folder)
     (wheel,) = folder.glob("*.whl")
     ask(*pip, "install", "--no-deps", "--no-index", "--target", folder / "site", wheel, cwd=folder)
@@ -52,7 +52,7 @@ def test_the_main_job_runs_and_has_the_keys_that_it_has_in_a_clone(
     site: Path, tmp_path: Path, tiny_settings: str
 ) -> None:
     (tmp_path / "tiny.toml").write_text(tiny_settings, encoding="utf-8")
-    job = ["run", "--preset", tmp_path / "tiny.toml", *SHORT]
+    job: list[str | Path] = ["run", "--preset", tmp_path / "tiny.toml", *SHORT]
     home = {"XDG_DATA_HOME": str(tmp_path / "home")}
     printed = ask(site / "bin" / "rnnlm", *job, cwd=tmp_path, PYTHONPATH=str(site), **home)
     installed: list[dict[str, Any]] = json.loads(printed)["stages"]
