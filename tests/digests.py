@@ -47,7 +47,13 @@ def main() -> None:
         report("book", "--preset=book", "--corpus=sample", "--set=train.epochs=20")
         report("words", "--set=tokenize.level=word", "--set=train.epochs=2", "--set=evaluate.window=64")
         for cell, optimizer in product(("rnn", "gru", "lstm"), RATES):
-            changes: dict[str, object] = {**SMALL, **DROPPED, "cell": cell, "optimizer": optimizer, "learning_rate": RATES[optimizer]}
+            changes: dict[str, object] = {
+                **SMALL,
+                **DROPPED,
+                "cell": cell,
+                "optimizer": optimizer,
+                "learning_rate": RATES[optimizer],
+            }
             report(f"{cell}, {optimizer}", *settings(changes))
         for name, changes in OTHERS.items():
             report(name, *settings({**SMALL, **changes}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from stages.config import RunConfig
+from stages.pipeline import graph
+
 ROOT = Path(__file__).parent.parent
 BELOW = {"data": {"data"}, "stages": {"data", "stages"}, "flows": {"data", "stages", "flows"}}
+MXNET = ROOT / "stages" / "training" / "gluon.py"
 MODULES = [path for floor in BELOW for path in sorted((ROOT / floor).rglob("*.py"))]
 
 
@@ -32,7 +37,7 @@ def test_a_module_imports_only_downwards(path: Path) -> None:
     assert found & set(BELOW) <= BELOW[floor]
     if floor != "flows":
         assert "prefect" not in found
-    if path != ROOT / "stages" / "training" / "gluon.py":
+    if path != MXNET:
         assert "mxnet" not in found
 
 
@@ -69,3 +74,41 @@ def test_the_tree_is_the_drawing() -> None:
     top = {name.partition("/")[0] for name in listed if not name.startswith(".")}
     expected = {"flows", "stages", "data", "tests", "pyproject.toml", "README.md", "LICENSE"}
     assert {name for name in top if not name.startswith("requirements")} == expected
+
+
+def test_stages_shows_the_four_stages_their_settings_and_named_folders() -> None:
+    shown = {path.name for path in (ROOT / "stages").glob("*.py")} - {"__init__.py"}
+    assert shown == {"config.py", *(f"{name}.py" for name in graph.shown())}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_is_short_enough_to_be_read(path: Path) -> None:
+    if path != MXNET:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name == "__init__.py"], ids=lambda path: path.parent)
+def test_a_package_holds_a_docstring_and_nothing_else(path: Path) -> None:
+    """What it re-exported would be in the key of every stage that imports from it."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    assert ast.get_docstring(ast.Module(body, []))
+    assert len(body) == 1 or path.parent == ROOT / "flows"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_asks_whose_configuration_it_is(path: Path) -> None:
+    """What is special about a stage stands in its entry in the graph, and not in those who run stages."""
+    if path.name in ("config.py", *(f"{name}.py" for name in graph.shown())):
+        return
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    asked = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "isinstance"]
+    assert not [call for call in asked if re.search(r"(Download|Tokenize|Train|Evaluate)Config", call)]
+
+
+def test_configuration_classes_have_no_behaviour() -> None:
+    """Their module is in no key, so that what a value means must stand in the code that uses it."""
+    for section in (RunConfig, *map(type, dict(RunConfig()).values())):
+        own = [name for name in vars(section) if not name.startswith("_")]
+        assert not [
+            name for name in own if callable(getattr(section, name)) or isinstance(vars(section)[name], property)
+        ]

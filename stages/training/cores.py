@@ -23,7 +23,9 @@ that the cores wait for each other."""
 
 def available() -> int:
     """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def suited(architecture: Architecture) -> int:

@@ -50,12 +50,13 @@ class Site:
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         flow, name = deployment.split("/")
-        return self.api.ask(
+        found: list[dict[str, Any]] = self.api.ask(
             "flow_runs",
             flows={"name": {"any_": [flow]}},
             deployments={"name": {"any_": [name]}},
             sort="EXPECTED_START_TIME_DESC",
         )
+        return found
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """What the button in the UI does; the flow run's id."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data.corpus import text
-from data.tables.tokens import IndexTable, Split
+from data.tables.tokens import Ids, IndexTable, Split
 from data.tables.vocab import Vocab
 from stages.config import TrainConfig
 from stages.lm import metrics, ngram
@@ -20,7 +21,7 @@ from stages.training import engines
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpora" / "timemachine.txt"
 
 
-def learn(folder, learned, held_out="", **config):
+def learn(folder: Path, learned: str, held_out: str = "", **config: Any) -> tuple[LanguageModel, Ids, Ids]:
     """Train on a text and give the model back, with the ids of both parts."""
     whole = learned + held_out
     vocab = Vocab.build(Counter(whole))
@@ -48,14 +49,14 @@ def learn(folder, learned, held_out="", **config):
 
 
 @pytest.fixture(scope="module")
-def time_machine():
+def time_machine() -> str:
     if not CORPUS.exists():
         pytest.skip(f"the corpus {CORPUS.name} is not here")
     return "".join(text.normalize(text.read(CORPUS), "book", "char"))
 
 
 @pytest.mark.parametrize(("cell", "rate", "epochs"), [("rnn", 1.0, 60), ("gru", 4.0, 60), ("lstm", 8.0, 80)])
-def test_a_text_that_repeats_itself_is_learnt_by_heart(tmp_path, cell, rate, epochs):
+def test_a_text_that_repeats_itself_is_learnt_by_heart(tmp_path: Path, cell: str, rate: float, epochs: int) -> None:
     sentence = "for so it will be convenient to speak of him "
     model, ids, _ = learn(
         tmp_path,
@@ -72,7 +73,7 @@ def test_a_text_that_repeats_itself_is_learnt_by_heart(tmp_path, cell, rate, epo
     assert model.sample("for so it", 80) == (sentence * 3)[:89]
 
 
-def test_the_time_machine_is_better_known_than_by_counting(tmp_path, time_machine):
+def test_the_time_machine_is_better_known_than_by_counting(tmp_path: Path, time_machine: str) -> None:
     model, learned, held_out = learn(
         tmp_path, time_machine[:10_000], time_machine[10_000:14_000], hidden_size=128, epochs=30
     )
