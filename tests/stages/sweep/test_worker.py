@@ -51,11 +51,15 @@ def test_a_job_whose_store_is_not_there_says_what_a_cluster_needs(job: Make, tmp
     assert "have to see the same store" in answer.sentence
 
 
-def test_a_process_that_is_killed_is_answered_for(job: Make, trainings: Trainings, wait: Wait) -> None:
+def test_a_process_has_its_share_of_the_cores_and_is_answered_for_if_it_is_killed(
+    job: Make, trainings: Trainings, wait: Wait
+) -> None:
     with ThreadPoolExecutor(1) as executor:
-        answer = executor.submit(worker.do, job(*LONG), never)
+        answer = executor.submit(worker.do, replace(job(*LONG), threads=3), never)
         wait(trainings)
-        os.kill(min(trainings()), signal.SIGKILL)
+        ((number, environment),) = trainings().items()
+        assert "OMP_NUM_THREADS=3" in environment
+        os.kill(number, signal.SIGKILL)
         assert answer.result(timeout=60).error == "TrainingError"
         assert "ended by SIGKILL" in answer.result().sentence
 
