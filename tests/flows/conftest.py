@@ -19,6 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
+# Stages run outside of a flow, too, in a process that has Prefect's log handlers.
+os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
+
 
 class Api:
     """What a server answers, asked over HTTP."""

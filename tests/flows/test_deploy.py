@@ -9,21 +9,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
+
+if TYPE_CHECKING:
+    from tests.flows.conftest import Api
 
 ROOT = Path(__file__).parents[2]
 LONG = 1_000_000
+"""Epochs that no test waits for."""
 
 
 class Site:
     """A server with the project's deployments, and a worker."""
 
-    def __init__(self, api: Any, folder: Path) -> None:
+    def __init__(self, api: Api, folder: Path, text: str) -> None:
         self.api = api
         self.store = folder / "store"
+        corpus = folder / "text.txt"
+        corpus.write_text(text, encoding="utf-8")
+        self.config: dict[str, Any] = {
+            "download": {"corpus": str(corpus)},
+            "train": {"hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2},
+            "evaluate": {"length": 8, "prefixes": ["the"]},
+        }
+        self.long = {**self.config, "train": {**self.config["train"], "epochs": LONG}}
         self.environment = {
             **os.environ,
             "PREFECT_HOME": str(folder / "home"),
@@ -58,11 +72,15 @@ class Site:
         )
         return found
 
-    def start(self, deployment: str, **parameters: Any) -> str:
-        """What the button in the UI does; the flow run's id."""
+    def ask_for(self, deployment: str, parameters: dict[str, Any]) -> httpx.Response:
+        """What the button in the UI does."""
         found = self.api.call("GET", f"deployments/name/{deployment}").json()
         wanted = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        answer = self.api.call("POST", f"deployments/{found['id']}/create_flow_run", json=wanted)
+        return self.api.call("POST", f"deployments/{found['id']}/create_flow_run", json=wanted)
+
+    def start(self, deployment: str, config: dict[str, Any]) -> str:
+        """A flow run's id."""
+        answer = self.ask_for(deployment, {"config": config})
         answer.raise_for_status()
         return str(answer.json()["id"])
 
@@ -73,13 +91,15 @@ class Site:
         answer = self.api.call("GET", f"flow_runs/{run}").json()
         return answer["state"]["name"], answer["state"].get("message") or ""
 
-    def wait(self, what: Callable[[], Any], seconds: float = 90, there: Callable[[Any], bool] = bool) -> Any:
+    def wait(self, what: Callable[[], Any], seconds: float = 90) -> Any:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if there(found := what()):
-                return found
-            time.sleep(0.3)
-        raise AssertionError("it did not happen in time")
+        while not (found := what()):
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.2)
+        return found
+
+    def wait_for(self, run: str, state: str) -> None:
+        self.wait(lambda: self.state(run)[0] == state)
 
     def logs(self, run: str) -> str:
         lines = self.api.ask("logs", logs={"flow_run_id": {"any_": [run]}}, limit=200)
@@ -87,64 +107,55 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The commands of the README, in their order."""
+def site(api: Api, tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Iterator[Site]:
+    """The commands of the README; the worker starts while the deployments are made."""
     folder = tmp_path_factory.mktemp("site")
-    opened = Site(api, folder)
+    opened = Site(api, folder, tiny_text)
     opened.prefect("work-pool", "create", "rnnlm", "--type", "process")
-    opened.prefect("--no-prompt", "deploy", "--prefect-file", "flows/prefect.yaml", "--all")
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "rnnlm"]
     with (folder / "worker.log").open("w") as log:
         worker = subprocess.Popen(
             command, cwd=ROOT, env=opened.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
+        opened.prefect("--no-prompt", "deploy", "--prefect-file", "flows/prefect.yaml", "--all")
         yield opened
     finally:
         worker.terminate()
         worker.wait(60)
 
 
-@pytest.fixture
-def config(tiny: Path) -> dict[str, Any]:
-    return {
-        "download": {"corpus": str(tiny.parent / "text.txt")},
-        "train": {"hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2},
-        "evaluate": {"length": 8, "prefixes": ["the"]},
-    }
-
-
-def test_a_deployment_runs_and_a_wrong_field_is_refused_before_anything_runs(
-    site: Site, config: dict[str, Any]
-) -> None:
-    said = site.prefect(
-        "deployment", "run", "language-model/on-demand", "--params", json.dumps({"config": config}), "--watch"
-    )
+def test_a_deployment_runs_and_a_wrong_field_is_refused_before_anything_runs(site: Site) -> None:
+    parameters = json.dumps({"config": site.config})
+    said = site.prefect("deployment", "run", "language-model/on-demand", "--params", parameters, "--watch")
     run = site.runs("language-model/on-demand")[0]
     assert run["state"]["name"] == "Completed", said
     assert "text.txt" in run["name"]
 
     before = len(site.runs("language-model/on-demand"))
-    for wrong in ({"train": {"hiden_size": 8}}, {"train": {"hidden_size": "many"}}, {"train": {"device": "tpu"}}):
-        said = site.prefect(
-            "deployment", "run", "language-model/on-demand", "--params", json.dumps({"config": wrong}), code=1
-        )
-        assert "hid" in said or "tpu" in said
+    wrong: dict[str, Any] = {"config": {"train": {"hiden_size": 8}}}
+    said = site.prefect("deployment", "run", "language-model/on-demand", "--params", json.dumps(wrong), code=1)
+    assert "hiden_size" in said
+    for field, value in (("hidden_size", "many"), ("device", "tpu")):
+        answer = site.ask_for("language-model/on-demand", {"config": {"train": {field: value}}})
+        assert answer.status_code == 409
+        assert value in answer.text
     assert len(site.runs("language-model/on-demand")) == before
 
 
-def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site, config: dict[str, Any]) -> None:
+def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site) -> None:
     (nightly,) = site.api.ask("deployments", deployments={"name": {"any_": ["nightly"]}})
     assert nightly["entrypoint"] == "flows.retrain.retrain"
     assert [entry["schedule"]["cron"] for entry in nightly["schedules"]] == ["0 3 * * *"]
     assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert nightly["global_concurrency_limit"]["limit"] == 1
 
+    soon = datetime.now(UTC) + timedelta(seconds=3)
     kept = ("flow_id", "entrypoint", "path", "pull_steps", "work_pool_name")
     impatient = {name: nightly[name] for name in kept} | {
         "name": "impatient",
-        "parameters": {"config": config},
-        "schedules": [{"schedule": {"interval": 5}, "active": True}],
+        "parameters": {"config": site.config},
+        "schedules": [{"schedule": {"interval": 10, "anchor_date": soon.isoformat()}, "active": True}],
     }
     created = site.api.call("POST", "deployments/", json=impatient)
     created.raise_for_status()
@@ -156,17 +167,6 @@ def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site, config: 
         assert ended[0]["state"]["type"] == "COMPLETED", ended[0]["state"]
     finally:
         site.remove(created.json()["id"])
-
-
-def test_a_second_night_is_cancelled_while_one_lasts(site: Site, config: dict[str, Any]) -> None:
-    long = {**config, "train": {**config["train"], "epochs": LONG, "seed": 3}}
-    first = site.start("retrain/nightly", config=long)
-    site.wait(lambda: site.state(first)[0] == "Running")
-    second = site.start("retrain/nightly", config=long)
-    site.wait(lambda: site.state(second)[0] == "Cancelled")
-    assert site.state(first)[0] == "Running"
-    site.prefect("flow-run", "cancel", first)
-    site.wait(lambda: site.state(first)[0] == "Cancelled")
 
 
 def test_the_readme_has_the_commands_that_these_tests_run() -> None:
@@ -181,28 +181,36 @@ def test_the_readme_has_the_commands_that_these_tests_run() -> None:
         assert command in readme
 
 
-def training(site: Site, config: dict[str, Any], seed: int) -> tuple[str, dict[str, Any]]:
-    """Start a long training and wait until it has a checkpoint."""
-    long = {**config, "train": {**config["train"], "epochs": LONG, "seed": seed}}
-    before = set(site.store.glob("checkpoints/*/*"))
-    run = site.start("language-model/on-demand", config=long)
+# One long training: a night that lasts, until it is killed; a run that goes on, until it is cancelled; and one more.
+
+
+@pytest.fixture(scope="module")
+def lasting(site: Site) -> str:
+    """A night that has put down its first checkpoint, and has long to go."""
+    before = set(site.store.glob("checkpoints/*/*.safetensors"))
+    run = site.start("retrain/nightly", site.long)
     site.wait(lambda: set(site.store.glob("checkpoints/*/*.safetensors")) - before)
-    return run, long
+    return run
 
 
-def cut_short(site: Site, long: dict[str, Any]) -> str:
-    """Start the same training again, let it say where it goes on, cancel it, and give back what it logged."""
-    run = site.start("language-model/on-demand", config=long)
+@pytest.fixture(scope="module")
+def resumed(site: Site, lasting: str) -> str:
+    """Another run of the same training, which goes on where the night was killed."""
+    kill_flows(site)
+    site.wait_for(lasting, "Crashed")
+    return goes_on(site)
+
+
+def goes_on(site: Site) -> str:
+    """Start the long training again; once it says where it goes on, its id."""
+    run = site.start("language-model/on-demand", site.long)
     site.wait(lambda: "training goes on in epoch" in site.logs(run))
-    site.prefect("flow-run", "cancel", run)
-    site.wait(lambda: site.state(run)[0] == "Cancelled")
-    return site.logs(run)
+    return run
 
 
-def flow_processes(site: Site) -> list[int]:
-    """Processes that run a flow for the site's worker."""
+def kill_flows(site: Site) -> None:
+    """Kill the processes that run a flow for the site's worker."""
     own = f"RNNLM_STORE={site.store}".encode()
-    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
@@ -211,26 +219,28 @@ def flow_processes(site: Site) -> list[int]:
             except OSError:
                 continue
             if own in environment and any(word.endswith((b"prefect.flow_engine", b"prefect.engine")) for word in words):
-                found.append(int(entry.name))
-    return found
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
-def test_a_killed_training_is_crashed_and_the_next_run_goes_on(site: Site, config: dict[str, Any]) -> None:
-    run, long = training(site, config, seed=1)
-    for process in flow_processes(site):
-        os.kill(process, signal.SIGKILL)
-    site.wait(lambda: site.state(run)[0] == "Crashed")
-    cut_short(site, long)
+def test_a_second_night_is_cancelled_while_one_lasts(site: Site, lasting: str) -> None:
+    second = site.start("retrain/nightly", site.long)
+    site.wait_for(second, "Cancelled")
+    assert site.state(lasting)[0] == "Running"
 
 
-def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site: Site, config: dict[str, Any]) -> None:
-    run, long = training(site, config, seed=2)
-    site.prefect("flow-run", "cancel", run)
-    site.wait(lambda: site.state(run)[0] == "Cancelled")
-    assert "training goes on in epoch" in cut_short(site, long)
+def test_a_killed_training_is_crashed_and_the_next_run_goes_on(site: Site, lasting: str, resumed: str) -> None:
+    assert site.state(lasting)[0] == "Crashed"
+    assert "training goes on in epoch" in site.logs(resumed)
 
 
-def test_one_process_serves_all_deployments_without_a_pool(site: Site, config: dict[str, Any], tmp_path: Path) -> None:
+def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site: Site, resumed: str) -> None:
+    site.prefect("flow-run", "cancel", resumed)
+    site.wait_for(resumed, "Cancelled")
+    goes_on(site)
+    kill_flows(site)
+
+
+def test_one_process_serves_all_deployments_without_a_pool(site: Site, tmp_path: Path) -> None:
     for deployment in site.api.ask("deployments"):
         site.remove(deployment["id"])
     with (tmp_path / "serve.log").open("w") as log:
@@ -243,8 +253,7 @@ def test_one_process_serves_all_deployments_without_a_pool(site: Site, config: d
         assert served["work_pool_name"] is None
         assert served["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
         assert [entry["schedule"]["cron"] for entry in served["schedules"]] == ["0 3 * * *"]
-        run = site.start("language-model/on-demand", config=config)
-        site.wait(lambda: site.state(run)[0] == "Completed")
+        site.wait_for(site.start("language-model/on-demand", site.config), "Completed")
     finally:
         serving.send_signal(signal.SIGINT)
         serving.wait(60)
