@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +14,7 @@ import pytest
 from data.store.folder import Store
 
 if TYPE_CHECKING:
-    from tests.conftest import Rnnlm
+    from tests.conftest import Handler, Rnnlm, Server
     from tests.flows.conftest import Api
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +95,8 @@ def test_the_next_run_shows_what_it_reuses_as_cached(first: dict[str, Any], flow
     assert "evaluate.length: 8 → 9" in tasks["evaluate"]["state"]["message"]
 
 
-def test_the_command_line_reuses_what_the_flow_made(first: dict[str, Any], flow: Flow, rnnlm: Rnnlm) -> None:
-    done = rnnlm("run", "--preset", flow.preset, "--store", flow.store, "--json")
+def test_the_command_line_reuses_what_the_flow_made(first: dict[str, Any], flow: Flow, here: Rnnlm) -> None:
+    done = here("run", "--preset", flow.preset, "--store", flow.store, "--json")
     assert done.stdout.count('"cached"') == 4
 
 
@@ -119,39 +116,8 @@ def test_a_mistake_fails_the_run_with_its_sentence(flow: Flow, api: Api) -> None
     assert tasks["download"]["run_count"] == 1, "a mistake is not tried again"
 
 
-class _Recovering(BaseHTTPRequestHandler):
-    """Answers 503 to the first requests, as many as one attempt of the task makes, then the text."""
-
-    requests = 0
-
-    def do_GET(self) -> None:
-        type(self).requests += 1
-        if self.requests <= 4:
-            self.send_response(503)
-            self.send_header("Retry-After", "0")
-            self.end_headers()
-            return
-        text = b"Then the cat saw birds over the sea.\n" * 40
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def recovering() -> Iterator[str]:
-    web = ThreadingHTTPServer(("127.0.0.1", 0), _Recovering)
-    threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{web.server_port}/text.txt"
-    web.shutdown()
-
-
 def test_a_download_is_retried_as_a_task(
-    flow: Flow, api: Api, recovering: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flow: Flow, api: Api, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -159,12 +125,18 @@ def test_a_download_is_retried_as_a_task(
     from flows.pipeline import language_model
     from stages.pipeline.settings import load
 
+    def recovering(handler: Handler, before: int) -> None:
+        if before < 4:  # as often as one attempt of the task asks
+            handler.head(503, Retry_After=0)
+        else:
+            handler.body(b"Then the cat saw birds over the sea.\n" * 40, Content_Type="text/plain")
+
     patient = walk.TASKS["download"]
     assert patient.retries == 3
     assert min(patient.retry_delay_seconds) >= 10, "a host that is away is not back in a moment"
     monkeypatch.setitem(walk.TASKS, "download", patient.with_options(retry_delay_seconds=[0.1, 0.1, 0.1]))
     with temporary_settings({PREFECT_API_URL: api.address}):
-        config = load(str(flow.preset), recovering)
+        config = load(str(flow.preset), server.route("/text.txt", recovering))
         state: Any = language_model(config, store=str(tmp_path / "store"), return_state=True)
     assert state.name == "Completed"
     flow_run = api.call("GET", f"flow_runs/{state.state_details.flow_run_id}").json()

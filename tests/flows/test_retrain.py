@@ -13,10 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +26,7 @@ from stages.config import RunConfig
 from stages.pipeline.run import run
 
 if TYPE_CHECKING:
-    from tests.conftest import Rnnlm
+    from tests.conftest import Handler, Rnnlm, Server
     from tests.flows.conftest import Api
 
 ROOT = Path(__file__).parents[2]
@@ -62,46 +59,27 @@ def configuration(corpus: str, **train: Any) -> RunConfig:
 
 
 class Source:
-    """A corpus server that knows conditional requests."""
+    """An address whose text changes from night to night."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server) -> None:
         self.text, self.kind = FIRST, "text/plain"
         self.away = False
-        self.answers: list[int] = []
-        source = self
+        self.address = server.route("/story.txt", self._answer)
+        self.conditions: list[bool] = []
+        """Of each request, whether it asked for another text than the one that it names."""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = source.text.encode()
-                tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-                status = 503 if source.away else 304 if self.headers.get("If-None-Match") == tag else 200
-                source.answers.append(status)
-                self.send_response(status)
-                self.send_header("ETag", tag)
-                self.send_header("Retry-After", "0")
-                self.send_header("Content-Type", source.kind)
-                self.send_header("Content-Length", str(len(body) if status == 200 else 0))
-                self.end_headers()
-                if status == 200:
-                    self.wfile.write(body)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.web.server_port}/story.txt"
-        threading.Thread(target=self.web.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self.web.shutdown()
-        self.web.server_close()
+    def _answer(self, handler: Handler, before: int) -> None:
+        self.conditions.append("If-None-Match" in handler.headers)
+        if self.away:
+            handler.head(503, Retry_After=0)
+        else:
+            body = self.text.encode()
+            handler.versioned(body, ETag=f'"{hashlib.sha256(body).hexdigest()[:16]}"', Content_Type=self.kind)
 
 
 @pytest.fixture
-def source() -> Iterator[Source]:
-    opened = Source()
-    yield opened
-    opened.close()
+def source(server: Server) -> Source:
+    return Source(server)
 
 
 class Nights:
@@ -170,7 +148,7 @@ def test_nights_in_a_row(night: Nights, source: Source) -> None:
     assert first
 
     name, message = night()
-    assert (name, source.answers) == ("Unchanged", [200, 304])
+    assert (name, source.conditions) == ("Unchanged", [False, True])
     assert message == f"nothing has changed: the champion {first[:16]} stays"
 
     source.text = GROWN
@@ -243,27 +221,27 @@ def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_pat
         time.sleep(0.1)
 
 
-def test_rollback_goes_back_one_and_sample_follows(night: Nights, rnnlm: Rnnlm) -> None:
+def test_rollback_goes_back_one_and_sample_follows(night: Nights, here: Rnnlm) -> None:
     night.source.text = GROWN
     night()
     first = night.champion
     assert night(epochs=BETTER)[0] == "Promoted"
     at = ["--store", night.store.root]
-    shown = json.loads(rnnlm("champion", "--json", *at).stdout)
+    shown = json.loads(here("champion", "--json", *at).stdout)
     assert shown["champion"]["model"] == night.champion
     assert len(shown["history"]) == 2
-    best = rnnlm("sample", "--prefix", "the ", *at).stdout
+    best = here("sample", "--prefix", "the ", *at).stdout
     assert first
-    assert first[:16] in rnnlm("rollback", "--reason", "it swears", *at).stdout
+    assert first[:16] in here("rollback", "--reason", "it swears", *at).stdout
     assert night.champion == first
-    assert "it swears" in rnnlm("champion", *at).stdout
-    assert rnnlm("sample", "--prefix", "the ", *at).stdout != best
-    assert "rnnlm: " in rnnlm("rollback", *at, code=2).stderr
+    assert "it swears" in here("champion", *at).stdout
+    assert here("sample", "--prefix", "the ", *at).stdout != best
+    assert "rnnlm: " in here("rollback", *at, code=2).stderr
     name, message = night(epochs=BETTER)
     assert (name, night.champion) == ("Unchanged", first), "a night does not undo what a person did"
     assert "it swears" in message
     withdrawn = shown["champion"]["model"]
-    assert withdrawn[:16] in rnnlm("promote", withdrawn[:12], *at).stdout
+    assert withdrawn[:16] in here("promote", withdrawn[:12], *at).stdout
     assert night.champion == withdrawn
 
 
