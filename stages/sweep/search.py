@@ -84,7 +84,7 @@ class Rung:
     trials: int
     """How many train in it."""
     fraction: Fraction
-    """Of its epochs, what each of them has trained when it ends."""
+    """Of all its epochs, what each of them has trained by the end of it."""
 
 
 def rungs(trials: int, epochs: int, keep: float) -> list[Rung]:
