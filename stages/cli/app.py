@@ -110,8 +110,6 @@ class _StandardError(logging.Handler):
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    for further in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(further, signal.SIG_IGN)  # asked twice it ends no sooner, and nobody may be left behind
     name = signal.Signals(signum).name
     raise Interrupted(f"interrupted by {name}; what was finished is kept", signum)
 

@@ -103,6 +103,9 @@ def _stopping(stop: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, signal.SIG_IGN)  # asked twice it ends no sooner, and nobody may be left behind
         message = "the sweep was stopped and nothing is lost: the same command goes on from there"
         raise Interrupted(message, interrupted.signum) from None
     finally:

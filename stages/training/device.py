@@ -128,7 +128,7 @@ def _build() -> tuple[str, str]:
     found = {
         name: distribution.version
         for distribution in distributions()
-        if (name := distribution.name.lower()) == "mxnet" or name.startswith("mxnet-cu")
+        if (name := (distribution.name or "").lower()) == "mxnet" or name.startswith("mxnet-cu")
     }
     # Where both are installed the GPU build is what the user meant, and the probe tells whether it is what there is.
     name = max(found, key=_has_cuda, default="")
