@@ -1,15 +1,16 @@
 """What a night decides: whether a corpus is fit to train on, and which model is the champion afterwards.
 
-    night = Night(store)                                      the champion as it stands when the night begins
-    walk = Walk(…)                                            of `tonight`'s configuration
+    night = Night(store)                              # the champion as it stands when the night begins
+    walk = Walk(…)                                    # of the configuration that `tonight` gives
     walk.to(corpus_stage())
-    night.check(walk.artifacts)                               or the night is over before anything is trained
+    night.check(walk.artifacts, largest_loss)         # or the night is over before anything is trained
     walk.to(graph.LAST)
-    if not night.known(walk.artifacts):
-        night.settle(walk.artifacts, night.judge(walk.artifacts))
+    if not night.known(walk.artifacts):               # or there is nothing to decide
+        verdict = night.judge(walk.artifacts)
+        night.settle(walk.artifacts, verdict)
         night.collect()
 
-Whoever has nights (the flow `retrain` does) goes through these steps, and only shows what comes of them.
+Whoever runs nights, as the flow `retrain` does, goes through these steps and only shows what comes of them.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     """Stage → artifact, of a walk."""
 
 MODEL = champions.STAGE
+"""The stage whose artifact is the model."""
 TOKENS, CORPUS = "tokens.arrow", "corpus.txt"
-"""The files by which the artifacts are known that a model was made from, whatever stages there are."""
+"""Of all that a model was made from, the judge reads the artifacts nearest to it that hold these files. So it does not
+matter which stages there are, nor whether they were the same when the champion was made."""
 
 
 def tonight(config: RunConfig, night: datetime) -> RunConfig:
@@ -55,7 +58,7 @@ def tonight(config: RunConfig, night: datetime) -> RunConfig:
 
 
 def corpus_stage() -> str:
-    """The stage whose ``corpus.txt`` the tokens are made from."""
+    """The stage whose ``corpus.txt`` the tokens are made from: the last before training, if there are several."""
     return next(name for name in reversed(graph.order(MODEL)) if CORPUS in graph.files_read(name))
 
 

@@ -44,7 +44,7 @@ class Site:
             "PREFECT_API_URL": api.address,
             "RNNLM_STORE": str(self.store),
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "0.5",
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
         }
 
