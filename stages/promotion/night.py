@@ -63,7 +63,7 @@ def corpus_stage() -> str:
 
 
 class Night:
-    """One night over a store.
+    """One night over a store: the champion as it stands when the night begins, and what is decided about a new model.
 
     Raises:
         StoreError: the champion, or what it was made from, is gone or damaged: nobody could say what is better, so that
