@@ -33,7 +33,7 @@ def language_model(
     Args:
         config: the configuration of each stage.
         force: stages to rerun although they are cached.
-        store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
+        store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
     """
     try:
         opened = open_store(store)

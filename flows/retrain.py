@@ -46,7 +46,7 @@ def retrain(
     Args:
         config: the configuration of each stage.
         largest_loss: the share of its characters that a corpus may lose against the champion's before it is refused.
-        store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
+        store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
     """
     try:
         opened = open_store(store)
@@ -74,7 +74,7 @@ def rollback(reason: str = "asked for by hand", store: str | None = None) -> Any
 
     Args:
         reason: why, for the history.
-        store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
+        store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
     """
     try:
         reign = champions.rollback(open_store(store), reason)

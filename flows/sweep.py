@@ -52,7 +52,7 @@ def sweep(
         seed: the same one draws the same trials.
         jobs: trials at a time, which share the cores; by default one per core.
         keep: the share of the trials that goes on, rung by rung, until two are left; 1 stops none early.
-        store: the folder of the artifacts; by default `$RNNLM_STORE`, else `data/artifacts`.
+        store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
     """
     try:
         opened = open_store(store)

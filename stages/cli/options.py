@@ -33,7 +33,7 @@ Model = Annotated[
 ]
 StoreAt = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else data/artifacts]"),
+    typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else the clone's data/artifacts]"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")]
