@@ -41,6 +41,12 @@ def test_a_module_imports_only_downwards(path: Path) -> None:
         assert "mxnet" not in found
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "flows").glob("*.py")), ids=lambda path: path.name)
+def test_a_flow_takes_nothing_of_the_command_line_but_options_and_the_sentence_for_an_error(path: Path) -> None:
+    taken = re.findall(r"from (stages\.cli\S*) import (.+)", path.read_text(encoding="utf-8"))
+    assert set(taken) - {("stages.cli.app", "enter")} == {pair for pair in taken if pair[0] == "stages.cli.options"}
+
+
 def loaded(script: str) -> set[str]:
     """The top-level packages that a fresh process has loaded after a script."""
     script += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
