@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ import pytest
 
 from data.store.folder import Store
 from stages.config import RunConfig
+from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
-from stages.pipeline import settings
 from stages.pipeline.run import Outcome
 
 ROOT = Path(__file__).parent.parent
@@ -71,16 +71,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_
 
 
 @pytest.fixture
-def store(finished: Workplace, tmp_path: Path) -> Workplace:
-    """The same with a store of its own, for what edits no code."""
-    shutil.copytree(finished.store, tmp_path / "store")
-    place = Workplace(finished.folder)
-    place.store = tmp_path / "store"
-    return place
-
-
-@pytest.fixture
 def place(finished: Workplace, tmp_path: Path) -> Workplace:
+    """The same in a folder of its own, to be edited."""
     shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
     return Workplace(tmp_path)
 
@@ -96,7 +88,7 @@ class Row(NamedTuple):
 
 
 FIELDS: dict[str, Row] = {
-    "download.corpus": Row("sample", STAGES),
+    "download.corpus": Row("sample", STAGES, also="tokenize.max_tokens=2000"),
     "download.as_of": Row("tonight", []),  # the text is known by its content, whatever the day
     "tokenize.level": Row("word", STAGES[1:]),
     "tokenize.normalizer": Row("book", STAGES[1:]),
@@ -149,18 +141,23 @@ def test_every_field_of_every_stage_has_a_row() -> None:
     assert list(FIELDS) == [f"{stage}.{name}" for stage, section in sections.items() for name in dict(section)]
 
 
-def rerun(place: Workplace, *assignments: str) -> list[Outcome]:
-    """What becomes of each stage in this process."""
+def rerun(place: Workplace, *assignments: str, force: Collection[str] = ()) -> list[Outcome]:
+    """What becomes of each stage in this process, which has loaded the project itself and not the copy."""
     corpus = None if "download.corpus=sample" in assignments else str(place.text)
     chosen = settings.load(str(place.preset), corpus, assignments)
-    return list(pipeline.run(chosen, Store(place.store), lambda stage: lambda done, total, figures: None))
+    store = Store(place.store)
+    return list(pipeline.run(chosen, store, lambda stage: lambda done, total, figures: None, force=force))
+
+
+def ran(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.name for outcome in outcomes if outcome.state == "ran"]
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_field_reruns_its_stage_and_what_depends_on_it(store: Workplace, field: str) -> None:
+def test_a_field_reruns_its_stage_and_what_depends_on_it(place: Workplace, field: str) -> None:
     value, expected, also = FIELDS[field]
-    outcomes = rerun(store, f"{field}={value}", *filter(None, [also]))
-    assert [outcome.name for outcome in outcomes if outcome.state == "ran"] == expected
+    outcomes = rerun(place, f"{field}={value}", *filter(None, [also]))
+    assert ran(outcomes) == expected
     if expected:
         first = next(outcome for outcome in outcomes if outcome.state == "ran")
         assert field in first.reason
@@ -168,21 +165,12 @@ def test_a_field_reruns_its_stage_and_what_depends_on_it(store: Workplace, field
 
 
 @pytest.mark.parametrize("assignment", ["train.hidden_size=8", "train.learning_rate=1"])
-def test_the_value_counts_and_not_how_it_is_written(store: Workplace, assignment: str) -> None:
-    assert {outcome.state for outcome in rerun(store, assignment)} == {"cached"}
+def test_the_value_counts_and_not_how_it_is_written(place: Workplace, assignment: str) -> None:
+    assert {outcome.state for outcome in rerun(place, assignment)} == {"cached"}
 
 
 Edit = Callable[[Workplace], object]
-EDITS: list[tuple[str, Edit, list[str]]] = [
-    ("nothing", lambda place: None, []),
-    ("corpus touched", lambda place: place.text.touch(), []),
-    ("corpus rewritten with the same bytes", lambda place: place.text.write_text(place.text.read_text()), []),
-    ("corpus grown", lambda place: place.text.write_text(place.text.read_text() + "And the sea was calm.\n"), STAGES),
-    (
-        "corpus changed in place",
-        lambda place: place.text.write_text(place.text.read_text().replace("cat", "fox", 1)),
-        STAGES,
-    ),
+CODE: list[tuple[str, Edit, list[str]]] = [
     ("comment", lambda place: place.append("stages/train.py", "\n# Nothing to see here.\n"), []),
     ("docstring", lambda place: place.edit("stages/tokenize.py", '"""', '"""Now, '), []),
     ("the command line", lambda place: place.append("stages/cli/app.py", "\nNEW = 1\n"), []),
@@ -213,6 +201,24 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
     ),
     ("what chooses the engine", lambda place: place.append("stages/training/engines.py", "\nNEW = 1\n"), []),
     ("what names the device", lambda place: place.append("stages/training/device.py", "\nNEW = 1\n"), []),
+    (
+        "a library of three stages",
+        lambda place: another_version(place, "numpy"),
+        STAGES[1:],
+    ),
+    ("a library of one stage", lambda place: another_version(place, "safetensors"), ["train"]),
+]
+"""What is edited of the copy, and the stages that run."""
+DATA: list[tuple[str, Edit, list[str]]] = [
+    ("nothing", lambda place: None, []),
+    ("corpus touched", lambda place: place.text.touch(), []),
+    ("corpus rewritten with the same bytes", lambda place: place.text.write_text(place.text.read_text()), []),
+    ("corpus grown", lambda place: place.text.write_text(place.text.read_text() + "And the sea was calm.\n"), STAGES),
+    (
+        "corpus changed in place",
+        lambda place: place.text.write_text(place.text.read_text().replace("cat", "fox", 1)),
+        STAGES,
+    ),
     ("manifest without a file", lambda place: forget(place, "tokenize", "vocab.arrow"), ["tokenize"]),
     ("download deleted", lambda place: shutil.rmtree(place.artifact("download")), ["download"]),
     ("tokenize deleted", lambda place: shutil.rmtree(place.artifact("tokenize")), ["tokenize"]),
@@ -224,13 +230,8 @@ EDITS: list[tuple[str, Edit, list[str]]] = [
     ("manifest broken", lambda place: (place.artifact("train") / "manifest.json").write_text("{}"), ["train"]),
     ("truncated", lambda place: os.truncate(place.artifact("train") / "model.safetensors", 100), ["train"]),
     ("one bit flipped", lambda place: flip(place.artifact("tokenize") / "tokens.arrow"), ["tokenize"]),
-    (
-        "a library of three stages",
-        lambda place: another_version(place, "numpy"),
-        STAGES[1:],
-    ),
-    ("a library of one stage", lambda place: another_version(place, "safetensors"), ["train"]),
 ]
+"""What happens to the corpus or to the store, and the stages that run."""
 
 
 def forget(place: Workplace, stage: str, name: str) -> None:
@@ -253,28 +254,39 @@ def another_version(place: Workplace, distribution: str) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 99.0\n")
 
 
-@pytest.mark.parametrize(("edit", "expected"), [row[1:] for row in EDITS], ids=[row[0] for row in EDITS])
-def test_an_edit_reruns_exactly_what_depends_on_it(place: Workplace, edit: Edit, expected: list[str]) -> None:
+@pytest.mark.parametrize(("edit", "expected"), [row[1:] for row in CODE], ids=[row[0] for row in CODE])
+def test_an_edit_of_the_code_reruns_exactly_what_depends_on_it(
+    place: Workplace, edit: Edit, expected: list[str]
+) -> None:
     edit(place)
     outcomes = place.run("--corpus", str(place.text))
     assert [name for name, outcome in outcomes.items() if outcome["state"] == "ran"] == expected
-    again = place.run("--corpus", str(place.text))
-    assert [name for name, outcome in again.items() if outcome["state"] == "ran"] == []
+
+
+def test_an_edit_reruns_once(place: Workplace) -> None:
+    place.append("stages/train.py", "\nNEW = 1\n")
+    for expected in ("ran", "cached"):
+        assert place.run("--corpus", str(place.text))["train"]["state"] == expected
+
+
+@pytest.mark.parametrize(("edit", "expected"), [row[1:] for row in DATA], ids=[row[0] for row in DATA])
+def test_what_happens_to_data_reruns_exactly_what_depends_on_it(
+    place: Workplace, edit: Edit, expected: list[str]
+) -> None:
+    edit(place)
+    assert ran(rerun(place)) == expected
+    assert ran(rerun(place)) == []
 
 
 def test_the_same_text_under_another_name_is_the_same_text(place: Workplace) -> None:
-    renamed = place.text.rename(place.folder / "renamed.txt")
-    assert {outcome["state"] for outcome in place.run("--corpus", str(renamed)).values()} == {"cached"}
+    place.text = place.text.rename(place.folder / "renamed.txt")
+    assert ran(rerun(place)) == []
 
 
 def test_force_reruns_one_stage_and_from_all_after_it(place: Workplace) -> None:
-    def ran(*arguments: str) -> list[str]:
-        outcomes = place.run("--corpus", str(place.text), *arguments)
-        return [name for name, outcome in outcomes.items() if outcome["state"] == "ran"]
-
-    assert ran("--force", "tokenize") == ["tokenize"]
-    assert ran("--from", "train") == ["train", "evaluate"]
-    assert ran("--force", "download", "--force", "evaluate") == ["download", "evaluate"]
+    assert ran(rerun(place, force=graph.forced(["tokenize"]))) == ["tokenize"]
+    assert ran(rerun(place, force=graph.forced([], "train"))) == ["train", "evaluate"]
+    assert ran(rerun(place, force=graph.forced(["download", "evaluate"]))) == ["download", "evaluate"]
 
 
 def test_outputs_are_the_same_to_the_byte_wherever_they_are_made(place: Workplace) -> None:

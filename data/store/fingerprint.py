@@ -11,6 +11,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,20 @@ def code(*modules: str, root: Path = ROOT) -> dict[str, dict[str, str]]:
         path = _source(name, root)
         if path is None:
             continue
-        with _PARSING:
-            tree = _Essence().visit(ast.parse(path.read_bytes(), filename=str(path)))
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting.extend(_imports(tree, package))
-        if definitions := _definitions(tree):
+        imports, definitions = _contents(path.read_bytes(), package)
+        waiting.extend(imports)
+        if definitions:
             digests[path.relative_to(root).as_posix()] = definitions
     return dict(sorted(digests.items()))
+
+
+@cache
+def _contents(source: bytes, package: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What a module of a package imports, and the digests of its definitions; the same source is parsed once."""
+    with _PARSING:
+        tree = _Essence().visit(ast.parse(source))
+    return tuple(_imports(tree, package)), _definitions(tree)
 
 
 def _source(module: str, root: Path) -> Path | None:
