@@ -429,3 +429,9 @@ def test_a_tag_that_is_none_is_not_sent_back(server: Server, tmp_path: Path, tag
     address = server.route("/a", lambda h, _: h.versioned(TEXT, ETag=tag))
     assert fetched(tmp_path, address, known=first(tmp_path, address)) == TEXT
     assert server.conditions() == [{}, {}]
+
+
+def test_certificates_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
+    with pytest.raises(CorpusError, match="SSL_CERT_FILE or a proxy in the environment cannot be used"):
+        ask(tmp_path, "https://127.0.0.1:1/a")

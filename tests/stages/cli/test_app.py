@@ -35,6 +35,7 @@ MISTAKES = [
     (["sample"], "no trained model"),
     (["sample", "--model", "nowhere"], "nowhere"),
     (["sample", "--count", "2"], "--temperature"),
+    (["sample", "--untrained", "--model", "somewhere"], "leave out --model"),
     (["sample", "--length", "0"], "--length"),
     (["sample", "--top-k", "-1", "--temperature", "1"], "--top-k"),
     (["sample", "--top-k", "5"], "--temperature"),

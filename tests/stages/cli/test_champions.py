@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -30,3 +32,20 @@ def test_a_model_is_promoted_by_hand_shown_and_gone_back_from(here: Rnnlm, train
 def test_the_digits_of_a_model_have_to_tell_it_from_others(here: Rnnlm, trained: Path) -> None:
     here("train", "--preset", trained, "--set", "train.seed=1")
     assert "2 models in" in here("promote", "", code=2).stderr
+
+
+def test_a_champion_that_is_damaged_or_gone_is_not_used(here: Rnnlm, trained: Path) -> None:
+    folder = Path(here("train", "--preset", trained).stdout.strip())
+    here("promote", folder.name)
+    os.truncate(folder / "model.safetensors", 100)
+    assert (
+        f"the champion {folder.name} cannot be used (model.safetensors has 100 bytes" in here("sample", code=2).stderr
+    )
+    shutil.rmtree(folder)
+    assert f"the champion {folder.name} cannot be used (it is gone)" in here("sample", code=2).stderr
+
+
+def test_a_record_that_cannot_be_read_is_named(here: Rnnlm, trained: Path) -> None:
+    (trained.parent / "store" / "champion.json").mkdir()
+    told = here("champion", code=2).stderr
+    assert "champion.json does not say which model is the champion (Is a directory)" in told

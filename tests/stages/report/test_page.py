@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from stages.promotion.judge import Verdict
+from stages.report import words
 from stages.report.gather import Report
 from stages.report.page import html
 
@@ -206,3 +207,5 @@ def test_what_was_dropped_in_training_is_told_where_it_was(run: Run, tiny: Repor
     gathered = run(train={"input_dropout": 0.2, "hidden_dropout": 0.3, "output_dropout": 0.4, "variational": False})
     assert "with dropout of 0.2 (inputs), 0.4 (outputs)." in page(gathered).text, "there is nothing between one layer"
     assert "dropout of" not in page(tiny).text
+    two = {"layers": 2, "hidden_dropout": 0.3}
+    assert words.dropout(two) == "0.3 (between layers)"

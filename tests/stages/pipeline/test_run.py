@@ -1,0 +1,91 @@
+"""A walk over the graph: what changes under it, and what it leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import CorpusError, StoreError
+from data.store.folder import Store
+from stages.config import RunConfig
+from stages.pipeline import graph, run, settings
+from stages.pipeline.decide import Decision, decide
+from stages.pipeline.run import Outcome, perform
+
+
+def silent(done: float, total: float, figures: str) -> None:
+    """No progress is shown."""
+
+
+@pytest.fixture
+def place(tiny: Path) -> tuple[RunConfig, Store]:
+    return settings.load(str(tiny)), Store(tiny.parent / "store")
+
+
+def download(place: tuple[RunConfig, Store]) -> Outcome:
+    config, store = place
+    return perform("download", config, {}, store, silent)
+
+
+def test_a_corpus_that_changes_while_it_is_read_is_not_published(
+    place: tuple[RunConfig, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, store = place
+    stage, corpus = graph.STAGES["download"], Path(config.download.corpus)
+
+    def edited(*arguments: Any, **named: Any) -> None:
+        stage.function(*arguments, **named)
+        corpus.write_text(corpus.read_text(encoding="utf-8") + "One more line.\n", encoding="utf-8")
+
+    monkeypatch.setitem(graph.STAGES, "download", replace(stage, function=edited))
+    with pytest.raises(CorpusError, match=rf"^{corpus} was changed while it was read: run again$"):
+        download(place)
+    assert store.artifacts() == []
+    assert not list(store.root.glob("tmp/*"))
+    monkeypatch.undo()
+    assert download(place).state == "ran"
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "sentence"),
+    [
+        ({"sources": {"corpus": "sha256:other"}}, CorpusError, "text.txt was changed while it was read: run again"),
+        ({"code": {}}, StoreError, "the code of download was changed while it waited: run again"),
+    ],
+    ids=["the corpus", "the code"],
+)
+def test_what_changes_while_another_process_has_the_lock_is_noticed(
+    place: tuple[RunConfig, Store],
+    monkeypatch: pytest.MonkeyPatch,
+    changed: dict[str, Any],
+    error: type[Exception],
+    sentence: str,
+) -> None:
+    looks: list[Decision] = []
+
+    def look(*arguments: Any) -> Decision:
+        decision = decide(*arguments)
+        if looks:
+            decision = replace(decision, key="0" * 64, components={**decision.components, **changed})
+        looks.append(decision)
+        return decision
+
+    monkeypatch.setattr(run, "decide", look)
+    with pytest.raises(error, match=f"{sentence}$"):
+        download(place)
+    assert len(looks) == 2
+    assert place[1].artifacts() == []
+
+
+def test_a_clone_that_git_cannot_read_is_no_obstacle(
+    place: tuple[RunConfig, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **named: Any) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert download(place).artifact.manifest.git is None
