@@ -1,6 +1,6 @@
 """What the fast paths are worth: each beside the plain way, in turn, in one process, as medians of ratios.
 
-    .venv/bin/python tests/benchmark.py
+    .venv/bin/python -P tests/benchmark.py     (-P, or the folder tests/data would be taken for the package)
 
 Ratios hold on other machines, absolute figures do not. Nothing here is a test: a busy machine fails no one.
 """

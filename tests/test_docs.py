@@ -6,6 +6,8 @@ import importlib.util
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -99,8 +101,16 @@ def test_a_program_that_is_to_be_run_exists(document: str) -> None:
     for line in [*"\n".join(blocks(document)).splitlines(), *spans(document)]:
         if module := re.search(r"python -m ([\w.]+)", line):
             assert importlib.util.find_spec(module[1]) is not None or module[1] == "venv", line
-        elif path := re.search(r"(?:python|pytest -n 0|bash) ((?:tests|\.ci)/\S+)", line):
+        elif path := re.search(r"(?:python|python -P|pytest -n 0|bash) ((?:tests|\.ci)/\S+)", line):
             assert (ROOT / path[1]).is_file(), line
+
+
+@pytest.mark.parametrize("program", ["benchmark", "digests", "kill", "tree"])
+def test_a_long_form_finds_what_it_is_about(program: str) -> None:
+    """None of them runs here, but all that they import is there."""
+    script = f"import runpy; runpy.run_path('tests/{program}.py')"
+    done = subprocess.run([sys.executable, "-P", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
