@@ -199,7 +199,8 @@ def _git() -> dict[str, Any] | None:
         return None
 
     def ask(*arguments: str) -> str:
-        command = ["git", "-C", str(fingerprint.ROOT), *arguments]
+        # Without its optional locks, or who kills this process leaves one in the user's clone.
+        command = ["git", "--no-optional-locks", "-C", str(fingerprint.ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from data.errors import CorpusError, StoreError
+from data.store import fingerprint
 from data.store.folder import Store
 from stages.config import RunConfig
 from stages.pipeline import graph, run, settings
@@ -89,3 +91,22 @@ def test_a_clone_that_git_cannot_read_is_no_obstacle(
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert download(place).artifact.manifest.git is None
+
+
+def test_looking_at_a_clone_writes_nothing_into_it(
+    place: tuple[RunConfig, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a process that is killed meanwhile leaves git's lock there, and the user's next `git add` fails."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "pyproject.toml").touch()
+    git = ["git", "-C", str(clone), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "one"]):
+        subprocess.run([*git, *command], check=True)
+    os.utime(clone / "pyproject.toml", (0, 0))  # so that git would like to note that it is the same all the same
+    before = (clone / ".git" / "index").stat().st_mtime_ns
+    monkeypatch.setattr(fingerprint, "ROOT", clone)
+    commit = download(place).artifact.manifest.git
+    assert commit is not None
+    assert commit["dirty"] is False
+    assert (clone / ".git" / "index").stat().st_mtime_ns == before
