@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from data.progress import Progress
     from stages.config import StageConfig
 
-FILE = "baselines.json"
 MOST_FITTED = 10_000_000
 """Tokens at most that n-grams are counted on, the last of the training split: a bound on the memory, which is 0.4 GB
 then for characters and up to 1.2 GB for words, whose n-grams hardly ever come twice."""
@@ -57,4 +56,4 @@ def baselines(config: StageConfig, *, tokens: Path, out: Path, progress: Progres
         losses[f"{ORDER}gram"][name] = ngram.loss(ids, advance) if long_enough else None
         before += len(ids)
     measured = {"losses": losses, "fitted_on": len(fitted)}
-    (out / FILE).write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (out / "baselines.json").write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -68,7 +68,7 @@ class Status:
 def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> Decision:
     """A stage's key, and whether the store holds a sound artifact for it."""
     stage = graph.STAGES[name]
-    own: StageConfig = getattr(config, name, StageConfig())
+    own: StageConfig = dict(config).get(name, StageConfig())  # a model has attributes of its own, `copy` for one
     sources = stage.sources(own)
     components: dict[str, Any] = {
         "stage": name,

@@ -11,7 +11,7 @@ configuration, and its entry (with the inputs of those that read it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,7 +147,7 @@ def files_read(name: str) -> set[str]:
     return {file for one in inputs if one.stage == name for file in one.files}
 
 
-def forced(force: tuple[str, ...] | list[str] | set[str], from_stage: str | None = None) -> set[str]:
+def forced(force: Collection[str], from_stage: str | None = None) -> set[str]:
     """The stages that ``--force`` and ``--from`` rerun.
 
     Raises:

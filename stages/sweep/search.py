@@ -53,7 +53,7 @@ def prepare(trials: Sequence[Trial], walk: Callable[[RunConfig], Walk]) -> None:
             logger.warning("%s changes the text that trials are measured on: their figures may not compare", name)
     alike: dict[tuple[StageConfig | None, ...], list[Trial]] = {}
     for trial in trials:
-        alike.setdefault(tuple(getattr(trial.config, name, None) for name in before), []).append(trial)
+        alike.setdefault(tuple(dict(trial.config).get(name) for name in before), []).append(trial)
     for group in alike.values():
         try:
             upstream = walk(group[0].config).upstream("train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from data.store.artifact import Artifact
 from data.store.folder import Store
 from stages.config import RunConfig
-from stages.pipeline import settings
+from stages.pipeline import graph, settings
 from stages.pipeline.decide import Decision, decide
 from stages.pipeline.run import run
 from stages.training import engines
@@ -53,3 +54,10 @@ def test_what_stands_for_a_field_takes_its_place(tokenized: tuple[RunConfig, dic
     components = decide("download", *tokenized).components
     assert components["sources"]["corpus"].startswith("sha256:")
     assert components["config"] == {}
+
+
+def test_a_stage_without_settings_may_have_any_name(
+    tokenized: tuple[RunConfig, dict[str, Artifact], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(graph.STAGES, "copy", replace(graph.STAGES["baselines"], name="copy"))
+    assert decide("copy", *tokenized).components["config"] == {}
