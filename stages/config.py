@@ -1,4 +1,4 @@
-"""One frozen model per stage: its fields and their documentation, and no behaviour.
+"""One frozen model per stage, and one for nights: fields and their documentation, and no behaviour.
 
 What a value means is for the code that uses it to say: that code is in the stage's key, and this module is in none.
 """
@@ -163,10 +163,43 @@ class EvaluateConfig(StageConfig):
     """Also measure with the state reset every so many tokens, as models of a fixed context are measured; 0 does not."""
 
 
+class PromotionConfig(StageConfig):
+    """What a night asks of a corpus before it trains on it, and of a model before that becomes the champion."""
+
+    largest_loss: Share = 0.5
+    """A corpus is refused that has lost more than this share of its characters against the champion's."""
+    largest_surprise: Annotated[float, Field(ge=0)] = 0.5
+    """A corpus is refused that costs the champion so many bits per character more than its own test text did."""
+    smallest_gain: Annotated[float, Field(ge=0)] = 0.01
+    """Bits per character: a model is promoted when the lower end of the interval of its gain is above this."""
+    largest_setback: Annotated[float, Field(ge=0)] = 0.02
+    """Bits per character that a model may lose, beyond chance, on the champion's own test text and on the reference."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
+    """Of the interval: Student's t over blocks of the text."""
+    block_length: Annotated[int, Field(ge=1)] = 1000
+    """Characters of a block, at least, where the text is long enough for `fewest_blocks` of them."""
+    fewest_blocks: Annotated[int, Field(ge=2)] = 5
+    """The text is cut into so many blocks at least, however short."""
+    most_blocks: Annotated[int, Field(ge=2)] = 20
+    """And into so many at most: a longer text has longer ones."""
+    fewest_characters: Annotated[int, Field(ge=1)] = 2000
+    """With fewer unseen characters than this, a text says nothing about two models."""
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> PromotionConfig:
+        if self.most_blocks < self.fewest_blocks:
+            raise ValueError(
+                f"most_blocks, {self.most_blocks}, must not be less than fewest_blocks, {self.fewest_blocks}"
+            )
+        return self
+
+
 class RunConfig(StageConfig):
-    """The configuration of one run, a section per stage."""
+    """The configuration of one run: a section per stage, and one for nights."""
 
     download: DownloadConfig = DownloadConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    """Of nights; no stage reads it, so it is in no key."""

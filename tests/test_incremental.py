@@ -132,6 +132,20 @@ FIELDS: dict[str, Row] = {
     "evaluate.temperature": Row("0.3", STAGES[3:]),
     "evaluate.seed": Row("2", STAGES[3:]),
     "evaluate.window": Row("16", STAGES[3:]),
+    **{
+        f"promotion.{name}": Row(value, [])  # what a night decides by, and no stage reads
+        for name, value in {
+            "largest_loss": "0.4",
+            "largest_surprise": "0.4",
+            "smallest_gain": "0.02",
+            "largest_setback": "0.03",
+            "confidence": "0.95",
+            "block_length": "500",
+            "fewest_blocks": "6",
+            "most_blocks": "30",
+            "fewest_characters": "1000",
+        }.items()
+    },
 }
 """Every field of every stage, in order."""
 

@@ -91,7 +91,7 @@ def configurations(
 def _refuse_after_training(name: str) -> None:
     """Refuse a field of a stage that the model is not made from: all trials would be the same model."""
     stages = graph.order("train")
-    if name.partition(".")[0] in graph.STAGES.keys() - stages:
+    if name.partition(".")[0] in RunConfig.model_fields.keys() - stages:
         *others, last = (stage for stage in stages if stage in RunConfig.model_fields)
         raise ConfigError(f"{name} makes no other model: vary a field of {', '.join(others)} or {last}")
 
