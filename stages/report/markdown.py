@@ -92,9 +92,9 @@ def _verdict(verdict: Mapping[str, Any]) -> Iterator[str]:
 
 def _provenance(report: Report) -> Iterator[str]:
     outcomes, source = report.outcomes.values(), report.source
-    yield from ("## What ran, and why", "", "| stage | state | time | why |", "|---|---|--:|---|")
-    for one in outcomes:
-        yield f"| {one.name} | {one.state} | {words.duration(one.seconds)} | {_plain(one.reason)} |"
+    yield from ("## What ran, and why", "")
+    for one in outcomes:  # a list, for Prefect cuts long cells of a table
+        yield f"- **{one.name}** {one.state} ({words.duration(one.seconds)}): {_plain(one.reason)}"
     yield from ("", "## Configuration", "", "| field | value |", "|---|---|")
     for one in outcomes:
         for field, value in one.artifact.manifest.config.items():

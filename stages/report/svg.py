@@ -33,6 +33,15 @@ DARK = {
     "second": "#ffae63",
     "level": "#959ba6",
 }
+ANYWHERE = {
+    "ink": "#7b8089",
+    "soft": "#7b8089",
+    "line": "#9ca1aa55",
+    "first": "#4a80e0",
+    "second": "#c8702a",
+    "level": "#8a8f98",
+}
+"""On white and on near-black alike: whoever shows a picture decides what is under it, Prefect's pages for one."""
 STYLE = """
 .chart text { fill: var(--soft); font-size: 13px; }
 .chart .axis { font-size: 12.5px; }
@@ -68,7 +77,7 @@ def inline(chart: Chart) -> str:
 
 
 def picture(chart: Chart) -> str:
-    """The drawing as a file of its own, with its legend, light on any ground."""
+    """The drawing as a file of its own, with its legend and without a ground, legible on a light one and a dark one."""
     legend: list[str] = []
     for line in chart.lines:
         if not line.name:
@@ -93,10 +102,9 @@ def picture(chart: Chart) -> str:
         "role": "img",
         "aria-label": chart.summary,
     }
-    style = re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], STYLE + _ALONE)
-    ground = _element("rect", {"width": WIDTH, "height": height, "rx": 8, "fill": LIGHT["card"]})
+    style = re.sub(r"var\(--(\w+)\)", lambda found: ANYWHERE[found[1]], STYLE + _ALONE)
     plot = _element("g", {"transform": f"translate(0 {above})"}, *_plot(chart))
-    return _element("svg", frame, _element("style", {}, style), ground, *legend, plot) + "\n"
+    return _element("svg", frame, _element("style", {}, style), *legend, plot) + "\n"
 
 
 def _plot(chart: Chart) -> Iterable[str]:

@@ -120,19 +120,31 @@ def test_on_the_page_it_takes_the_colours_of_the_page(tiny: Report) -> None:
     assert set(re.findall(r"var\(--(\w+)\)", svg.STYLE)) < svg.LIGHT.keys() == svg.DARK.keys()
 
 
-def test_a_picture_has_its_own_ground_colours_and_legend(tiny: Report) -> None:
+def test_a_picture_has_its_own_colours_and_legend_and_takes_the_ground_that_it_is_given(tiny: Report) -> None:
     picture = svg.picture(curve(tiny))
     root = ElementTree.fromstring(picture)
     assert root.tag == f"{SVG}svg"
-    ground = root.find(f"{SVG}rect")
-    assert ground is not None
-    assert ground.get("fill") == svg.LIGHT["card"]
-    assert root.get("viewBox") == f"0 0 {ground.get('width')} {ground.get('height')}"
+    assert root.find(f"{SVG}rect") is None, "which would be a white sheet on a dark page"
     assert "var(" not in picture, "not every viewer knows variables"
     assert "href" not in picture
     train = tiny.history["train_perplexity"][-1]
     assert f"training split, running{train:.2f}" in words_of(picture)
     assert {"epoch", "perplexity (log scale)"} < set(words_of(picture))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2)."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#1b1e25"])
+def test_a_pictures_words_and_lines_stand_out_on_white_and_on_near_black(ground: str) -> None:
+    assert svg.ANYWHERE.keys() == svg.LIGHT.keys() - {"card"}
+    for name in svg.ANYWHERE.keys() - {"line"}:
+        light, dark = sorted((luminance(svg.ANYWHERE[name]), luminance(ground)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 3, name
 
 
 def test_one_epoch_is_a_point(tiny: Report) -> None:

@@ -90,5 +90,5 @@ def test_what_was_cached_and_why_the_rest_ran(run: Run) -> None:
     report = run(evaluate={"length": 10})
     text, reason = markdown.artifact(report), report.outcomes["evaluate"].reason
     assert "→ 10" in reason
-    assert re.search(rf"\| evaluate \| ran \| [\d.]+ s \| {reason} \|", text)
-    assert text.count("| cached | 0.0 s | unchanged since ") == 3
+    assert re.search(rf"^- \*\*evaluate\*\* ran \([\d.]+ s\): {reason}$", text, re.MULTILINE)
+    assert text.count("cached (0.0 s): unchanged since ") == 3
