@@ -1,100 +1,98 @@
 """Whether a new model is better than the champion, by more than chance and on text that neither was trained on.
 
-The text is the new model's test split, and both models give the bits that each of its tokens takes them: whatever their
-vocabularies, they describe the same characters, so bits per character compare. The text is cut into blocks, and a
-paired block bootstrap over these says how far the difference may be chance. Bootstrap and percentile interval: Efron
-and Tibshirani, "An Introduction to the Bootstrap" (1993); blocks, for neighbouring characters are not independent:
-Künsch, "The Jackknife and the Bootstrap for General Stationary Observations" (Annals of Statistics, 1989), here blocks
-that do not overlap; both models on the same resampled text: Koehn, "Statistical Significance Tests for Machine
-Translation Evaluation" (EMNLP 2004).
+It compares two models on given texts: on today's, the new model's test split, the gain has to be more than chance and
+a margin; on yesterday's, the champion's own test split, and on a text that the user may pin, the new model must not be
+worse by more than these. Both models give the bits that each of their tokens takes them: whatever their vocabularies,
+they describe the same characters, so bits per character compare (`stages.promotion.passage`). How far a gain may be
+chance, `stages.promotion.interval` says.
+
+Nothing here compares two recipes, or an old text with a new one: of the same recipe on the same text, another seed
+makes a model that is better or worse, and the better one is promoted. Several seeds of each tell recipes apart.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from data.corpus.level import LEVELS
-from data.errors import StoreError
-from data.store.fingerprint import file_digest
-from data.tables.tokens import IndexTable
-from stages.lm.model import LanguageModel
+from stages.promotion.contender import Side
+from stages.promotion.interval import cut, interval
 from stages.promotion.overlap import seen_in
-from stages.promotion.passage import Passage, split
+from stages.promotion.passage import Passage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from data.tables.tokens import Ids
+    from stages.config import PromotionConfig
+    from stages.promotion.contender import Contender
 
-    Floats = NDArray[np.float64]
-
-BLOCKS = 100
-"""About as many blocks are made of the text that counts: as few, and so as long, as still tell how far they scatter.
-What sets two models apart goes on for long, the longer the less alike they are: on 56,000 characters of Tiny
-Shakespeare the standard error of the difference of two alike comes out as 0.0032 bits by blocks of 100 characters,
-0.0040 by 400 and 0.0043 by 1,600, that of one trained on it and one trained on The Time Machine as 0.010, 0.014 and
-0.021. Short blocks take chance for merit."""
-SHORTEST_BLOCK = 100
-"""Characters."""
-FEWEST_CHARACTERS, FEWEST_BLOCKS = 1_000, 20
-"""With less unseen text than this, no candidate is said to be better than a champion."""
-DRAWS = 10_000
-"""How often the bootstrap resamples the blocks."""
-_RESAMPLED = 1 << 20
-"""Blocks drawn at once."""
+Text = Literal["today", "champion", "reference"]
+"""The candidate's test split, the champion's own, the text that was pinned."""
+NAMES: dict[Text, str] = {
+    "today": "today's test text",
+    "champion": "the champion's own test text",
+    "reference": "the reference text",
+}
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A model and what it was made from: three folders."""
+class Comparison:
+    """One text that both models are held to; a figure is None where it was not measured or is not finite."""
 
-    model: Path
-    """Of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``."""
-    tokens: Path
-    """``tokens.arrow``, which the model was trained on, and which says where the splits lie."""
-    corpus: Path
-    """``corpus.txt``, from which the tokens were made, and which says what the ids of unknown tokens do not."""
+    text: Text
+    passed: bool | None
+    """None where the text says nothing, which counts neither for nor against."""
+    reason: str
+    """What came of it, for people: a clause."""
+    bits: float | None = None
+    """Bits per character that the candidate needs."""
+    bits_champion: float | None = None
+    gain: float | None = None
+    """Bits per character that the champion needs more than the candidate."""
+    lower: float | None = None
+    """Where the interval of the gain begins."""
+    upper: float | None = None
+    characters: int = 0
+    """How many were compared."""
+    left_out: int = 0
+    """Characters of the text that one of the models was trained on."""
+    blocks: int = 0
+    """How many the interval was made from."""
+    confidence: float | None = None
+    """The probability that the interval is meant to hold the gain with."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a comparison; a figure is None where it was not measured or is not finite."""
+    """What came of a night's comparisons."""
 
     promoted: bool
     reason: str
     """One sentence for people."""
-    candidate_bits: float | None = None
-    """Bits per character of the text that was compared."""
-    champion_bits: float | None = None
-    difference: float | None = None
-    """Bits per character that the champion needs more than the candidate."""
-    low: float | None = None
-    """Where the 99 % interval of the difference begins."""
-    high: float | None = None
-    characters: int = 0
-    """How many were compared."""
-    left_out: int = 0
-    """Characters of the test split that one of the models was trained on."""
-    blocks: int = 0
-    """How many hold characters that were compared."""
+    tests: tuple[Comparison, ...] = ()
+    """Of today's text, the champion's and the reference, those that there are; none where texts are not to compare."""
 
     def json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "tests": [asdict(test) for test in self.tests]}
 
 
-def judge(candidate: Contender, champion: Contender | None) -> Verdict:
-    """Compare a candidate with the champion on the candidate's test split.
+def judge(
+    candidate: Contender, champion: Contender | None, rule: PromotionConfig, reference: Path | None = None
+) -> Verdict:
+    """Compare a candidate with the champion, text by text.
 
-    Both read that text with their own vocabulary and level, the state carried through all of it. Characters count but
+    Both read each text with their own vocabulary and level, the state carried through all of it. Characters count but
     for the first token's, which nothing predicts, and those in a window (of `overlap.WINDOW` characters) that stands in
-    the training split of either model as well. The candidate is promoted when the whole 99 % interval of the difference
-    is above zero. Where there is no champion, a candidate of finite figures is promoted.
+    the training split of either model as well. With less than ``rule.fewest_characters`` of them a text says nothing.
+
+    The candidate is promoted when, on today's text, the whole interval of its gain lies above ``rule.smallest_gain``,
+    and on no other text the whole interval lies below -``rule.largest_setback``. Where there is no champion, a
+    candidate of finite figures is promoted.
 
     How levels and normalisers that differ are dealt with:
 
@@ -112,128 +110,129 @@ def judge(candidate: Contender, champion: Contender | None) -> Verdict:
     Args:
         candidate: the new model.
         champion: the model to beat, or None.
+        rule: how much better it has to be, and how sure of it one has to be.
+        reference: a folder with a ``corpus.txt`` that no champion may get worse on, or None. It is normalised as the
+            candidate's text was.
 
     Raises:
+        CorpusError: a reference that cannot be read.
         StoreError: folders that are damaged or do not belong together.
     """
-    ours = _Side(candidate)
-    theirs = _Side(champion) if champion else None
-    if theirs and (reason := _why_not(ours, theirs)):
-        return Verdict(False, reason)
-    sides = [ours, theirs] if theirs else [ours]
-    of_words = [bool(side.level.separator) for side in sides]
-    joined = all(of_words)
-    passage = Passage(ours.split("test", joined=joined), by_words=any(of_words), joined=joined)
-    # A training split that both have is read once.
-    trainings = {(side.table.corpus_sha256, side.table.level, side.table.splits["train"]): side for side in sides}
-    seen = passage.whole(seen_in(passage.codes, *(side.split("train", joined=joined) for side in trainings.values())))
-    counted = ~seen
-    counted[passage.first] = False
-    total = int(np.count_nonzero(counted))
-    blocks = passage.blocks(max(total // BLOCKS, SHORTEST_BLOCK))
-    characters = np.bincount(blocks[counted]).astype(np.float64)
-    kept = characters > 0
-    facts: dict[str, Any] = {
-        "characters": total,
-        "left_out": int(np.count_nonzero(seen)),
-        "blocks": int(np.count_nonzero(kept)),
-    }
-    if not total or (theirs and (total < FEWEST_CHARACTERS or facts["blocks"] < FEWEST_BLOCKS)):
-        other = f", {facts['left_out']:,} having been seen in training" if facts["left_out"] else ""
-        reason = f"there is too little unseen text to tell: {total:,} characters of the test split{other}"
-        return Verdict(False, reason, **facts)
-
-    chosen = np.where(counted, blocks, -1)
-    bits = [side.bits(passage, chosen, len(characters))[kept] for side in sides]
-    mine, *others = (_finite(float(sums.sum()) / total) for sums in bits)
-    facts["candidate_bits"] = mine
-    if mine is None:
-        return Verdict(False, "what it makes of the test split is not finite", **facts)
-    if theirs is None:
-        reason = f"there is no champion yet, and it needs {mine:.3f} bits per character on {total:,} unseen characters"
-        return Verdict(True, reason, **facts)
-    facts["champion_bits"] = champions = others[0]
-    if champions is None:
-        reason = f"it needs {mine:.3f} bits per character, and what the champion makes of that text is not finite"
-        return Verdict(True, reason, **facts)
-    low, high = bootstrap(bits[1] - bits[0], characters[kept])
-    facts |= {"difference": champions - mine, "low": low, "high": high}
-    figures = f"{mine:.3f} bits per character on {total:,} unseen characters and the champion {champions:.3f}"
-    interval = f"{champions - mine:+.4f}, 99 % interval {low:+.4f} to {high:+.4f}"
-    if low > 0:
-        return Verdict(True, f"it is better by more than chance: it needs {figures} ({interval})", **facts)
-    what = "it is worse than the champion" if high < 0 else "what sets it apart from the champion may be chance"
-    return Verdict(False, f"{what}: it needs {figures} ({interval})", **facts)
+    ours = Side(candidate)
+    if champion is None:
+        first = _first(_Measure([ours], rule).of("today", ours))
+        return Verdict(bool(first.passed), first.reason, (first,))
+    theirs = Side(champion)
+    if why := _why_not(ours, theirs):
+        return Verdict(False, why)
+    measure = _Measure([ours, theirs], rule)
+    measured = [measure.of("today", ours)]
+    # A text that both have is read once.
+    same = ours.which("test") == theirs.which("test")
+    measured.append(replace(measured[0], text="champion") if same else measure.of("champion", theirs))
+    if reference:
+        measured.append(measure.of("reference", ours, reference / "corpus.txt"))
+    tests = tuple(_decided(one, rule) for one in measured)
+    against = [test.reason for test in tests if test.passed is False or (test.text == "today" and not test.passed)]
+    return Verdict(not against, "; ".join(against) or tests[0].reason, tests)
 
 
-def bootstrap(differences: Floats, characters: Floats, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """The 99 % percentile interval of sum(differences) / sum(characters) over blocks drawn with replacement.
+class _Measure:
+    """What the models of a comparison need for a text.
 
     Args:
-        differences: bits of each block, shape (blocks,).
-        characters: of each block, the same shape, all above zero.
-        draws: how often the blocks are resampled, each time as many as there are.
-        seed: of the random numbers.
-    """
-    rng = np.random.default_rng(seed)
-    at_once = max(1, _RESAMPLED // len(differences))
-    means = np.empty(draws)
-    for start in range(0, draws, at_once):
-        these = means[start : start + at_once]
-        chosen = rng.integers(len(differences), size=(len(these), len(differences)))
-        these[:] = differences[chosen].sum(axis=1) / characters[chosen].sum(axis=1)
-    low, high = np.quantile(means, (0.005, 0.995))
-    return float(low), float(high)
-
-
-class _Side:
-    """A contender, opened.
-
-    Raises:
-        StoreError: folders that are damaged or do not belong together.
+        sides: the candidate, and the champion if there is one.
+        rule: how texts are cut into blocks, and from which length on.
     """
 
-    def __init__(self, contender: Contender) -> None:
-        self.model = LanguageModel.load(contender.model)
-        self.level = LEVELS[self.model.level]
-        self.weights = file_digest(contender.model / "model.safetensors")
-        self.table = IndexTable.open(contender.tokens / "tokens.arrow")
-        self._corpus = contender.corpus / "corpus.txt"
-        if (self.model.level, self.model.normalizer) != (self.table.level, self.table.normalizer):
-            raise StoreError(f"the model in {contender.model} was not trained on {contender.tokens}: train again")
-        try:
-            belongs = file_digest(self._corpus) == self.table.corpus_sha256
-        except OSError as error:
-            raise StoreError(f"{self._corpus} cannot be read ({error.strerror}): download again") from None
-        if not belongs:
-            raise StoreError(f"{self._corpus} is not the text that {contender.tokens} was made from: tokenize again")
+    def __init__(self, sides: list[Side], rule: PromotionConfig) -> None:
+        self._sides, self._rule = sides, rule
+        of_words = [bool(side.level.separator) for side in sides]
+        self._by_words, self._joined = any(of_words), all(of_words)
+        # A training split that both have is read once.
+        self._trainings = {side.which("train"): side for side in sides}.values()
 
-    def split(self, name: str, *, joined: bool) -> Iterator[Ids]:
-        """The normalised text of a split, code points in pieces; ``joined``: one space for each run of white space."""
-        return split(self._corpus, self.table, name, joined=joined)
+    def of(self, text: Text, whose: Side, other: Path | None = None) -> Comparison:
+        """Figures, and no decision yet, on the test split of one of them, or on another text as it is normalised there.
 
-    def bits(self, passage: Passage, blocks: NDArray[np.int32], number: int) -> Floats:
-        """Bits that this model takes for each block, shape (number,).
-
-        Args:
-            passage: the text.
-            blocks: the block of each character, or -1 where the character does not count; shape (characters,).
-            number: of blocks.
+        Bits are None where the text is too short for them to say anything.
         """
-        reading = passage.read(self.level, self.model.vocab)
-        blocks = blocks[reading.starts]
-        sums = np.zeros(number)
-        done = 1  # nothing predicts the first token
-        for losses in self.model.network.losses(reading.ids):
-            these = slice(done, done + len(losses))
-            counted = blocks[these] >= 0
-            bits = losses.astype(np.float64) / math.log(2) + reading.cost[these]
-            np.add.at(sums, blocks[these][counted], bits[counted])
-            done = these.stop
-        return sums
+        joined, rule = self._joined, self._rule
+        pieces = whose.other(other, joined=joined) if other else whose.split("test", joined=joined)
+        passage = Passage(pieces, by_words=self._by_words, joined=joined)
+        trainings: list[Iterable[Ids]] = [side.split("train", joined=joined) for side in self._trainings]
+        seen = passage.whole(seen_in(passage.codes, *trainings))
+        counted = ~seen
+        counted[passage.first] = False
+        total = int(np.count_nonzero(counted))
+        found = Comparison(text, None, "", characters=total, left_out=int(np.count_nonzero(seen)))
+        if total < (rule.fewest_characters if len(self._sides) > 1 else 1):
+            return found
+        blocks = np.where(counted, passage.uncut(cut(total, rule)[np.cumsum(counted) - 1]), -1)
+        characters = np.bincount(blocks[counted]).astype(np.float64)
+        kept = characters > 0
+        found = replace(found, blocks=int(np.count_nonzero(kept)))
+        ours, *others = (side.bits(passage, blocks, len(characters))[kept] for side in self._sides)
+        found = replace(found, bits=_finite(float(ours.sum()) / total))
+        if not others:
+            return found
+        (theirs,) = others
+        found = replace(found, bits_champion=_finite(float(theirs.sum()) / total))
+        if found.bits is None or found.bits_champion is None or found.blocks < rule.fewest_blocks:
+            return found
+        lower, upper = interval(theirs - ours, characters[kept], rule.confidence)
+        gain = found.bits_champion - found.bits
+        return replace(found, gain=gain, lower=lower, upper=upper, confidence=rule.confidence)
 
 
-def _why_not(ours: _Side, theirs: _Side) -> str | None:
+def _first(found: Comparison) -> Comparison:
+    """What is said of a model where there is no champion."""
+    what = NAMES[found.text]
+    if not found.characters:
+        return replace(found, reason=f"{what} holds no character that it was not trained on{_seen(found)}")
+    if found.bits is None:
+        return replace(found, passed=False, reason=f"what this model makes of {what} is not finite")
+    needs = f"this model needs {found.bits:.3f} bits per character of {what} ({found.characters:,} unseen characters)"
+    return replace(found, passed=True, reason=f"there is no champion yet, and {needs}")
+
+
+def _decided(found: Comparison, rule: PromotionConfig) -> Comparison:
+    """The same figures with what they amount to."""
+    what = NAMES[found.text]
+    if (missing := rule.fewest_characters - found.characters) > 0:
+        few = f"{what} has {found.characters:,} unseen characters, {missing:,} too few to tell anything{_seen(found)}"
+        return replace(found, reason=few)
+    if found.bits is None:
+        return replace(found, passed=False, reason=f"what this model makes of {what} is not finite")
+    figures = f"it needs {found.bits:.3f} bits per character"
+    if found.bits_champion is None:
+        return replace(
+            found, passed=True, reason=f"on {what} {figures}, and what the champion makes of it is not finite"
+        )
+    if found.gain is None or found.lower is None or found.upper is None:
+        return replace(found, reason=f"{what} falls into too few words to tell anything")
+    figures += (
+        f" and the champion {found.bits_champion:.3f} (gain {found.gain:+.3f}, {100 * rule.confidence:.6g} % interval "
+        f"{found.lower:+.3f} to {found.upper:+.3f}, of these two models on these {found.characters:,} characters)"
+    )
+    if found.text == "today":
+        passed = found.lower > rule.smallest_gain
+        said = "better" if passed else "worse" if found.upper < 0 else "no better"
+        margin = f"chance and {rule.smallest_gain:g} bits" if rule.smallest_gain else "chance"
+    else:
+        passed = found.upper >= -rule.largest_setback
+        said = "not worse" if passed else "worse"
+        margin = f"chance and {rule.largest_setback:g} bits" if rule.largest_setback else "chance"
+    by = "" if said == "worse" and found.text == "today" else f" by more than {margin}"
+    reason = f"on {what} this model is {said} than the champion{by}: {figures}"
+    return replace(found, passed=passed, reason=reason)
+
+
+def _seen(found: Comparison) -> str:
+    return f", {found.left_out:,} having been seen in training" if found.left_out else ""
+
+
+def _why_not(ours: Side, theirs: Side) -> str | None:
     """Why there is nothing to compare, or None."""
     if ours.model.normalizer != theirs.model.normalizer:
         both = f"normalizer={ours.model.normalizer} and normalizer={theirs.model.normalizer}"

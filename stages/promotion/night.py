@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 from data.errors import StoreError
 from data.store import champions
 from data.store.collect import collect
+from stages.config import PromotionConfig
 from stages.pipeline import graph
 from stages.promotion import guard
-from stages.promotion.judge import Contender, judge
+from stages.promotion.contender import Contender
+from stages.promotion.judge import judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -99,10 +101,10 @@ class Night:
             return f"{key[:16]} was compared with this champion before: {rejection.reason}"
         return ""
 
-    def judge(self, artifacts: Artifacts) -> Verdict:
+    def judge(self, artifacts: Artifacts, rule: PromotionConfig | None = None) -> Verdict:
         """Compare the new model with the champion."""
         candidate = _contender(artifacts[name] for name in reversed(graph.order(MODEL)))
-        return judge(candidate, self._champion)
+        return judge(candidate, self._champion, rule or PromotionConfig())
 
     def settle(self, artifacts: Artifacts, verdict: Verdict) -> None:
         """Promote the new model, or remember that it was compared with this champion and rejected.

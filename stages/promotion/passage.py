@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data.corpus.level import Level
-    from data.tables.tokens import Ids, IndexTable
+    from data.corpus.text import LevelName, Normalizer
+    from data.tables.tokens import Ids, IndexTable, Split
     from data.tables.vocab import Vocab
 
     Mask = NDArray[np.bool_]
@@ -67,14 +68,9 @@ class Passage:
         self.first = slice(0, int(self._lengths[0]) if by_words and len(self._lengths) else 1)
         """The characters of the first token, which nothing predicts."""
 
-    def blocks(self, length: int) -> NDArray[np.int32]:
-        """The number of the block that each character belongs to, shape (characters,).
-
-        A block begins every ``length`` characters. Where words are read, a word belongs to the block that it begins in.
-        """
-        if self._by_words:
-            return np.repeat((self._starts // length).astype(np.int32), self._lengths)
-        return np.arange(len(self.codes), dtype=np.int32) // np.int32(length)
+    def uncut(self, blocks: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The block of each character; where words are read, a word is of the block that it begins in."""
+        return np.repeat(blocks[self._starts], self._lengths) if self._by_words else blocks
 
     def whole(self, mask: Mask) -> Mask:
         """The mask of characters; where words are read, a word that holds a masked character is masked as a whole."""
@@ -124,23 +120,30 @@ def split(corpus: Path, table: IndexTable, name: str, *, joined: bool) -> Iterat
         name: of the split.
         joined: give one space for each run of white space.
     """
-    bounds, level = table.splits[name], LEVELS[table.level]
+    return normalized(corpus, table.normalizer, table.level, table.splits[name], joined=joined)
+
+
+def normalized(
+    path: Path, normalizer: Normalizer, level: LevelName, tokens: Split | None = None, *, joined: bool
+) -> Iterator[Ids]:
+    """A normalised text, or these tokens of it, as `split` gives it."""
     position, between = 0, True  # tokens that began before a piece, and whether the last one has ended
-    for chunk in text.normalize(text.read(corpus), table.normalizer, table.level):
-        if position > bounds.stop:
+    for chunk in text.normalize(text.read(path), normalizer, level):
+        if tokens is not None and position > tokens.stop:
             return
         codes = text.code_points(chunk)
         space, begins = _words(codes, between)
-        tokens = np.append(begins, len(codes)) if level.separator else np.arange(len(codes) + 1)
-        start, stop = tokens[np.clip([bounds.start - position, bounds.stop - position], 0, len(tokens) - 1)]
-        if position > bounds.start:
-            start = 0
+        starts = np.append(begins, len(codes)) if LEVELS[level].separator else np.arange(len(codes) + 1)
+        kept = slice(None)
+        if tokens is not None:
+            first, stop = starts[np.clip([tokens.start - position, tokens.stop - position], 0, len(starts) - 1)]
+            kept = slice(0 if position > tokens.start else first, stop)
         if joined:
             again = space & np.concatenate(([between], space[:-1]))
-            yield np.where(space, np.uint8(ord(" ")), codes)[start:stop][~again[start:stop]]
+            yield np.where(space, np.uint8(ord(" ")), codes)[kept][~again[kept]]
         else:
-            yield codes[start:stop]
-        position += len(tokens) - 1
+            yield codes[kept]
+        position += len(starts) - 1
         between = bool(space[-1]) if len(space) else between
 
 

@@ -78,15 +78,16 @@ def _model(report: Report, picture: str) -> Iterator[str]:
 
 def _verdict(verdict: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"## {words.decision(verdict)}", "", _plain(words.sentence(verdict["reason"])), "")
-    if verdict.get("difference") is None:
+    if not (compared := words.comparisons(verdict)):
         return
-    yield "| bits per character | this model | champion | difference | 99 % interval |"
+    yield f"| bits per character | this model | champion | gain | {100 * compared[0]['confidence']:.6g} % interval |"
     yield "|---|--:|--:|--:|--:|"
-    yield (
-        f"| over {verdict['characters']:,} characters{words.left_out(verdict)} | {verdict['candidate_bits']:.4f} | "
-        f"{verdict['champion_bits']:.4f} | {signed(verdict['difference'])} | {signed(verdict['low'])} to "
-        f"{signed(verdict['high'])} |"
-    )
+    for one in compared:
+        yield (
+            f"| of {words.TEXTS[one['text']]}, {one['characters']:,} characters{words.left_out(one)} | "
+            f"{one['bits']:.4f} | {one['bits_champion']:.4f} | {signed(one['gain'])} | {signed(one['lower'])} to "
+            f"{signed(one['upper'])} |"
+        )
     yield ""
 
 

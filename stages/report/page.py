@@ -46,7 +46,7 @@ def html(report: Report) -> str:
         dropout=words.dropout(train),
         bars=_bars(report.metrics),
         charts=[chart for chart in drawn if chart is not None],
-        interval=_interval(report.verdict),
+        compared=_compared(report.verdict),
         samples=[{**sample, **_parted(sample, report)} for sample in report.samples],
     )
 
@@ -85,13 +85,10 @@ def _parted(sample: Mapping[str, Any], report: Report) -> dict[str, str]:
     return {"given": given, "written": text[len(given) :]}
 
 
-def _interval(verdict: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """Where an interval lies on a scale of 0 to 100 that has "no difference" in its middle; None without a champion."""
-    if verdict is None or verdict.get("difference") is None:
-        return None
-    low, difference, high = (verdict[name] for name in ("low", "difference", "high"))
-    reach = 1.15 * max(abs(low), abs(high), abs(difference)) or 1.0
-    return {
-        name: round(50 + 50 * value / reach, 2)
-        for name, value in (("low", low), ("difference", difference), ("high", high))
-    }
+def _compared(verdict: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What both models were compared on, and where each interval lies on one scale, in percent of its width, that has
+    "no difference" in its middle."""
+    ends = ("lower", "gain", "upper")
+    compared = words.comparisons(verdict) if verdict else []
+    reach = 1.15 * max((abs(one[end]) for one in compared for end in ends), default=0) or 1.0
+    return [{**one, "places": {end: round(50 + 50 * one[end] / reach, 2) for end in ends}} for one in compared]

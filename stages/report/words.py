@@ -175,9 +175,27 @@ def decision(verdict: Mapping[str, Any]) -> str:
     return "✓ Promoted" if verdict["promoted"] else "✕ Not promoted"
 
 
-def left_out(verdict: Mapping[str, Any]) -> str:
+TEXTS = {"today": "today's test text", "champion": "the champion's test text", "reference": "the reference"}
+"""What both models were compared on, `Comparison.text` → words."""
+
+
+def comparisons(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What both models were compared on: ``stages.promotion.judge.Comparison`` as JSON, each with a gain.
+
+    A verdict that was kept when there was only today's text has the same figures under other names.
+    """
+    tests = verdict.get("tests")
+    if tests is None:
+        before = {"bits": "candidate_bits", "bits_champion": "champion_bits", "gain": "difference"}
+        names = {**before, "lower": "low", "upper": "high", "characters": "characters", "left_out": "left_out"}
+        figures = {name: verdict.get(old) for name, old in names.items()}
+        tests = [{"text": "today", "passed": verdict["promoted"], "confidence": 0.99, **figures}]
+    return [test for test in tests if test["gain"] is not None]
+
+
+def left_out(comparison: Mapping[str, Any]) -> str:
     """How much text was not compared, to stand after how much was; empty where all was."""
-    return f", {verdict['left_out']:,} left out as seen in training" if verdict.get("left_out") else ""
+    return f", {comparison['left_out']:,} left out as seen in training" if comparison["left_out"] else ""
 
 
 # --- how values are spelt

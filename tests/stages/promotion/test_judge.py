@@ -22,12 +22,13 @@ from data.errors import StoreError
 from data.progress import LogLines
 from data.store.folder import Store
 from data.tables.tokens import Ids, IndexTable
-from stages.config import RunConfig
+from stages.config import PromotionConfig, RunConfig
 from stages.lm.model import LanguageModel
 from stages.pipeline.run import Outcome, Walk, perform
 from stages.promotion import judge as judging
 from stages.promotion import overlap
-from stages.promotion.judge import Contender, Verdict, bootstrap, judge
+from stages.promotion.contender import Contender
+from stages.promotion.judge import Comparison, Verdict
 
 TEXT = (Path(__file__).parents[3] / "data" / "corpus" / "sample.txt").read_text(encoding="utf-8")
 SHARES = {"train_share": 0.8, "valid_share": 0.1, "test_share": 0.1}
@@ -76,12 +77,21 @@ def measured(contender: Contender) -> tuple[NDArray[np.float64], Ids, LanguageMo
     return np.concatenate(list(model.network.losses(ids))).astype(float) / math.log(2), ids, model
 
 
-def interval(verdict: Verdict) -> tuple[float, float, float]:
-    """The difference between the ends of its interval."""
-    assert verdict.low is not None
-    assert verdict.difference is not None
-    assert verdict.high is not None
-    return verdict.low, verdict.difference, verdict.high
+def judge(
+    candidate: Contender, champion: Contender | None, reference: Path | None = None, **rule: float
+) -> tuple[Verdict, Comparison]:
+    """The verdict, and what came of today's text."""
+    verdict = judging.judge(candidate, champion, PromotionConfig.model_validate(rule), reference)
+    assert verdict.tests[0].text == "today"
+    return verdict, verdict.tests[0]
+
+
+def interval(found: Comparison) -> tuple[float, float, float]:
+    """The gain between the ends of its interval."""
+    assert found.lower is not None
+    assert found.gain is not None
+    assert found.upper is not None
+    return found.lower, found.gain, found.upper
 
 
 def altered(contender: Contender, folder: Path, change: Callable[[Weights], object]) -> Contender:
@@ -95,29 +105,31 @@ def altered(contender: Contender, folder: Path, change: Callable[[Weights], obje
 
 def test_the_better_trained_is_promoted_and_the_worse_is_not(make: Make) -> None:
     novice, expert = make(epochs=1), make(epochs=4)
-    verdict = judge(expert, novice)
+    verdict, today = judge(expert, novice)
     assert verdict.promoted
-    assert verdict.reason.startswith("it is better by more than chance")
-    low, difference, high = interval(verdict)
-    assert 0 < low < difference < high
-    for contender, bits in ((expert, verdict.candidate_bits), (novice, verdict.champion_bits)):
+    assert verdict.reason == today.reason
+    assert today.reason.startswith("on today's test text this model is better than the champion by more than chance")
+    lower, gain, upper = interval(today)
+    assert 0.01 < lower < gain < upper
+    for contender, bits in ((expert, today.bits), (novice, today.bits_champion)):
         assert bits == pytest.approx(measured(contender)[0].mean(), rel=1e-6)
-    assert verdict.characters == len(measured(expert)[1]) - 1
-    assert verdict.left_out == 0
+    assert today.characters == len(measured(expert)[1]) - 1
+    assert today.left_out == 0
     assert json.loads(json.dumps(verdict.json(), allow_nan=False)) == verdict.json()
 
-    back = judge(novice, expert)
+    back, today = judge(novice, expert)
     assert not back.promoted
-    assert back.reason.startswith("it is worse than the champion")
-    assert interval(back) == pytest.approx((-high, -difference, -low), abs=0.005)
-    assert judge(novice, expert) == back
+    assert back.reason.startswith("on today's test text this model is worse than the champion")
+    assert interval(today) == pytest.approx((-upper, -gain, -lower))
+    assert judge(novice, expert)[0] == back
 
 
 def test_the_same_weights_are_the_champions_equal(make: Make, tmp_path: Path) -> None:
     champion = make(epochs=4)
     again = altered(champion, tmp_path / "again", lambda weights: None)
     for equal in (champion, again):
-        assert judge(equal, champion) == Verdict(False, "it is the champion's equal: the same weights")
+        verdict = judging.judge(equal, champion, PromotionConfig())
+        assert verdict == Verdict(False, "it is the champion's equal: the same weights")
 
 
 def test_a_difference_that_may_be_chance_does_not_promote(make: Make, tmp_path: Path) -> None:
@@ -139,20 +151,20 @@ def test_a_difference_that_may_be_chance_does_not_promote(make: Make, tmp_path: 
         inner, outer = (middle, outer) if loss(sign * middle) < loss(0) else (inner, middle)
     shift = np.zeros_like(before)
     shift[space] = sign * inner
-    verdict = judge(
+    verdict, today = judge(
         altered(champion, tmp_path / "spaced", lambda weights: weights["dense.bias"].__iadd__(shift)), champion
     )
     assert not verdict.promoted
-    assert "may be chance" in verdict.reason
-    low, _, high = interval(verdict)
-    assert low < 0 < high
+    assert "is no better than the champion by more than chance and 0.01 bits" in verdict.reason
+    lower, _, upper = interval(today)
+    assert lower < 0 < upper
 
 
 def test_without_a_champion_a_finite_model_is_promoted(make: Make) -> None:
-    verdict = judge(make(epochs=1), None)
+    verdict, today = judge(make(epochs=1), None)
     assert verdict.promoted
     assert "no champion yet" in verdict.reason
-    assert verdict.candidate_bits == pytest.approx(measured(make(epochs=1))[0].mean(), rel=1e-6)
+    assert today.bits == pytest.approx(measured(make(epochs=1))[0].mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
@@ -163,21 +175,21 @@ def test_what_is_not_finite_is_never_promoted_and_always_beaten(make: Make, tmp_
     sound = make(epochs=1)
     broken = altered(sound, tmp_path / "broken", break_)
     for champion in (None, sound):
-        verdict = judge(broken, champion)
+        verdict, _ = judge(broken, champion)
         assert not verdict.promoted
         assert "not finite" in verdict.reason
         json.dumps(verdict.json(), allow_nan=False)
-    verdict = judge(sound, broken)
+    verdict, today = judge(sound, broken)
     assert verdict.promoted
-    assert verdict.champion_bits is None
-    assert "champion makes of that text is not finite" in verdict.reason
+    assert today.bits_champion is None
+    assert "what the champion makes of it is not finite" in verdict.reason
 
 
 def test_vocabularies_may_differ_and_unknown_characters_are_told_apart(make: Make) -> None:
     spelled = TEXT.replace("e", "é").replace("o", "ö").replace("a", "ä")
     champion, candidate = make(epochs=4), make(spelled, epochs=4)
-    verdict = judge(candidate, champion)
-    assert verdict.promoted
+    _, today = judge(candidate, champion)
+    assert today.passed
     model = LanguageModel.load(champion.model)
     _, ids, own = measured(candidate)
     text = own.vocab.decode(ids, CHAR)
@@ -185,15 +197,15 @@ def test_vocabularies_may_differ_and_unknown_characters_are_told_apart(make: Mak
     unknown = sum(letter in "éöä" for letter in text[1:])
     assert unknown > 100
     expected = (losses.sum(dtype=float) + unknown * math.log2(3)) / (len(text) - 1)
-    assert verdict.champion_bits == pytest.approx(expected, rel=1e-6)
+    assert today.bits_champion == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
 def test_to_call_everything_unknown_does_not_pay(make: Make, level: str) -> None:
     honest, lazy = make(epochs=4, level=level), make(epochs=4, level=level, min_freq=500)
     assert measured(lazy)[0].mean() < measured(honest)[0].mean()
-    assert not judge(lazy, honest).promoted
-    assert judge(honest, lazy).promoted
+    assert not judge(lazy, honest)[0].promoted
+    assert judge(honest, lazy)[0].promoted
 
 
 def test_words_are_charged_for_what_they_leave_open(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,16 +231,17 @@ def test_words_are_charged_for_what_they_leave_open(make: Make, monkeypatch: pyt
         white.append(-math.log2((seen[gap] + 1) / (number + len(set(gaps)))))
         seen[gap] += 1
 
-    verdict = judge(words, others)
+    _, today = judge(words, others)
     characters_of_words = sum(len(word) + 1 for word in text[1:])
-    assert verdict.characters == pytest.approx(characters_of_words, abs=1)
-    assert verdict.candidate_bits == pytest.approx((losses.sum() + sum(spelled[1:])) / verdict.characters, rel=1e-6)
+    assert today.characters == pytest.approx(characters_of_words, abs=1)
+    assert today.bits == pytest.approx((losses.sum() + sum(spelled[1:])) / today.characters, rel=1e-6)
 
-    mixed = judge(words, characters)
+    _, mixed = judge(words, characters)
     assert mixed.characters == ends[-1] - ends[0]
     expected = (losses.sum() + sum(spelled[1:]) + sum(white[1:])) / mixed.characters
-    assert mixed.candidate_bits == pytest.approx(expected, rel=1e-6)
-    assert judge(characters, words).promoted != mixed.promoted
+    assert mixed.bits == pytest.approx(expected, rel=1e-6)
+    back = judge(characters, words)[1]
+    assert interval(back)[1] == pytest.approx(-interval(mixed)[1], abs=0.005)
 
 
 def test_texts_that_differ_are_left_to_people(make: Make) -> None:
@@ -236,8 +249,9 @@ def test_texts_that_differ_are_left_to_people(make: Make) -> None:
         (make(normalizer="none"), make(), "normalizer=none and normalizer=lower"),
         (make(normalizer="book", level="word"), make(normalizer="book"), "level=word and level=char"),
     ):
-        verdict = judge(candidate, champion)
+        verdict = judging.judge(candidate, champion, PromotionConfig())
         assert not verdict.promoted
+        assert not verdict.tests
         assert said in verdict.reason
         assert "by hand" in verdict.reason
 
@@ -247,44 +261,26 @@ def test_what_the_champion_was_trained_on_is_left_out(make: Make) -> None:
     begins, border, ends = 36_000, 37_500, 40_000  # of the test split, of what the champion saw, of the text
     champion, candidate = make(TEXT[10_000:border] + "\N{BULLET}" * 6_875, epochs=4), make(TEXT[:ends], epochs=4)
     assert IndexTable.open(champion.tokens / "tokens.arrow").splits["train"].stop == border - 10_000
-    verdict = judge(candidate, champion)
-    assert verdict.left_out == border - begins
-    assert verdict.characters == ends - border
+    _, today = judge(candidate, champion)
+    assert today.left_out == border - begins
+    assert today.characters == ends - border
     losses, _, _ = measured(candidate)
-    assert verdict.candidate_bits == pytest.approx(losses[border - begins - 1 :].mean(), rel=1e-6)
+    assert today.bits == pytest.approx(losses[border - begins - 1 :].mean(), rel=1e-6)
 
 
 def test_all_seen_is_too_little_to_tell(make: Make) -> None:
     champion, candidate = make(TEXT, epochs=1), make(TEXT[:20_000], epochs=4)
-    verdict = judge(candidate, champion)
+    verdict, today = judge(candidate, champion)
     assert not verdict.promoted
-    assert verdict.reason.startswith("there is too little unseen text to tell: 0 characters of the test split")
-    assert verdict.left_out == 2_000
-    nothing = judge(make(train_share=0.9, test_share=0.0), None)
+    assert verdict.reason == (
+        "today's test text has 0 unseen characters, 2,000 too few to tell anything, 2,000 having been seen in training"
+    )
+    assert today.passed is None
+    assert today.bits is None
+    assert today.left_out == 2_000
+    nothing, today = judge(make(train_share=0.9, test_share=0.0), None)
     assert not nothing.promoted
-    assert nothing.left_out == nothing.characters == 0
-
-
-def test_the_interval_excludes_zero_for_an_effect_and_rarely_for_noise() -> None:
-    rng = np.random.default_rng(11)
-    characters = rng.integers(90, 110, 100).astype(float)
-    noise = rng.normal(0, 1, (200, 100)) * np.sqrt(characters)
-    outside = 0
-    for number, row in enumerate(noise):
-        low, high = bootstrap(row, characters, draws=1_000, seed=number)
-        outside += not low <= 0 <= high
-        low, high = bootstrap(row + characters, characters, draws=1_000, seed=number)
-        assert 0.8 < low < high < 1.2
-    assert outside <= 9  # 2 expected; a binomial of 200 at 1 % is above this once in ten thousand
-    assert bootstrap(noise[0], characters) == bootstrap(noise[0], characters)
-    assert bootstrap(noise[0], characters) != bootstrap(noise[0], characters, seed=1)
-
-
-def test_a_long_text_is_resampled_in_several_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    differences, characters = np.random.default_rng(2).normal(0.5, 1, 50), np.ones(50)
-    whole = bootstrap(differences, characters)
-    monkeypatch.setattr(judging, "_RESAMPLED", 1_000)
-    assert bootstrap(differences, characters) == pytest.approx(whole)
+    assert today.left_out == today.characters == 0
 
 
 def test_folders_that_do_not_belong_together_are_one_sentence(make: Make, tmp_path: Path) -> None:

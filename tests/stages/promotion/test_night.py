@@ -15,11 +15,12 @@ from data.errors import CorpusError, StoreError
 from data.progress import LogLines
 from data.store import champions
 from data.store.folder import Store
-from stages.config import RunConfig
+from stages.config import PromotionConfig, RunConfig
 from stages.pipeline import graph
 from stages.pipeline.run import Outcome, Walk, perform
 from stages.promotion import night
-from stages.promotion.judge import Contender, Verdict
+from stages.promotion.contender import Contender
+from stages.promotion.judge import Verdict
 from stages.promotion.night import Night, corpus_stage, lineage, tonight
 
 NIGHT = datetime(2026, 1, 2, 3, tzinfo=UTC)
@@ -188,7 +189,7 @@ def test_a_stage_before_training_is_followed_and_a_champion_made_without_it_is_c
     monkeypatch.setattr(graph, "STAGES", stages)
     compared: list[tuple[Contender, Contender | None]] = []
 
-    def judge(candidate: Contender, champion: Contender | None) -> Verdict:
+    def judge(candidate: Contender, champion: Contender | None, rule: PromotionConfig) -> Verdict:
         compared.append((candidate, champion))
         return Verdict(True, "it is another")
 

@@ -10,7 +10,7 @@ import pytest
 from data.store.folder import Store
 from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
-from stages.promotion.judge import Verdict
+from stages.promotion.judge import Comparison, Verdict
 from stages.report.gather import Report, gather
 
 NASTY = "<script>alert(1)</script>"
@@ -32,17 +32,22 @@ def nasty() -> str:
 @pytest.fixture(scope="session")
 def promoted() -> dict[str, Any]:
     """The verdict on a model that is better than the champion."""
-    return Verdict(
-        promoted=True,
-        reason="better than the champion by more than chance explains",
-        candidate_bits=2.2106,
-        champion_bits=2.2319,
-        difference=0.0213,
-        low=0.0117,
-        high=0.0309,
+    today = Comparison(
+        text="today",
+        passed=True,
+        reason="it is better",
+        bits=2.2106,
+        bits_champion=2.2319,
+        gain=0.0213,
+        lower=0.0117,
+        upper=0.0309,
         characters=2538,
         left_out=12,
-    ).json()
+        blocks=5,
+        confidence=0.99,
+    )
+    unseen = Comparison("champion", None, "too little is unseen", left_out=2538)
+    return Verdict(True, "better than the champion by more than chance explains", (today, unseen)).json()
 
 
 @pytest.fixture(scope="session")

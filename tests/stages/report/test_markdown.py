@@ -80,7 +80,7 @@ def test_a_refusal_says_why_in_words(run: Run, promoted: dict[str, Any]) -> None
     text = markdown.artifact(run({**promoted, "promoted": False, "reason": "it could be chance"}))
     assert "## ✕ Not promoted\n\nIt could be chance." in text
     assert "There is no champion yet." in markdown.artifact(
-        run({"promoted": True, "reason": "there is no champion yet"})
+        run({"promoted": True, "reason": "there is no champion yet", "tests": []})
     )
     assert "romoted" not in markdown.artifact(run())
 

@@ -8,7 +8,7 @@ from html import escape
 from html.parser import HTMLParser
 from typing import Any
 
-from stages.promotion.judge import Verdict
+from stages.promotion.judge import Comparison, Verdict
 from stages.report import words
 from stages.report.gather import Report
 from stages.report.page import html
@@ -89,11 +89,25 @@ def test_the_interval_is_drawn_on_the_side_of_the_better(run: Run, promoted: dic
         places = (lines["range"]["x1"], lines["point"]["x1"], lines["range"]["x2"])
         return [float((place or "").rstrip("%")) for place in places]
 
+    def with_figures(**figures: float) -> dict[str, Any]:
+        return {**promoted, "tests": [{**promoted["tests"][0], **figures}]}
+
     low, point, high = drawn(promoted)
     assert 50 < low < point < high < 100
-    low, point, high = drawn({**promoted, "difference": -0.004, "low": -0.02, "high": 0.012})
+    low, point, high = drawn(with_figures(gain=-0.004, lower=-0.02, upper=0.012))
     assert 0 < low < point < 50 < high
-    assert drawn({**promoted, "difference": 0.0, "low": 0.0, "high": 0.0}) == [50, 50, 50]
+    assert drawn(with_figures(gain=0.0, lower=0.0, upper=0.0)) == [50, 50, 50]
+
+
+def test_a_verdict_that_was_kept_before_there_were_several_texts_is_shown(run: Run, promoted: dict[str, Any]) -> None:
+    today = promoted["tests"][0]
+    names = {"candidate_bits": "bits", "champion_bits": "bits_champion", "difference": "gain"}
+    names |= {"low": "lower", "high": "upper", "characters": "characters", "left_out": "left_out"}
+    figures = {old: today[name] for old, name in names.items()}
+    kept = {"promoted": True, "reason": "it is better", **figures, "blocks": 100}
+    assert page(run(kept)).text == page(run({**promoted, "reason": "it is better", "tests": [today]})).text
+    first = {**kept, "champion_bits": None, "difference": None, "low": None, "high": None}
+    assert "Against the champion" not in page(run(first)).text
 
 
 def test_without_a_verdict_the_top_compares_with_the_baselines(tiny: Report) -> None:
@@ -110,7 +124,8 @@ def test_a_refusal_says_why_in_words(run: Run, promoted: dict[str, Any]) -> None
 
 
 def test_the_first_champion_has_nothing_to_be_compared_with(run: Run) -> None:
-    first = Verdict(promoted=True, reason="there is no champion yet", candidate_bits=2.2, characters=2538).json()
+    today = Comparison("today", True, "there is no champion yet", bits=2.2, characters=2538)
+    first = Verdict(True, today.reason, (today,)).json()
     gathered = run(first)
     assert "✓ Promoted There is no champion yet" in page(gathered).text
     assert "Against the champion" not in page(gathered).text
@@ -130,7 +145,7 @@ def test_what_was_cached_and_why_the_rest_ran(run: Run) -> None:
 
 def test_nothing_of_the_corpus_becomes_markup(tiny: Report, promoted: dict[str, Any], nasty: str) -> None:
     evil = {"name": nasty, "file": "<img src=x>", "sha256": "0" * 64, "bytes": 5}
-    shown = page(replace(tiny, source=evil, verdict={"promoted": False, "reason": nasty}))
+    shown = page(replace(tiny, source=evil, verdict={"promoted": False, "reason": nasty, "tests": []}))
     assert shown.count("script") == shown.count("img") == 0
     assert shown.text.count(nasty) >= 4  # the name, the reason, two samples
 

@@ -1,0 +1,100 @@
+"""A model and what it was made from, as the judge opens it: the text of its splits, and the bits that it needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.corpus.level import LEVELS
+from data.errors import CorpusError, StoreError
+from data.store.fingerprint import file_digest
+from data.tables.tokens import IndexTable
+from stages.lm.model import LanguageModel
+from stages.promotion.passage import normalized, split
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+    from pathlib import Path
+
+    from data.tables.tokens import Ids
+    from stages.promotion.passage import Passage
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model and what it was made from: three folders."""
+
+    model: Path
+    """Of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``."""
+    tokens: Path
+    """``tokens.arrow``, which the model was trained on, and which says where the splits lie."""
+    corpus: Path
+    """``corpus.txt``, from which the tokens were made, and which says what the ids of unknown tokens do not."""
+
+
+class Side:
+    """A contender, opened.
+
+    Raises:
+        StoreError: folders that are damaged or do not belong together.
+    """
+
+    def __init__(self, contender: Contender) -> None:
+        self.model = LanguageModel.load(contender.model)
+        self.level = LEVELS[self.model.level]
+        self.weights = file_digest(contender.model / "model.safetensors")
+        self._table = IndexTable.open(contender.tokens / "tokens.arrow")
+        self._corpus = contender.corpus / "corpus.txt"
+        if (self.model.level, self.model.normalizer) != (self._table.level, self._table.normalizer):
+            raise StoreError(f"the model in {contender.model} was not trained on {contender.tokens}: train again")
+        try:
+            belongs = file_digest(self._corpus) == self._table.corpus_sha256
+        except OSError as error:
+            raise StoreError(f"{self._corpus} cannot be read ({error.strerror}): download again") from None
+        if not belongs:
+            raise StoreError(f"{self._corpus} is not the text that {contender.tokens} was made from: tokenize again")
+
+    def which(self, name: str) -> Hashable:
+        """What tells the text of a split from others, whoever has it."""
+        return self._table.corpus_sha256, self._table.level, self._table.splits[name]
+
+    def split(self, name: str, *, joined: bool) -> Iterator[Ids]:
+        """The normalised text of a split, code points in pieces; ``joined``: one space for each run of white space."""
+        return split(self._corpus, self._table, name, joined=joined)
+
+    def other(self, path: Path, *, joined: bool) -> Iterator[Ids]:
+        """All of another text, normalised as this model's was, in pieces.
+
+        Raises:
+            CorpusError: a file that cannot be read, or is not UTF-8.
+        """
+        try:
+            yield from normalized(path, self.model.normalizer, self.model.level, joined=joined)
+        except OSError as error:
+            raise CorpusError(f"{path} cannot be read ({error.strerror}): name another reference") from None
+
+    def bits(self, passage: Passage, blocks: NDArray[np.int32], number: int) -> Floats:
+        """Bits that this model takes for each block, shape (number,).
+
+        Args:
+            passage: the text.
+            blocks: the block of each character, or -1 where the character does not count; shape (characters,).
+            number: of blocks.
+        """
+        reading = passage.read(self.level, self.model.vocab)
+        blocks = blocks[reading.starts]
+        sums = np.zeros(number)
+        done = 1  # nothing predicts the first token
+        for losses in self.model.network.losses(reading.ids):
+            these = slice(done, done + len(losses))
+            counted = blocks[these] >= 0
+            bits = losses.astype(np.float64) / math.log(2) + reading.cost[these]
+            np.add.at(sums, blocks[these][counted], bits[counted])
+            done = these.stop
+        return sums
