@@ -34,10 +34,10 @@ def evaluate(
     The loss of a split is the mean negative log-likelihood of its tokens but the first, with the state carried from
     its beginning to its end. A split of fewer than two tokens has nothing to predict: its metrics are null.
 
-    ``metrics.json`` holds for each split ``loss`` (nats per token), ``perplexity``, ``bits_per_character``, ``tokens``
-    and ``unknown_rate``, with the same of ``windowed`` among them if asked for; beside the splits ``baselines``
-    (baseline → split → figures) and ``memorization``, as `memorized` returns it. ``samples.json`` is a list of
-    ``prefix``, ``temperature`` and ``text``.
+    ``metrics.json`` holds for each split ``loss`` (nats per token), ``perplexity``, ``bits_per_character`` (unknown
+    tokens spelled out), ``tokens`` and ``unknown_rate``, with the same of ``windowed`` among them if asked for; beside
+    the splits ``baselines`` (baseline → split → figures) and ``memorization``, as `memorized` returns it.
+    ``samples.json`` is a list of ``prefix``, ``temperature`` and ``text``.
 
     Args:
         config: what to continue, and how.
@@ -79,11 +79,13 @@ def _measure(model: LanguageModel, table: IndexTable, window: int, progress: Pro
         if predicted < 1:
             measured[name] = None
             continue
-        figures = metrics.summarize(model.network.loss(ids, advance), predicted, split.characters)
+        figures = metrics.summarize(model.network.loss(ids, advance), predicted, split.characters, split.spelling)
         before += predicted
-        measured[name] = {**figures, "unknown_rate": split.unknown / len(split)}
+        measured[name] = {**figures, "unknown_rate": split.unknown_rate}
         if window:
-            figures = metrics.summarize(model.network.windowed_loss(ids, window, advance), predicted, split.characters)
+            figures = metrics.summarize(
+                model.network.windowed_loss(ids, window, advance), predicted, split.characters, split.spelling
+            )
             before += predicted
             measured[name]["windowed"] = {"window": window, **figures}
     return measured
@@ -93,7 +95,7 @@ def _summaries(baselines: Mapping[str, Any], table: IndexTable) -> dict[str, dic
     """Baseline → split → figures; beside the 5-gram's, how many training tokens it was counted on."""
     summaries: dict[str, dict[str, Any]] = {
         baseline: {
-            name: None if loss is None else metrics.summarize(loss, len(split) - 1, split.characters)
+            name: None if loss is None else metrics.summarize(loss, len(split) - 1, split.characters, split.spelling)
             for name, loss in losses.items()
             for split in [table.splits[name]]
         }

@@ -21,6 +21,7 @@ from data.corpus.level import LEVELS, WORD
 from data.errors import CorpusError
 from data.tables.tokens import SPLITS, IndexTable, Split
 from data.tables.vocab import Vocab
+from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from stages.config import TokenizeConfig
 
 logger = logging.getLogger(__name__)
+
+MOSTLY_UNKNOWN = 0.5
+"""A validation or test split with a larger share of unknown tokens is warned of."""
 
 
 def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progress) -> None:
@@ -158,28 +162,20 @@ def _first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
 def _index(pieces: Iterable[Piece], vocab: Vocab, ends: tuple[int, ...], spill: Path) -> dict[str, Split]:
     """Write the ids of all pieces to ``spill`` and measure the splits that end at ``ends``."""
     starts = (0, *ends[:-1])
-    characters, unknown = [0] * len(ends), [0] * len(ends)
+    read = [Spelling() for _ in ends]
     position = 0
     with spill.open("wb") as file:
         for piece in pieces:
             ids = index(piece, vocab)
             file.write(ids.data)
-            for number, (start, stop) in enumerate(zip(starts, ends, strict=True)):
+            for split, start, stop in zip(read, starts, ends, strict=True):
                 inside = slice(max(start - position, 0), max(stop - position, 0))
-                characters[number] += _characters(piece[inside])
-                unknown[number] += len(ids[inside]) - int(np.count_nonzero(ids[inside]))
+                split.add(piece[inside], ids[inside])
             position += len(ids)
-    return {name: Split(*split) for name, *split in zip(SPLITS, starts, ends, characters, unknown, strict=True)}
-
-
-def _characters(piece: Piece) -> int:
-    """Characters that a piece stands for, one space behind each word."""
-    if isinstance(piece, np.ndarray):
-        return len(piece)
-
-    import pyarrow.compute as pc
-
-    return len(piece) + (pc.sum(pc.utf8_length(piece)).as_py() or 0)
+    return {
+        name: Split(start, stop, split.characters, split.unknown, split.bits)
+        for name, start, stop, split in zip(SPLITS, starts, ends, read, strict=True)
+    }
 
 
 def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path) -> None:
@@ -204,6 +200,17 @@ def _report(splits: Mapping[str, Split], entries: int, reader: _Reader, config: 
         logger.warning(
             "normalizer=book keeps the letters A-Z only, %.0f %% of this text: tokenize.normalizer=lower keeps all",
             100 * kept / reader.characters,
+        )
+    worst = max(("valid", "test"), key=lambda name: splits[name].unknown_rate)
+    if splits[worst].unknown_rate > MOSTLY_UNKNOWN:
+        logger.warning(
+            "%.0f %% of the %s split's %ss are unknown: %s",
+            100 * splits[worst].unknown_rate,
+            worst,
+            LEVELS[config.level].noun,
+            "where the text has few spaces, set tokenize.level=char; else lower tokenize.min_freq"
+            if config.level == WORD.name
+            else "lower tokenize.min_freq",
         )
     sizes = ", ".join(f"{name} {len(split):,} ({split.unknown:,} unknown)" for name, split in splits.items())
     logger.info("%s entries in the vocabulary; tokens: %s", f"{entries:,}", sizes)

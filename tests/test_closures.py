@@ -41,6 +41,7 @@ CLOSURES = {
         "data/corpus/text.py",
         "data/tables/tokens.py",
         "data/tables/vocab.py",
+        "stages/lm/spelling.py",
         "stages/tokenize.py",
     ],
     "train": [
@@ -78,6 +79,7 @@ CLOSURES = {
         "stages/lm/sampling.py",
         "stages/lm/scoring.py",
         "stages/lm/side_by_side.py",
+        "stages/lm/spelling.py",
     ],
 }
 

@@ -43,6 +43,15 @@ class Level:
         """
         return text.words(chunks) if self.separator else map(text.code_points, chunks)
 
+    def array(self, tokens: list[str]) -> Piece:
+        """Tokens of a text as one of its ``pieces``."""
+        if not self.separator:
+            return text.code_points("".join(tokens))
+
+        import pyarrow as pa
+
+        return pa.array(tokens, pa.string())
+
     def tokens(self, chunks: Iterable[str]) -> Iterator[list[str]]:
         """The same as lists of strings."""
         if self.separator:

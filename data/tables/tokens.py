@@ -31,9 +31,17 @@ class Split:
     """Characters (code points) it stands for; each word counts with the space behind it."""
     unknown: int
     """How many of its tokens are ``<unk>``."""
+    spelling: float = 0.0
+    """Bits that tell its unknown tokens, but for the first token, from one another: see ``stages.lm.spelling``. It is
+    not in tables that were written before it was counted; those serve older models, and are measured no more."""
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @property
+    def unknown_rate(self) -> float:
+        """The share of its tokens that are ``<unk>``, 0 for none."""
+        return self.unknown / max(len(self), 1)
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,8 @@ def measure(on: str, adapt: float | None, model: Path | None, store: str | None,
     print(f"bits per character  {score.bits_per_character:.4g}")
     print(f"loss (nats)         {score.loss:.5g}")
     print(f"{tokens:19} {score.tokens:,}")
-    flattered = " (measured as <unk>, which flatters the model)" if score.unknown_rate else ""
-    print(f"unknown             {score.unknown_rate:.2%}{flattered}")
+    spelled = " (spelled out in bits per character, mere <unk> in perplexity and loss)" if score.unknown_rate else ""
+    print(f"unknown             {score.unknown_rate:.2%}{spelled}")
 
 
 def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iterator[Ids]], Iterator[Vector]]:

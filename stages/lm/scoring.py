@@ -11,6 +11,7 @@ import numpy as np
 
 from data.errors import ConfigError
 from stages.lm import metrics
+from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:
     from data.corpus.level import Level
@@ -32,11 +33,12 @@ class Score:
     """Mean negative log-likelihood of all tokens but the first, nats."""
     perplexity: float
     bits_per_character: float
-    """Of the normalised text, words with a space behind each."""
+    """Of the normalised text, words with a space behind each, unknown tokens spelled out (`stages.lm.spelling`)."""
     tokens: int
     """How many were predicted: all but the first."""
     unknown_rate: float
-    """Fraction of all tokens that the vocabulary lacks; what is measured of them is how likely ``<unk>`` was."""
+    """Fraction of all tokens that the vocabulary lacks. In loss and perplexity they cost what makes ``<unk>`` likely,
+    and no more."""
 
 
 def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
@@ -51,24 +53,22 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
     Raises:
         ConfigError: fewer than two tokens, so that nothing is predicted.
     """
-    tokens, unknown, characters = 0, 0, 0
+    read = Spelling()
 
     def counted() -> Iterator[Ids]:
-        nonlocal tokens, unknown, characters
         for piece, ids in text:
-            tokens += len(ids)
-            unknown += len(ids) - int(np.count_nonzero(ids))
-            characters += sum(map(len, piece)) + len(piece) * len(level.separator)
+            read.add(level.array(piece), ids)
             yield ids
 
     total = sum(float(chunk.sum(dtype=np.float64)) for chunk in losses(counted()))
-    if tokens < 2:
+    predicted = read.tokens - 1
+    if predicted < 1:
         raise ConfigError(
-            f"the text is too short: normalised ({normalizer}) it has {tokens} {level.noun}s, and the first one is not "
-            "predicted; give one of two at least"
+            f"the text is too short: normalised ({normalizer}) it has {read.tokens} {level.noun}s, and the first one "
+            "is not predicted; give one of two at least"
         )
-    figures: dict[str, Any] = metrics.summarize(total / (tokens - 1), tokens - 1, characters)
-    return Score(**figures, unknown_rate=unknown / tokens)
+    figures: dict[str, Any] = metrics.summarize(total / predicted, predicted, read.characters, read.bits)
+    return Score(**figures, unknown_rate=read.unknown / read.tokens)
 
 
 def log_probabilities(text: Pieces, network: Network) -> Iterator[tuple[str, float]]:

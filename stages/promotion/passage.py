@@ -6,7 +6,6 @@ that; together with the model's own they describe every character of the text, w
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from data.corpus import text
 from data.corpus.level import LEVELS
+from stages.lm import spelling
 from stages.tokenize import index
 
 if TYPE_CHECKING:
@@ -81,10 +81,7 @@ class Passage:
     def read(self, level: Level, vocab: Vocab) -> Reading:
         """The text as the tokens of a model.
 
-        - An unknown character costs log2 K bits beside those of ``<unk>``, with K the number of different characters of
-          this text that the vocabulary lacks.
-        - An unknown word of n characters costs (n + 1) · log2(A + 1): spelled out, all A different characters of this
-          text (but white space) and the end of the word being as likely.
+        - An unknown token costs what `stages.lm.spelling` says, beside the bits of ``<unk>``.
         - The white space behind a word costs nothing where it is joined, else what `adaptive_cost` says.
         """
         steps = range(0, len(self.codes), text.CHUNK)
@@ -95,14 +92,13 @@ class Passage:
         return Reading(ids, np.arange(len(ids)), self._cost_of_characters(ids == 0))
 
     def _cost_of_characters(self, unknown: Mask) -> Floats:
-        distinct = len(np.unique(self.codes[unknown]))
-        return np.where(unknown, math.log2(max(distinct, 1)), 0.0)
+        return np.where(unknown, spelling.of_character(len(np.unique(self.codes[unknown]))), 0.0)
 
     def _cost_of_words(self, unknown: Mask) -> Floats:
         letters = ~self._space
         lengths = np.add.reduceat(letters, self._starts, dtype=np.int64)
         alphabet = len(np.unique(self.codes[letters]))
-        cost = np.where(unknown, (lengths + 1) * math.log2(alphabet + 1), 0.0)
+        cost = np.where(unknown, (lengths + 1) * spelling.of_letter(alphabet), 0.0)
         if self._joined:
             return cost
         ends = np.flatnonzero(letters & np.append(self._space[1:], True)) + 1

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BASELINES = {"5gram": "5-gram", "unigram": "unigram", "uniform": "uniform"}
 """Baseline in ``metrics.json`` → its name for people, the one that knows most first."""
 
+MOSTLY_UNKNOWN = 0.5
+"""A larger share of unknown tokens is warned of."""
+
 # --- the model
 
 
@@ -93,8 +96,10 @@ def summary(metrics: Metrics, level: Level) -> str:
     seen, unseen = of("train"), of(held_out)
     unigram, fivegram = of(held_out, "unigram"), of(held_out, "5gram")
     figures = f"{perplexity(level).capitalize()} {figure(seen)} on what it trained on, {figure(unseen)} on unseen text"
-    if level is WORD:
-        figures += f" ({metrics[held_out]['bits_per_character']:.3f} bits per character)"
+    unknown = metrics[held_out]["unknown_rate"]
+    notes = [f"{metrics[held_out]['bits_per_character']:.3f} bits per character"] if level is WORD or unknown else []
+    notes += [f"{unknown:.2%} of its {level.noun}s unknown"] if unknown else []
+    figures += f" ({', '.join(notes)})" if notes else ""
     if unseen < min(unigram, fivegram):
         if unigram < fivegram:
             return f"{figures}, where mere token frequencies reach {figure(unigram)}."
@@ -111,6 +116,25 @@ def summary(metrics: Metrics, level: Level) -> str:
         )
     return (
         f"{figures}: no better than mere token frequencies ({figure(unigram)}); it needs more epochs, or another rate."
+    )
+
+
+def unknown(metrics: Metrics, noun: str) -> str:
+    """What is made of unknown tokens, and a warning where most are; empty where there are none."""
+    rates = {name: row["unknown_rate"] for name in SPLITS if (row := metrics[name]) and row["unknown_rate"]}
+    if not rates:
+        return ""
+    said = (
+        f"Bits per character hold what spelling out the unknown {noun}s takes, the baselines' too; perplexity and loss "
+        "hold no more than how likely any unknown one was."
+    )
+    worst = max(rates, key=rates.__getitem__)
+    if rates[worst] <= MOSTLY_UNKNOWN:
+        return said
+    remedy = "Where the text has few spaces, set tokenize.level=char; else lower" if noun == WORD.noun else "Lower"
+    return (
+        f"{rates[worst]:.0%} of the {worst} split's {noun}s are unknown, so that perplexity says next to nothing. "
+        f"{remedy} tokenize.min_freq. {said}"
     )
 
 

@@ -160,11 +160,10 @@ def _note(trial: Trial, answer: Answer, store: Store, rung: int) -> None:
     if model is None:
         raise StoreError(f"the model {answer.key[:16]} has gone from {store.root}: run again")
     assert trial.valid is not None
-    targets, characters = len(trial.valid) - 1, trial.valid.characters
+    of_text = len(trial.valid) - 1, trial.valid.characters, trial.valid.spelling
     losses = [math.nan if loss is None else loss for loss in history.read(model.folder / "history.arrow")["valid_loss"]]
     trial.curve = [
-        metrics.summarize(loss, targets, characters)["bits_per_character"] if math.isfinite(loss) else math.inf
-        for loss in losses
+        metrics.summarize(loss, *of_text)["bits_per_character"] if math.isfinite(loss) else math.inf for loss in losses
     ]
     kept = schedule.best_epoch(losses) - 1 if trial.config.train.patience else -1
     trial.bits, trial.perplexity = trial.curve[kept], metrics.perplexity(losses[kept])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.corpus.level import WORD
 from data.store.collect import collect
 from data.store.folder import Store
 from data.tables.tokens import IndexTable, Split
@@ -28,7 +29,9 @@ from stages.lm.ngram import NGram
 from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
 from stages.pipeline.decide import status
+from stages.promotion.passage import Passage, split
 
+SAMPLE = Path(__file__).parents[2] / "data" / "corpus" / "sample.txt"
 WINDOW = 16
 
 
@@ -157,6 +160,35 @@ def test_words_are_measured_per_character_too(tmp_path: Path, tiny: Path) -> Non
     assert figures["bits_per_character"] == pytest.approx(figures["loss"] / math.log(2) / per_token)
     windowed = figures["windowed"]
     assert windowed["bits_per_character"] == pytest.approx(windowed["loss"] / math.log(2) / per_token)
+
+
+def test_a_vocabulary_that_throws_words_away_does_not_win(tmp_path: Path, tiny: Path) -> None:
+    """And its figure is the one that the judge compares models by, for the judge's text and charges are the same."""
+    (tmp_path / "text.txt").write_text(SAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    bits, unspelled = {}, {}
+    for min_freq in (0, 200):
+        folders = run(tmp_path, tiny, "tokenize.level=word", f"tokenize.min_freq={min_freq}", "train.epochs=1")
+        figures, table = metrics(folders)["test"], IndexTable.open(folders["tokenize"] / "tokens.arrow")
+        bits[min_freq] = figures["bits_per_character"]
+        unspelled[min_freq] = (
+            figures["loss"] / math.log(2) * len(table.splits["test"]) / table.splits["test"].characters
+        )
+
+        model = LanguageModel.load(folders["train"])
+        passage = Passage(
+            split(folders["download"] / "corpus.txt", table, "test", joined=True), by_words=True, joined=True
+        )
+        reading = passage.read(WORD, model.vocab)
+        nats = np.concatenate(list(model.network.losses(reading.ids))).astype(float)
+        judged = (nats / math.log(2) + reading.cost[1:]).sum() / (len(passage.codes) - reading.starts[1])
+        assert bits[min_freq] == pytest.approx(judged, rel=0.005), "but for the length of the first word"
+        for baseline in metrics(folders)["baselines"].values():
+            charged = baseline["test"]["bits_per_character"] - figures["bits_per_character"]
+            plain = (baseline["test"]["loss"] - figures["loss"]) / math.log(2)
+            assert charged == pytest.approx(plain * len(table.splits["test"]) / table.splits["test"].characters)
+    assert figures["unknown_rate"] > 0.5
+    assert bits[0] < bits[200]
+    assert unspelled[0] > unspelled[200]
 
 
 def test_continuations_are_greedy_and_drawn_and_repeat(folders: dict[str, Path], tmp_path: Path) -> None:

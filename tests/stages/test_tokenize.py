@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import random
 import re
 from collections import Counter
@@ -75,6 +76,14 @@ def plain(content: bytes, config: TokenizeConfig) -> tuple[list[str], list[int],
     return kept, [rows.get(token, 0) for token in kept], entries, [len(fitted) - sum(known), *known]
 
 
+def spelled(tokens: list[str], entries: list[str], level: str) -> float:
+    """Bits that the unknown tokens of a split but its first cost."""
+    unknown = [token for token in tokens[1:] if token not in entries[1:]]
+    if level == "char":
+        return len(unknown) * math.log2(max(len(set(tokens) - set(entries)), 1))
+    return sum(len(word) + 1 for word in unknown) * math.log2(len(set("".join(tokens))) + 1)
+
+
 @pytest.mark.parametrize(
     ("level", "tokens", "entries", "digest"),
     [
@@ -135,6 +144,7 @@ def test_small_texts_agree_with_the_plain_rules(
                 behind = 1 if level == "word" else 0
                 assert split.unknown == ids[inside].count(0)
                 assert split.characters == sum(len(token) + behind for token in tokens[inside])
+                assert split.spelling == pytest.approx(spelled(tokens[inside], entries, level))
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
@@ -221,3 +231,20 @@ def test_a_text_that_the_books_rule_mostly_drops_is_warned_about(
         assert not caplog.records
         run(tmp_path, "Ещё немного text\n".encode() * 20, normalizer="book")
     assert "24 % of this text" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "sentence"),
+    [
+        ("".join(f"{chr(0x4E00 + code) * 9}。\n" for code in range(40)), {"level": "word"}, "set tokenize.level=char"),
+        ("the sea and the tide " * 9 + "ΧΨΩ" * 4, {}, "lower tokenize.min_freq"),
+    ],
+)
+def test_a_text_of_which_most_is_unknown_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str, fields: dict[str, Any], sentence: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(tmp_path, content.encode(), **fields)
+    (record,) = caplog.records
+    assert re.search(r"100 % of the (valid|test) split's (word|char)", record.getMessage())
+    assert sentence in record.getMessage()

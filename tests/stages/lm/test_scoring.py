@@ -29,7 +29,8 @@ def test_a_score_is_what_the_losses_amount_to() -> None:
     ids = np.array(LETTERS.ids("abcd é?abc"), np.uint8)
     assert score.loss == pytest.approx(ours.network.loss(ids), abs=1e-6)
     assert score.perplexity == pytest.approx(np.exp(score.loss))
-    assert score.bits_per_character == pytest.approx(score.loss / np.log(2))
+    told_apart = 2 * np.log2(2)  # é and ?
+    assert score.bits_per_character == pytest.approx(score.loss / np.log(2) + told_apart / 9)
     assert score.tokens == 9
     assert score.unknown_rate == 0.2
     listed = list(ours.log_probabilities("AbCd É?abc"))
@@ -53,7 +54,10 @@ def test_a_text_is_scored_as_training_would_read_it_wherever_it_is_cut(
         assert score.tokens == len(tokens) - 1
         assert score.unknown_rate == pytest.approx(tokens.count(sorted(set(tokens))[0]) / len(tokens))
         characters = len(" ".join(tokens)) + 1 if level == "word" else len(tokens)
-        bits = expected / np.log(2) * len(tokens) / characters
+        unknown = [token for token in tokens[1:] if token not in vocab.tokens]
+        letters = sum(len(word) + 1 for word in unknown) if level == "word" else 0  # of characters one is unknown
+        spelled = letters * np.log2(len(set("".join(tokens))) + 1)
+        bits = (expected / np.log(2) + spelled / score.tokens) * len(tokens) / characters
         assert score.bits_per_character == pytest.approx(bits, rel=1e-6)
         assert [token for token, _ in ours.log_probabilities(pieces)] == tokens[1:]
 

@@ -207,7 +207,8 @@ def test_a_word_model_is_told_by_word_and_by_character(run: Run) -> None:
     shown = page(gathered).text
     assert f"test perplexity per word{test['perplexity']:.2f}" in shown
     assert f"bits per character{test['bits_per_character']:.3f}" in shown
-    assert f"on unseen text ({test['bits_per_character']:.3f} bits per character)" in shown
+    assert f"on unseen text ({test['bits_per_character']:.3f} bits per character, " in shown
+    assert "Bits per character hold what spelling out the unknown words takes" in shown
 
 
 def test_figures_by_windows_name_how_they_were_measured(run: Run, tiny: Report) -> None:

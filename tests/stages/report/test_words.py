@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data.corpus.level import CHAR
+from data.corpus.level import CHAR, LEVELS
 from stages.report import words
 from stages.report.gather import Report
 
@@ -109,7 +109,7 @@ def test_the_summary_is_honest(name: str) -> None:
     *perplexities, sentence = SUMMARIES[name]
     rows = [
         {
-            split: {"perplexity": figure, "bits_per_character": 1.5}
+            split: {"perplexity": figure, "bits_per_character": 1.5, "unknown_rate": 0.0}
             for split, figure in zip(("train", "test"), row, strict=True)
         }
         for row in [*perplexities, (30.0, 30.0)]
@@ -127,9 +127,26 @@ def test_a_model_of_words_is_measured_by_word_and_by_character(run: Run) -> None
     train, test = report.metrics["train"], report.metrics["test"]
     assert report.summary.startswith(
         f"Perplexity per word {train['perplexity']:.2f} on what it trained on, {test['perplexity']:.2f} on unseen text "
-        f"({test['bits_per_character']:.3f} bits per character)"
+        f"({test['bits_per_character']:.3f} bits per character, {test['unknown_rate']:.2%} of its words unknown)"
     )
     assert words.windowed(report.metrics, "word").startswith("With the state reset every 5 words")
+
+
+def test_what_is_unknown_stands_beside_the_figures(tiny: Report) -> None:
+    def told(rate: float, noun: str) -> str:
+        metrics = {**tiny.metrics, "test": {**tiny.metrics["test"], "unknown_rate": rate}}
+        level = LEVELS["word" if noun == "word" else "char"]
+        assert (f"{rate:.2%} of its {noun}s unknown)" in words.summary(metrics, level)) == (rate > 0)
+        return words.unknown(metrics, noun)
+
+    assert told(0, "character") == ""
+    some = told(0.4, "word")
+    assert some.startswith("Bits per character hold what spelling out the unknown words takes")
+    most = told(1, "word")
+    assert most.startswith("100% of the test split's words are unknown, so that perplexity says next to nothing.")
+    assert "Where the text has few spaces, set tokenize.level=char" in most
+    assert most.endswith(some)
+    assert "level=char" not in told(0.6, "character")
 
 
 def test_what_it_knows_by_heart_is_told(run: Run, tiny: Report) -> None:

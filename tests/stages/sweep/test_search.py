@@ -61,8 +61,11 @@ def test_words_and_characters_compare_by_the_character(sweep: Make, tiny_text: s
     ranked = sweep("tokenize.level=char,word", settings=["train.num_steps=4"])
     by_level = {trial.values["tokenize.level"]: trial for trial in ranked}
     for level, characters in (("char", 1), ("word", len(tiny_text) / len(tiny_text.split()))):
-        nats, per_character = math.log(by_level[level].perplexity), by_level[level].bits * math.log(2)
-        assert nats / per_character == pytest.approx(characters, rel=0.05)
+        trial = by_level[level]
+        assert trial.valid
+        assert (trial.valid.spelling > 0) == (level == "word")
+        bits = math.log2(trial.perplexity) + trial.valid.spelling / (len(trial.valid) - 1)
+        assert bits / trial.bits == pytest.approx(characters, rel=0.05)
 
 
 def test_a_trial_that_its_patience_ended_counts_with_its_best_epoch(sweep: Make) -> None:

@@ -1,0 +1,83 @@
+"""What it costs to tell one unknown token from another, so that no vocabulary gains by what it leaves out.
+
+A model says of an unknown token that it is ``<unk>``, and no more. Whoever wants the text back still needs to know
+which one it was, so that is charged to bits per character, by plain codes that need nothing but the text's alphabet:
+
+- an unknown character costs log2 K bits, with K the number of different unknown characters of the text;
+- an unknown word of n characters costs (n + 1) · log2(A + 1) bits: spelled out, all A different characters of the text
+  (but white space) and the end of the word being as likely.
+
+Loss and perplexity are per token, as the model has them, and hold nothing of this.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.corpus.text import code_points
+
+if TYPE_CHECKING:
+    from data.corpus.level import Piece
+    from data.tables.tokens import Ids
+
+
+def of_character(kinds: int) -> float:
+    """Bits of an unknown character; ``kinds`` is how many different ones the text has."""
+    return math.log2(max(kinds, 1))
+
+
+def of_letter(alphabet: int) -> float:
+    """Bits of a character of an unknown word, and of its end; ``alphabet`` is how many different ones the text has."""
+    return math.log2(alphabet + 1)
+
+
+class Spelling:
+    """A text that is read piece by piece: its characters, its unknown tokens, and what these cost.
+
+    It holds as much as the text has different characters, whatever its length.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.characters = 0
+        """Code points that the tokens stand for, one space behind each word."""
+        self.unknown = 0
+        """How many of the tokens are ``<unk>``."""
+        self._alphabet: set[int] = set()  # of all words, or of the unknown characters
+        self._words = False
+        self._charged = 0  # unknown tokens but the first of the text, which nothing predicts
+        self._letters = 0  # of the words among them
+
+    def add(self, piece: Piece, ids: Ids) -> None:
+        """Read on: the next tokens, and their ids, 0 for what is unknown."""
+        if not len(ids):
+            return
+        unknown = ids == 0
+        count = int(np.count_nonzero(unknown))
+        charged = unknown.copy()
+        charged[: 1 if self.tokens == 0 else 0] = False
+        if isinstance(piece, np.ndarray):
+            self.characters += len(piece)
+            if count:
+                self._alphabet.update(np.unique(piece[unknown]).tolist())
+        else:
+            import pyarrow.compute as pc
+
+            self._words = True
+            lengths = pc.utf8_length(piece).to_numpy()
+            self.characters += int(lengths.sum()) + len(lengths)
+            self._letters += int(lengths[charged].sum())
+            self._alphabet.update(np.unique(code_points("".join(piece.unique().to_pylist()))).tolist())
+        self.tokens += len(ids)
+        self.unknown += count
+        self._charged += int(np.count_nonzero(charged))
+
+    @property
+    def bits(self) -> float:
+        """What telling apart the unknown tokens costs, of all but the first token, which nothing predicts."""
+        if self._words:
+            return (self._letters + self._charged) * of_letter(len(self._alphabet))
+        return self._charged * of_character(len(self._alphabet))

@@ -1,0 +1,61 @@
+"""What unknown tokens cost beside ``<unk>``: against counting plainly, and wherever a text is cut."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from data.corpus.level import LEVELS
+from data.corpus.text import LevelName
+from data.tables.vocab import Vocab
+from stages.lm.spelling import Spelling
+from stages.promotion.passage import Passage
+
+TEXT = "Œuvre: die See,\n die  Überfahrt 🙂 und die SEE\x1cdie Insel – und die Œuvre "
+KNOWN: dict[LevelName, list[str]] = {"char": list("dien uS"), "word": ["die", "und", "See,"]}
+
+
+def plain(tokens: list[str], known: list[str], level: LevelName) -> float:
+    """The formulas once more."""
+    unknown = [token for token in tokens[1:] if token not in known]
+    if level == "char":
+        return len(unknown) * math.log2(len({token for token in tokens if token not in known}))
+    return sum(len(word) + 1 for word in unknown) * math.log2(len(set("".join(tokens))) + 1)
+
+
+def spelled(tokens: list[str], level: LevelName, size: int) -> Spelling:
+    vocab, spelling = Vocab(["<unk>", *KNOWN[level]], [0] * (len(KNOWN[level]) + 1)), Spelling()
+    for at in range(0, len(tokens), size):
+        piece = tokens[at : at + size]
+        spelling.add(LEVELS[level].array(piece), np.array(vocab.ids(piece), np.uint8))
+    return spelling
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_all_unknown_tokens_but_the_first_are_told_apart(level: LevelName, size: int) -> None:
+    tokens = LEVELS[level].split(TEXT)
+    spelling = spelled(tokens, level, size)
+    assert spelling.bits == pytest.approx(plain(tokens, KNOWN[level], level))
+    assert spelling.bits > 0
+    assert spelling.tokens == len(tokens)
+    assert spelling.unknown == sum(token not in KNOWN[level] for token in tokens)
+    assert spelling.characters == sum(map(len, tokens)) + (len(tokens) if level == "word" else 0)
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_nothing_unknown_costs_nothing(level: LevelName) -> None:
+    for tokens in ([], KNOWN[level] * 3, ["?", *KNOWN[level]]):
+        assert spelled(tokens, level, 2).bits == 0, "and the first token, which nothing predicts, never does"
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_the_judge_charges_the_same(level: LevelName) -> None:
+    tokens = LEVELS[level].split(TEXT)
+    vocab = Vocab(["<unk>", *KNOWN[level]], [0] * (len(KNOWN[level]) + 1))
+    codes = np.array([*map(ord, LEVELS[level].join(tokens))], np.uint32)
+    passage = Passage([codes], by_words=level == "word", joined=level == "word")
+    cost = passage.read(LEVELS[level], vocab).cost
+    assert cost[1:].sum() == pytest.approx(spelled(tokens, level, 7).bits)
