@@ -26,7 +26,7 @@ from data.store import fingerprint
 from data.store.artifact import MANIFEST, Artifact, Manifest
 from data.store.files import sync
 
-_OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports")
+_OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports", "champions", "nights")
 
 
 def open_store(folder: str | None) -> Store:
@@ -134,6 +134,22 @@ class Store:
                 waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[bool]:
+        """Whether nobody else is at something that only one process may do at a time, and until the block ends nobody
+        will be. The kernel frees the place however the process ends."""
+        with self._errors():
+            path = self.root / "locks" / what
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     @contextmanager
     def building(self, stage: str, key: str) -> Iterator[Path]:

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data.errors import StoreError
 from data.moment import minute
 from data.store.folder import open_store
-from stages.cli.options import Json, Reason, StoreAt
+from data.store.reigns import DEFAULT
+from stages.cli.options import Json, Name, Reason, StoreAt
 from stages.cli.output import print_json
 
+if TYPE_CHECKING:
+    from data.store.folder import Store
 
-def champion(store: StoreAt = None, as_json: Json = False) -> None:
+
+def champion(
+    name: Name = DEFAULT,
+    every: Annotated[bool, typer.Option("--all", help="Those of all names.")] = False,
+    store: StoreAt = None,
+    as_json: Json = False,
+) -> None:
     """Show the champion and those before it.
 
-    The champion is the model that the flow `retrain` promoted last, and that `rnnlm sample` uses.
+    The champion is the model that a night promoted last, and that `rnnlm sample` uses.
     """
-    from data.store import champions
+    from data.store import reigns
 
     opened = open_store(store)
-    reigns = champions.history(opened)
-    now = champions.current(opened)
+    chosen = reigns.names(opened) if every else [name]
     if as_json:
-        current = now.model_dump(mode="json") if now else None
-        print_json({"champion": current, "history": [reign.model_dump(mode="json") for reign in reigns]})
+        found = {one: _json(opened, one) for one in chosen}
+        print_json(found if every else found[chosen[0]])
         return
-    if now is None:
+    if every and not chosen:
         print(f"no model has been promoted in {opened.root}")
+    for one in chosen:
+        if every:
+            print(f"{one}:")
+        _show(opened, one)
+
+
+def _json(store: Store, name: str) -> dict[str, Any]:
+    from data.store import champions
+
+    now = champions.current(store, name)
+    history = [reign.model_dump(mode="json") for reign in champions.history(store, name)]
+    return {"champion": now.model_dump(mode="json") if now else None, "history": history}
+
+
+def _show(store: Store, name: str) -> None:
+    from data.store import champions
+
+    reigns = champions.history(store, name)
+    now = champions.current(store, name)
+    if now is None:
+        print(f"no model has been promoted in {store.root}{champions.called(name)}")
     for reign in reversed(reigns):
         mark = "champion" if reign is now or reign == now else "withdrawn" if reign.withdrawn else "before"
         print(f"{mark:9} {reign.model[:16]}  since {minute(reign.since)}  {reign.reason}")
@@ -40,26 +70,31 @@ def champion(store: StoreAt = None, as_json: Json = False) -> None:
 def promote(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, or the first digits of its key.")],
     reason: Reason = "promoted by hand",
+    name: Name = DEFAULT,
     store: StoreAt = None,
 ) -> None:
     """Make a model the champion by hand, without comparing it."""
     from data.store import champions
+    from stages.promotion import origin
 
     opened = open_store(store)
-    name = Path(model).name
+    begins = Path(model).name
     models = opened.artifacts(champions.STAGE)
-    keys = [artifact.manifest.key for artifact in models if artifact.manifest.key.startswith(name)]
+    keys = [artifact.manifest.key for artifact in models if artifact.manifest.key.startswith(begins)]
     if len(keys) != 1:
         raise StoreError(
-            f"{len(keys) or 'no'} models in {opened.root} begin with {name!r}: name one of `rnnlm champion`"
+            f"{len(keys) or 'no'} models in {opened.root} begin with {begins!r}: name one of `rnnlm champion`"
         )
-    champions.promote(opened, keys[0], reason, {})
-    print(f"{keys[0][:16]} is the champion")
+    source = None
+    with suppress(StoreError):  # what is wrong with the model, `champions` finds out
+        source = origin.recorded(origin.lineage(opened, keys[0]))
+    champions.promote(opened, keys[0], reason, {}, source=source, name=name)
+    print(f"{keys[0][:16]} is the champion{champions.called(name)}")
 
 
-def rollback(reason: Reason = "asked for by hand", store: StoreAt = None) -> None:
+def rollback(reason: Reason = "asked for by hand", name: Name = DEFAULT, store: StoreAt = None) -> None:
     """Go back to the champion before the present one."""
     from data.store import champions
 
-    reign = champions.rollback(open_store(store), reason)
-    print(f"{reign.model[:16]} is the champion again")
+    reign = champions.rollback(open_store(store), reason, name=name)
+    print(f"{reign.model[:16]} is the champion again{champions.called(name)}")

@@ -24,7 +24,8 @@ from data.corpus.level import LEVELS
 from data.errors import ConfigError, CorpusError, Interrupted, StoreError
 from data.progress import Progress, reporting
 from data.store.folder import open_store
-from stages.cli.options import Configuration, Json, Model, StoreAt, configured
+from data.store.reigns import DEFAULT
+from stages.cli.options import Configuration, Json, Model, Name, StoreAt, configured
 from stages.cli.output import print_json, short
 from stages.pipeline import graph
 
@@ -48,6 +49,7 @@ SECONDS_BETWEEN_FLUSHES = 0.05
 def sample(
     *,
     model: Model = None,
+    name: Name = DEFAULT,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")] = "time traveller",
     length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many tokens to add.")] = 50,
     temperature: Annotated[
@@ -84,11 +86,11 @@ def sample(
     if count > 1 and temperature == 0:
         raise ConfigError("--count above 1 needs a --temperature above 0: greedy continuations are all the same")
     if not untrained:
-        language_model = _load(_folder(model, store))
-    elif model is None:
+        language_model = _load(_folder(model, name, store))
+    elif model is None and name == DEFAULT:
         language_model = _untrained(config.load(), open_store(store))
     else:
-        raise ConfigError("--untrained draws its own weights: leave out --model")
+        raise ConfigError(f"--untrained draws its own weights: leave out --{'name' if model is None else 'model'}")
     prompt = language_model.prompt(prefix)
     samples: list[dict[str, Any]] = []
     for drawn_by in range(seed, seed + count):
@@ -134,13 +136,14 @@ def _stream(pieces: Iterable[str]) -> None:
 # --- evaluate --on
 
 
-def measure(on: str, adapt: float | None, model: Path | None, store: str | None, as_json: bool) -> None:
+def measure(on: str, adapt: float | None, model: Path | None, name: str, store: str | None, as_json: bool) -> None:
     """Print how well a model predicts a text: `rnnlm evaluate --on`.
 
     Args:
         on: the text's file; ``-`` is standard input.
         adapt: the learning rate of dynamic evaluation, above 0; None leaves the weights as they are.
         model: a model's folder; by default the store's champion, else its newest model.
+        name: of the champion.
         store: the folder of the artifacts, where no model is named.
         as_json: whether to print one object.
 
@@ -151,7 +154,7 @@ def measure(on: str, adapt: float | None, model: Path | None, store: str | None,
     """
     if adapt is not None and not 0 < adapt < math.inf:
         raise ConfigError(f"--adapt must be above 0, not {adapt:g}")
-    folder = _folder(model, store)
+    folder = _folder(model, name, store)
     language_model = _load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)
     with _text(on) as path, reporting() as reporter:
@@ -239,16 +242,20 @@ def _load(folder: Path) -> LanguageModel:
     return LanguageModel.load(folder)
 
 
-def _folder(model: Path | None, store: str | None) -> Path:
+def _folder(model: Path | None, name: str, store: str | None) -> Path:
     """Of the model that was named, else of the store's best."""
-    return model if model is not None else _best(open_store(store)).folder
+    if model is None:
+        return _best(open_store(store), name).folder
+    if name != DEFAULT:
+        raise ConfigError("--model names a model's folder and --name a champion: leave out one of the two")
+    return model
 
 
-def _best(store: Store) -> Artifact:
-    """The champion, else the newest model."""
+def _best(store: Store, name: str) -> Artifact:
+    """The champion; where there is no default one, the newest model."""
     from data.store import champions
 
-    reign = champions.current(store)
+    reign = champions.current(store, name)
     if reign is not None:
         artifact = store.find(champions.STAGE, reign.model)
         damage = store.damage(artifact) if artifact else "it is gone"
@@ -258,6 +265,10 @@ def _best(store: Store) -> Artifact:
                 "before, --model names another"
             )
         return artifact
+    if name != DEFAULT:
+        raise StoreError(
+            f"{store.root} has no champion under the name {name}: `rnnlm champion --all` lists those it has"
+        )
     newest = next((artifact for artifact in store.artifacts(champions.STAGE) if not store.damage(artifact)), None)
     if newest is None:
         raise StoreError(

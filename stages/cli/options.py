@@ -36,6 +36,7 @@ StoreAt = Annotated[
     typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else the clone's data/artifacts]"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Name = Annotated[str, typer.Option(metavar="NAME", help="Which champion: a store has one for each name.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")]
 
 

@@ -13,7 +13,8 @@ import typer
 from data.errors import ConfigError, StoreError
 from data.progress import reporting
 from data.store.folder import open_store
-from stages.cli.options import Configuration, Force, From, Json, Model, StoreAt, configured
+from data.store.reigns import DEFAULT
+from stages.cli.options import Configuration, Force, From, Json, Model, Name, StoreAt, configured
 from stages.cli.output import print_json, short, tree
 from stages.pipeline import decide, graph
 from stages.pipeline import run as pipeline
@@ -60,6 +61,7 @@ def evaluate(
         ),
     ] = None,
     model: Model = None,
+    name: Name = DEFAULT,
     config: Configuration,
     force: Force = None,
     from_: From = None,
@@ -73,19 +75,21 @@ def evaluate(
     if on is None:
         if model is not None:
             raise ConfigError("--model names what --on is measured with: give a text with --on FILE, or leave it out")
+        if name != DEFAULT:
+            raise ConfigError("--name names what --on is measured with: give a text with --on FILE, or leave it out")
         if adapt is not None:
             raise ConfigError("--adapt is for the text of --on: give one with --on FILE, or leave it out")
         run(graph.LAST, config, force or [], from_, store, as_json)
         return
-    for name in (*(option.name for option in fields(Configuration)), "force", "from_"):
-        source = context.get_parameter_source(name)
+    for option in (*(field.name for field in fields(Configuration)), "force", "from_"):
+        source = context.get_parameter_source(option)
         if source and source.name == "COMMANDLINE":
-            flag = f"--{name.strip('_')}"
+            flag = f"--{option.strip('_')}"
             raise ConfigError(f"{flag} is for the pipeline, of which --on runs nothing: leave out one of the two")
 
     from stages.cli import models
 
-    models.measure(on, adapt, model, store, as_json)
+    models.measure(on, adapt, model, name, store, as_json)
 
 
 def run(

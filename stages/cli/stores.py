@@ -33,8 +33,8 @@ def gc(
 ) -> None:
     """Remove what nobody needs.
 
-    That is leftovers of runs that were killed, damaged artifacts, and what has not been used for 30 days. The champion
-    and those before it stay, with all that they were made from.
+    That is leftovers of runs that were killed, damaged artifacts, and what has not been used for 30 days. The champions
+    of all names and those before them stay, with all that they were made from.
     """
     from data.store import champions
     from data.store.collect import collect

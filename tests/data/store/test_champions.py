@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from data.errors import StoreError
+from data.errors import ConfigError, StoreError
 from data.moment import now
 from data.store import champions as champion
+from data.store import reigns
 from data.store.folder import Store
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ PROMOTE = """
 import sys
 from pathlib import Path
 from data.store import champions as champion
+from data.store import reigns
 from data.store.folder import Store
 for key in sys.argv[2:]:
     champion.promote(Store(Path(sys.argv[1])), key, "better", {})
@@ -246,3 +248,45 @@ def test_a_withdrawn_model_is_known_until_it_is_promoted_again(store: Store, tra
     assert found.why == "it swears"
     champion.promote(store, second, "it no longer does", {})
     assert champion.withdrawn(store, second) is None
+
+
+def test_each_name_has_a_champion_of_its_own_and_all_are_kept(store: Store, trained: Train) -> None:
+    first, second, third = (trained(text) for text in ("first", "second", "third"))
+    champion.promote(store, first, "the first", {})
+    champion.promote(store, second, "a second", {}, name="tiny-1", source="sample")
+    champion.promote(store, third, "better", {}, name="tiny-1")
+    champion.reject(store, second, third, "no", name="tiny-1")
+    assert reigns.names(store) == ["default", "tiny-1"]
+    assert [reign.model for reign in champion.history(store)] == [first]
+    assert [reign.source for reign in champion.history(store, "tiny-1")] == ["sample", None]
+    assert champion.rejected(store, second, third) is None
+    assert champion.rejected(store, second, third, "tiny-1")
+    assert champion.current(store, "other") is None
+    assert champion.pinned(store) == {first, second, third}
+    champion.rollback(store, "it swears", name="tiny-1")
+    assert champion.withdrawn(store, third, "tiny-1")
+    assert champion.pinned(store) == {first, second}
+    (store.root / "champions" / "tiny-1.json").write_text("{")
+    with pytest.raises(StoreError, match=r"tiny-1\.json does not say which model is the champion"):
+        champion.pinned(store)
+    assert champion.current(store)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "Tiny", "-a", "a b", "a.json", "x" * 41, "ä"])
+def test_what_cannot_be_a_name_is_said_in_one_sentence(store: Store, name: str) -> None:
+    with pytest.raises(ConfigError, match="does not fit: a champion's has up to 40 of a-z"):
+        champion.current(store, name)
+
+
+def test_a_folder_of_champions_that_is_none_is_not_no_champion(store: Store, trained: Train) -> None:
+    trained("first")
+    (store.root / "champions").write_text("")
+    with pytest.raises(StoreError, match="champions does not say which models are champions"):
+        champion.pinned(store)
+
+
+def test_who_compared_with_nobody_takes_nobodys_place(store: Store, trained: Train) -> None:
+    first, second = trained("first"), trained("second")
+    champion.promote(store, first, "by hand, in the middle of a night", {})
+    with pytest.raises(StoreError, match="for meanwhile another one became the champion"):
+        champion.promote(store, second, "there was none", {}, over="")

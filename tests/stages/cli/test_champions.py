@@ -49,3 +49,24 @@ def test_a_record_that_cannot_be_read_is_named(here: Rnnlm, trained: Path) -> No
     (trained.parent / "store" / "champion.json").mkdir()
     told = here("champion", code=2).stderr
     assert "champion.json does not say which model is the champion (Is a directory)" in told
+
+
+def test_names_keep_champions_apart(here: Rnnlm, trained: Path) -> None:
+    first = Path(here("train", "--preset", trained).stdout.strip()).name
+    second = Path(here("train", "--preset", trained, "--set", "train.seed=1").stdout.strip()).name
+    here("promote", first)
+    assert here("promote", second, "--name", "tiny").stdout == f"{second} is the champion under the name tiny\n"
+    assert first in here("champion").stdout
+    shown = json.loads(here("champion", "--name", "tiny", "--json").stdout)
+    assert shown["champion"]["model"].startswith(second)
+    assert shown["champion"]["source"].endswith("/text.txt")
+    assert json.loads(here("champion", "--all", "--json").stdout).keys() == {"default", "tiny"}
+    assert here("champion", "--all").stdout.splitlines()[::2] == ["default:", "tiny:"]
+    drawn = ["sample", "--temperature", "1"]
+    assert here(*drawn).stdout != here(*drawn, "--name", "tiny").stdout
+    measured = here("evaluate", "--on", trained.parent / "text.txt", "--name", "tiny").stdout
+    assert second in measured
+    for command in (["sample"], ["evaluate", "--on", trained]):
+        said = here(*command, "--name", "other", code=2).stderr
+        assert "has no champion under the name other: `rnnlm champion --all` lists" in said
+    assert "no champion to go back from under the name other" in here("rollback", "--name", "other", code=2).stderr

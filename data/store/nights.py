@@ -1,0 +1,167 @@
+"""The nights of a store: what each one decided and by which figures, two years of them, whatever is collected.
+
+``<store>/nights/NAME.jsonl`` holds a line for each night of the champion of that name, the last one newest. The file is
+replaced as a whole under a lock, so that a reader needs none.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data.errors import StoreError
+from data.store import champions, reigns
+from data.store.files import replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data.store.folder import Store
+
+logger = logging.getLogger(__name__)
+
+Decision = Literal["promoted", "rejected", "unchanged", "refused", "failed"]
+FOLDER = "nights"
+KEPT_DAYS = 731
+
+
+class Model(BaseModel):
+    """A model that a night was about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    """Of its artifact of `train`."""
+    since: str | None = None
+    """Since when it was the champion, UTC, ISO 8601; None for a candidate."""
+    page: str | None = None
+    """Its report, below the store's folder: ``reports/<key>.html``; None where there is none."""
+
+
+class NightRecord(BaseModel):
+    """What became of one night; every number is finite or None."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
+
+    when: str
+    """At which moment it was over, UTC, ISO 8601."""
+    name: str
+    """Of the champion that it was about."""
+    decision: Decision
+    """`unchanged`: nothing was there to decide; `refused`: the corpus was unfit; `failed`: something else ended it."""
+    reason: str
+    """One sentence for people."""
+    champion: Model | None = None
+    """As it stood when the night began, and as the candidate was compared with it."""
+    candidate: Model | None = None
+    """None where nothing was trained."""
+    tests: list[dict[str, Any]] = []
+    """``stages.promotion.judge.Comparison`` as JSON, one for each text that both were held to."""
+    label: str = ""
+    """``download.as_of`` of that night."""
+    download: str | None = None
+    """The key of the text that it judged."""
+    differs: dict[str, tuple[Any, Any]] = {}
+    """``train.hidden_size`` → what the champion was trained with, and what tonight; of each setting that differs."""
+    lost: bool = False
+    """Whether the candidate was held to the champion, this night or one before, and did not take its place."""
+
+    @property
+    def bits(self) -> float | None:
+        """Bits per character of that night's test text, of whoever was the champion afterwards; None if unmeasured."""
+        today = next((test for test in self.tests if test.get("text") == "today"), {})
+        bits: float | None = today.get("bits" if self.decision == "promoted" else "bits_champion")
+        return bits
+
+
+def read(store: Store, name: str = reigns.DEFAULT) -> list[NightRecord]:
+    """All nights of a name, the newest last. A line that cannot be read is left out, with a warning.
+
+    Raises:
+        ConfigError: what cannot be a name.
+        StoreError: a file that cannot be read.
+    """
+    found = []
+    for number, line in enumerate(_lines(store, name), 1):
+        try:
+            found.append(NightRecord.model_validate_json(line))
+        except ValidationError:
+            logger.warning("line %d of %s is no night's, and is left out", number, _path(store, name))
+    return found
+
+
+def add(store: Store, night: NightRecord) -> None:
+    """Add a night to those of its name, and forget those of more than two years ago.
+
+    Raises:
+        StoreError: a file that cannot be read or written.
+    """
+    oldest = (datetime.now(UTC) - timedelta(days=KEPT_DAYS)).isoformat()
+
+    def waiting() -> None:
+        logger.info("another process is noting a night; waiting for it")
+
+    with store.lock("nights", "", waiting):
+        kept = [line for line in _lines(store, night.name) if _when(line) >= oldest]
+        path = _path(store, night.name)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            replace(path, b"".join(f"{line}\n".encode() for line in (*kept, night.model_dump_json())))
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror}): make it writable, or free some space"
+            ) from None
+
+
+def names(store: Store) -> list[str]:
+    """The names that had nights, in the order of the alphabet."""
+    place = store.root / FOLDER
+    return sorted(path.stem for path in place.iterdir() if path.suffix == ".jsonl") if place.is_dir() else []
+
+
+def refused(store: Store) -> set[str]:
+    """The keys of texts that a night found unfit, under whatever name."""
+    return {
+        night.download
+        for name in names(store)
+        for night in read(store, name)
+        if night.decision == "refused" and night.download
+    }
+
+
+def as_json(store: Store, night: NightRecord) -> dict[str, Any]:
+    """What `rnnlm night --json` prints of a night, and the flow `retrain` returns."""
+
+    def model(one: Model | None) -> dict[str, Any] | None:
+        return {**one.model_dump(), "artifact": str(store.folder(champions.STAGE, one.key))} if one else None
+
+    return {
+        **night.model_dump(include={"decision", "name", "reason", "tests"}),
+        "champion": model(night.champion),
+        "candidate": model(night.candidate),
+    }
+
+
+def _lines(store: Store, name: str) -> list[str]:
+    path = _path(store, name)
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{path} does not say what the nights decided ({error.strerror}): make it readable") from None
+
+
+def _when(line: str) -> str:
+    """When a night was over; of a line that cannot be read the end of time, so that it stays for a person to mend."""
+    try:
+        return NightRecord.model_validate_json(line).when
+    except ValidationError:
+        return "9999"
+
+
+def _path(store: Store, name: str) -> Path:
+    return store.root / FOLDER / f"{reigns.check(name)}.jsonl"

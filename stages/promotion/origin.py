@@ -1,0 +1,98 @@
+"""Where a champion comes from: all that it was made from, and which corpus that was.
+
+A corpus is a *source*, a text that goes on under one name while its content changes: a name of the catalogue, an
+address without what may be secret in it, or a file's absolute path, on which symbolic links are left as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from data.corpus.catalogue import catalogue
+from data.errors import StoreError
+from data.store import champions
+
+if TYPE_CHECKING:
+    from data.store.artifact import Artifact
+    from data.store.folder import Store
+
+_SECRET = {
+    *("token", "key", "apikey", "secret", "signature", "sig", "password", "passwd", "pwd", "auth", "authorization"),
+    *("credential", "credentials", "session", "expires", "expiry", "policy", "jwt", "amz", "goog"),
+}
+"""Words in the name of a query's parameter whose value lets somebody in, or says until when it does."""
+_SIGNED = {"st", "se", "sp", "sv", "sr", "spr", "sip", "ss", "srt", "skoid", "sktid", "skt", "ske", "sks", "skv"}
+"""What else Azure's signed addresses have beside their ``sig``."""
+
+
+def lineage(store: Store, key: str) -> list[Artifact]:
+    """A champion and all that it was made from, as the manifests have it: the model first, the corpus last.
+
+    Raises:
+        StoreError: some of it is gone or damaged.
+    """
+    found: list[Artifact] = []
+    named = [(champions.STAGE, key)]
+    for name, of in named:  # which grows as manifests are read
+        artifact = store.find(name, of)
+        damage = store.damage(artifact) if artifact else "it is gone"
+        if artifact is None or damage:
+            raise StoreError(
+                f"nothing can be compared with the champion {key[:16]}, for its {name} artifact cannot be used "
+                f"({damage}): `rnnlm rollback` goes back to the one before"
+            )
+        found.append(artifact)
+        named += [parent for parent in artifact.manifest.parents.items() if parent not in named]
+    return found
+
+
+def source(corpus: str) -> str:
+    """The source that ``download.corpus`` means, here and now."""
+    found = _source(corpus)
+    return found if found is not None else os.path.normpath(Path(corpus).expanduser().absolute())
+
+
+def recorded(made: list[Artifact]) -> str | None:
+    """The source of what a `lineage` began with, as the manifest of its download has it.
+
+    A path that was relative stays so, and begins with ``./``: nobody knows from where it led. None where no corpus is
+    named.
+    """
+    corpora = (artifact.manifest.config["corpus"] for artifact in made if "corpus" in artifact.manifest.config)
+    corpus = next(corpora, None)
+    if corpus is None:
+        return None
+    found = _source(corpus)
+    if found is not None:
+        return found
+    path = os.path.normpath(Path(corpus).expanduser())
+    return path if path.startswith("/") else f"./{re.sub(r'^([.][.]/)+', '', path)}"
+
+
+def same(ours: str, theirs: str) -> bool:
+    """Whether a source of tonight is the one that was recorded; a relative path is the end of an absolute one."""
+    return ours == theirs or (theirs.startswith("./") and ours.endswith(theirs[1:]))
+
+
+def _source(corpus: str) -> str | None:
+    """A name of the catalogue, or an address without secrets; None for a file's path."""
+    if corpus in catalogue():
+        return corpus
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", corpus):
+        return None
+    parts = urlsplit(corpus)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    host = (parts.hostname or "") + (f":{parts.port}" if parts.port not in (None, default) else "")
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    signed = any(name == "sig" for name, _ in query)
+    kept = [(name, value) for name, value in query if not (_words(name) & _SECRET or (signed and name in _SIGNED))]
+    return urlunsplit((parts.scheme, host, parts.path or "/", urlencode(kept), ""))
+
+
+def _words(name: str) -> set[str]:
+    """``X-Amz-Signature``, ``accessToken`` and ``api_key`` in lowercase words."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
