@@ -95,7 +95,9 @@ class TrainConfig(StageConfig):
     """Time steps per minibatch: where backpropagation through time is truncated."""
     bptt_keep: Annotated[float, Field(gt=0, le=1)] = 1.0
     """1 is regular truncation, after `num_steps`. Below 1 it is randomised: in each step the gradient goes on into the
-    past with this probability, and is divided by it, so that it is right on average."""
+    past with this probability, and is divided by it. On average that is the gradient of regular truncation, so of
+    `num_steps` and no longer past, and only before `clip_norm`: clipping shortens long gradients more than short ones,
+    and where it halves them the average was off by 1 to 50 %."""
     partition: Literal["sequential", "random"] = "sequential"
     """`sequential`: neighbouring minibatches are neighbours in the text and the state is carried, detached;
     `random`: subsequences are shuffled and the state starts from zero each time."""
@@ -105,8 +107,8 @@ class TrainConfig(StageConfig):
     """Training ends when the validation loss has not improved for so many epochs, and the best weights are kept; 0
     trains all epochs and keeps the last."""
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
-    """`sgd`, the book's; `momentum` of 0.9; `adam` with decay rates 0.9 and 0.999; `adamw`, the same with weight decay
-    apart from the gradient."""
+    """`sgd`, the book's; `momentum` of 0.9; `adam` with decay rates 0.9 and 0.999 and an ε of 1e-8 that, other than in
+    torch, is added before the bias is corrected; `adamw`, the same with weight decay apart from the gradient."""
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     """The optimizer's step size, at its highest."""
     schedule: Literal["constant", "step", "cosine", "plateau"] = "constant"

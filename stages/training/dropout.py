@@ -43,8 +43,10 @@ def masks(config: TrainConfig, architecture: Architecture, steps: int, number: i
         hidden, hidden), of the recurrent weights (DropConnect; Merity, Keskar and Socher, "Regularizing and Optimizing
         LSTM Language Models", ICLR 2018); ``gradient`` (steps, batch, 1): 0 where the gradient ends between a step and
         the one before it, 1 / π where it goes on, with probability π. So E[ξ] = 1, and the gradient
-        z(t) = ∂h(t)/∂w + ξ(t) ∂h(t)/∂h(t-1) z(t-1) is right on average (Dive into Deep Learning, "Backpropagation
-        Through Time", after Tallec and Ollivier, "Unbiasing Truncated Backpropagation Through Time", 2017).
+        z(t) = ∂h(t)/∂w + ξ(t) ∂h(t)/∂h(t-1) z(t-1) is on average that of the minibatch without cuts, before it is
+        clipped (Dive into Deep Learning, "Backpropagation Through Time", after Tallec and Ollivier, "Unbiasing
+        Truncated Backpropagation Through Time", 2017). Between minibatches nothing flows back, so what lies further
+        back than their steps is as absent as without it.
     """
     rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(config.seed, spawn_key=(2, number))))
 
