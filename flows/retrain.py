@@ -7,6 +7,8 @@ And ``rollback``, which goes back to the champion before. Both tell Prefect's au
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, task
@@ -17,16 +19,14 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from data.errors import RnnlmError
-from data.store import champions
+from data.store import champions, nights
 from data.store.folder import open_store
 from flows.walk import leave_report, run_name, walk
 from stages.config import RunConfig
-from stages.pipeline import graph
-from stages.promotion.night import MODEL, Night, corpus_stage, tonight
+from stages.promotion.night import Night
 
 if TYPE_CHECKING:
-    from stages.promotion.judge import Verdict
-    from stages.promotion.night import Artifacts
+    from stages.promotion.night import Result, Step
 
 logger = logging.getLogger(__name__)
 
@@ -38,76 +38,78 @@ logger = logging.getLogger(__name__)
 )
 def retrain(
     config: RunConfig = RunConfig(),  # noqa: B008 (frozen)
-    largest_loss: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    name: str = "default",
+    reference: str | None = None,
+    other_corpus: bool = False,
+    largest_loss: Annotated[float, Field(ge=0, le=1)] | None = None,
     store: str | None = None,
 ) -> Any:
     """One night, and at its end the sweeping that `rnnlm gc` does.
 
+    Whoever calls this from Python is given what `rnnlm night --json` prints.
+
     Args:
-        config: the configuration of each stage.
-        largest_loss: the share of its characters that a corpus may lose against the champion's before it is refused.
+        config: the configuration of each stage; it has to name the corpus.
+        name: of the champion.
+        reference: a corpus, fetched once, on which no champion may get worse.
+        other_corpus: whether the corpus may be another one than the champion's.
+        largest_loss: takes the place of the configuration's `promotion.largest_loss`.
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
     """
     try:
         opened = open_store(store)
-        night = Night(opened)
-        way = walk(tonight(config, flow_run.scheduled_start_time), opened)
-        way.to(corpus_stage())
-        _guard(night, way.artifacts, largest_loss, return_state=True).result()
-        way.to(graph.LAST)
-        if known := night.known(way.artifacts):
-            return Completed(name="Unchanged", message=f"nothing has changed: {known}")
-        verdict = _judge(night, way.artifacts)
-        leave_report(opened, way.outcomes, verdict.json())
-        night.settle(way.artifacts, verdict)
-        key = way.artifacts[MODEL].manifest.key
-        _announce("promoted" if verdict.promoted else "rejected", key, verdict.reason)
-        logger.info("%d folders that nobody needs were removed", len(night.collect()))
+        if largest_loss is not None:
+            rule = config.promotion.model_copy(update={"largest_loss": largest_loss})
+            config = config.model_copy(update={"promotion": rule})
+        when = flow_run.scheduled_start_time
+        night = Night(opened, config, when=when, name=name, reference=reference, other_corpus=other_corpus)
+        ended = night.run(partial(walk, store=opened), step=_step, report=partial(leave_report, opened))
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
-    return Completed(name="Promoted" if verdict.promoted else "Rejected", message=verdict.reason)
+    if ended.candidate and ended.decision in ("promoted", "rejected"):
+        _announce(ended.decision, ended.candidate.key, ended.reason)
+    return Completed(name=ended.decision.title(), message=ended.reason, data=nights.as_json(opened, ended))
 
 
 @flow(name="rollback", description="Go back to the champion before the present one.")
-def rollback(reason: str = "asked for by hand", store: str | None = None) -> Any:
+def rollback(reason: str = "asked for by hand", name: str = "default", store: str | None = None) -> Any:
     """Withdraw the champion.
 
     Args:
         reason: why, for the history.
+        name: of the champion.
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
     """
     try:
-        reign = champions.rollback(open_store(store), reason)
+        reign = champions.rollback(open_store(store), reason, name=name)
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     _announce("rolled-back", reign.model, reason)
-    return Completed(message=f"{reign.model[:16]} is the champion again")
+    return Completed(message=f"{reign.model[:16]} is the champion again{champions.called(name)}")
 
 
-@task(
-    name="guard",
-    description="Refuse a corpus that must not reach training.",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-def _guard(night: Night, artifacts: Artifacts, largest_loss: float) -> Any:
+def _step(name: Step, work: Callable[[], Result]) -> Result:
+    """A step of the night, those that look at texts and models as tasks."""
+    if name not in _TASKS:
+        return work()
+    result: Result = _TASKS[name](work, return_state=True).result()
+    return result
+
+
+def _work(work: Callable[[], Any]) -> Any:
     try:
-        night.check(artifacts, largest_loss)
+        return Completed(data=work())
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
-    return Completed(message="the corpus is fit to train on")
 
 
-@task(
-    name="judge",
-    description="Compare the candidate with the champion.",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
-def _judge(night: Night, artifacts: Artifacts) -> Verdict:
-    verdict = night.judge(artifacts)
-    logger.info(verdict.reason)
-    return verdict
+_TASKS = {
+    name: task(name=name, description=description, cache_policy=NO_CACHE, persist_result=False)(_work)
+    for name, description in (
+        ("guard", "Refuse a corpus that must not reach training."),
+        ("judge", "Compare the candidate with the champion."),
+    )
+}
 
 
 def _announce(what: str, key: str, reason: str) -> None:

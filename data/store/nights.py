@@ -7,6 +7,7 @@ replaced as a whole under a lock, so that a reader needs none.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,17 +120,17 @@ def add(store: Store, night: NightRecord) -> None:
 def names(store: Store) -> list[str]:
     """The names that had nights, in the order of the alphabet."""
     place = store.root / FOLDER
-    return sorted(path.stem for path in place.iterdir() if path.suffix == ".jsonl") if place.is_dir() else []
+    found = sorted(path.stem for path in place.iterdir() if path.suffix == ".jsonl") if place.is_dir() else []
+    return [name for name in found if reigns.fits(name)]
 
 
 def refused(store: Store) -> set[str]:
-    """The keys of texts that a night found unfit, under whatever name."""
-    return {
-        night.download
-        for name in names(store)
-        for night in read(store, name)
-        if night.decision == "refused" and night.download
-    }
+    """The keys of texts that a night found unfit, under whatever name; a file that cannot be read says of none."""
+    found = set()
+    for name in names(store):
+        with suppress(StoreError):
+            found |= {one.download for one in read(store, name) if one.decision == "refused" and one.download}
+    return found
 
 
 def as_json(store: Store, night: NightRecord) -> dict[str, Any]:

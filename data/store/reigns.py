@@ -84,13 +84,18 @@ class Record(BaseModel):
     """The last ``champions.KEPT_REJECTIONS``."""
 
 
+def fits(name: str) -> bool:
+    """Whether this can be a champion's name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check(name: str) -> str:
     """A champion's name, as it is.
 
     Raises:
         ConfigError: what cannot be one.
     """
-    if not _NAME.fullmatch(name):
+    if not fits(name):
         raise ConfigError(
             f"the name {name!r} does not fit: a champion's has up to 40 of a-z, 0-9 and -, and begins with a letter or "
             "a digit"
@@ -114,7 +119,7 @@ def names(store: Store) -> list[str]:
             f"{store.root / FOLDER} does not say which models are champions ({error.strerror}): make it a folder that "
             "can be read"
         ) from None
-    return default + [name for name in found if _NAME.fullmatch(name) and name != DEFAULT]
+    return default + [name for name in found if fits(name) and name != DEFAULT]
 
 
 def read(store: Store, name: str) -> Record:

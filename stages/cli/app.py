@@ -19,7 +19,7 @@ import typer
 from typer.exceptions import TyperException
 
 from data.errors import Interrupted, RnnlmError
-from stages.cli import champions, lists, models, runs, stores, sweeps
+from stages.cli import champions, lists, models, nights, runs, stores, sweeps
 from stages.pipeline import graph
 
 STAGES = ", ".join(graph.shown())
@@ -39,6 +39,7 @@ Examples:
   rnnlm sample --prefix 'the sea' --temperature 0.7 --count 3
   rnnlm evaluate --on letters.txt               how well the champion predicts another text
   rnnlm sweep --vary train.hidden_size=128,256  several models side by side, the best first
+  rnnlm night --corpus my.txt                   for cron: train again, promote only what is better
 
 \b
 Fields are STAGE.FIELD; `rnnlm explain STAGE` lists a stage's with their values.
@@ -62,6 +63,8 @@ for _command in (
     runs.explain,
     stores.verify,
     stores.gc,
+    nights.night,
+    nights.history,
     champions.champion,
     champions.promote,
     champions.rollback,

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ from stages.pipeline import decide, graph
 from stages.pipeline import run as pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from data.store.folder import Store
     from stages.config import RunConfig
@@ -125,12 +125,12 @@ def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipel
     return pipeline.Walk(perform)
 
 
-def keep_report(store: Store, outcomes: Sequence[pipeline.Outcome]) -> Kept:
+def keep_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Mapping[str, Any] | None = None) -> Kept:
     """The run's report; a store that cannot take one, being read-only, costs a warning and not the run."""
     from stages.report import kept
 
     try:
-        return kept.keep(store, outcomes)
+        return kept.keep(store, outcomes, verdict)
     except StoreError as error:
         logger.warning("%s", error)
         return kept.unkept(outcomes)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.corpus import catalogue
-from data.store import fingerprint
+from data.store import fingerprint, nights
 from data.tables.tokens import IndexTable
 from stages.lm.parameters import Architecture
 from stages.training import cores, engines, schedule
@@ -65,9 +65,14 @@ def corpus(config: DownloadConfig) -> dict[str, str | None]:
 
 @contextmanager
 def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """The last sound download of the same corpus, so that an unchanged one costs a request."""
-    store, corpus = attempt.store, attempt.config.corpus
-    found = (artifact for artifact in store.artifacts("download") if artifact.manifest.config.get("corpus") == corpus)
+    """The last sound download of the same corpus, so that an unchanged one costs a request; none that a night found
+    unfit."""
+    store, corpus, unfit = attempt.store, attempt.config.corpus, nights.refused(attempt.store)
+    found = (
+        artifact
+        for artifact in store.artifacts("download")
+        if artifact.manifest.config.get("corpus") == corpus and artifact.manifest.key not in unfit
+    )
     sound = (artifact.folder for artifact in found if store.damage(artifact) is None)
     yield {"previous": None if attempt.forced else next(sound, None)}
 

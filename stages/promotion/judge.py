@@ -82,7 +82,12 @@ class Verdict:
 
 
 def judge(
-    candidate: Contender, champion: Contender | None, rule: PromotionConfig, reference: Path | None = None
+    candidate: Contender,
+    champion: Contender | None,
+    rule: PromotionConfig,
+    reference: Path | None = None,
+    *,
+    ground: bool = True,
 ) -> Verdict:
     """Compare a candidate with the champion, text by text.
 
@@ -113,6 +118,7 @@ def judge(
         rule: how much better it has to be, and how sure of it one has to be.
         reference: a folder with a ``corpus.txt`` that no champion may get worse on, or None. It is normalised as the
             candidate's text was.
+        ground: whether the champion's own test text counts; where another corpus is to take its place, it cannot.
 
     Raises:
         CorpusError: a reference that cannot be read.
@@ -127,9 +133,10 @@ def judge(
         return Verdict(False, why)
     measure = _Measure([ours, theirs], rule)
     measured = [measure.of("today", ours)]
-    # A text that both have is read once.
-    same = ours.which("test") == theirs.which("test")
-    measured.append(replace(measured[0], text="champion") if same else measure.of("champion", theirs))
+    if ground:
+        # A text that both have is read once.
+        same = ours.which("test") == theirs.which("test")
+        measured.append(replace(measured[0], text="champion") if same else measure.of("champion", theirs))
     if reference:
         measured.append(measure.of("reference", ours, reference / "corpus.txt"))
     tests = tuple(_decided(one, rule) for one in measured)

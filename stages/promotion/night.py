@@ -1,43 +1,42 @@
-"""What a night decides: whether a corpus is fit to train on, and which model is the champion afterwards.
+"""A night: the corpus is fetched again, looked at, trained on, and the new model becomes the champion if it is better.
 
-    night = Night(store)                              # the champion as it stands when the night begins
-    walk = Walk(…)                                    # of the configuration that `tonight` gives
-    walk.to(corpus_stage())
-    night.check(walk.artifacts, largest_loss)         # or the night is over before anything is trained
-    walk.to(graph.LAST)
-    if not night.known(walk.artifacts):               # or there is nothing to decide
-        verdict = night.judge(walk.artifacts)
-        night.settle(walk.artifacts, verdict)
-        night.collect()
+    night = Night(store, config, when=…)              # the corpus as of tonight
+    ended = night.run(walk)                           # what was decided, which is also kept beside the champions
 
-Whoever runs nights, as the flow `retrain` does, goes through these steps and only shows what comes of them.
+The flow `retrain` and the command `rnnlm night` run the same one, and only show what comes of its steps.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from data.errors import StoreError
-from data.store import champions
+from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, StoreError, TransientError
+from data.moment import now
+from data.store import champions, nights, reigns
 from data.store.collect import collect
-from stages.config import PromotionConfig
+from stages.config import DownloadConfig, RunConfig
 from stages.pipeline import graph
-from stages.promotion import guard
+from stages.promotion import guard, losing, origin
 from stages.promotion.contender import Contender
 from stages.promotion.judge import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from data.store.artifact import Artifact
-    from data.store.collect import Removal
     from data.store.folder import Store
-    from stages.config import RunConfig
+    from data.store.nights import NightRecord
+    from stages.pipeline.run import Outcome, Walk
     from stages.promotion.judge import Verdict
 
-    Artifacts = Mapping[str, Artifact]
-    """Stage → artifact, of a walk."""
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Step = Literal["guard", "judge", "settle"]
 
 MODEL = champions.STAGE
 """The stage whose artifact is the model."""
@@ -53,10 +52,7 @@ def tonight(config: RunConfig, night: datetime) -> RunConfig:
         config: of each night.
         night: when it was to begin, UTC; a run that is tried again keeps its night.
     """
-    if config.download.as_of:
-        return config
-    label = night.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return config.model_copy(update={"download": config.download.model_copy(update={"as_of": label})})
+    return config if config.download.as_of else _labelled(config, night.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 def corpus_stage() -> str:
@@ -64,84 +60,228 @@ def corpus_stage() -> str:
     return next(name for name in reversed(graph.order(MODEL)) if CORPUS in graph.files_read(name))
 
 
+def plainly(step: Step, work: Callable[[], Result]) -> Result:
+    """A step that nobody watches."""
+    return work()
+
+
 class Night:
-    """One night over a store: the champion as it stands when the night begins, and what is decided about a new model.
+    """One night of one champion.
+
+    Args:
+        store: where artifacts and champions lie.
+        config: of each night; it has to name its corpus.
+        when: when the night was to begin, UTC; one that is tried again keeps its moment, and with it the text that it
+            has fetched, unless that was refused.
+        name: of the champion.
+        reference: a corpus, fetched once, on which no champion may lose; None for none.
+        other_corpus: whether the corpus may be another one than the champion's.
 
     Raises:
-        StoreError: the champion, or what it was made from, is gone or damaged: nobody could say what is better, so that
-            is for a person to decide.
+        ConfigError: no corpus, or what cannot be a name.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._reign = champions.current(store)
-        self._champion = _contender(lineage(store, self._reign.model)) if self._reign else None
+    def __init__(
+        self,
+        store: Store,
+        config: RunConfig,
+        *,
+        when: datetime,
+        name: str = reigns.DEFAULT,
+        reference: str | None = None,
+        other_corpus: bool = False,
+    ) -> None:
+        if "corpus" not in config.download.model_fields_set:
+            raise ConfigError(
+                "download.corpus is not set, and a night has no corpus of its own: name one, with --corpus or in the "
+                "deployment's config"
+            )
+        self.name = reigns.check(name)
+        self._store, self._config = store, tonight(config, when)
+        self._reference, self._other_corpus = reference, other_corpus
+        self._source = origin.source(config.download.corpus)
+        self._reign: reigns.Reign | None = None
+        self._made: list[Artifact] = []
+        """What the champion was made from, itself first."""
+        self._differ: losing.Differences = {}
+        self._artifacts: Mapping[str, Artifact] = {}
+        """Stage → artifact, of tonight's walk."""
 
-    def check(self, artifacts: Artifacts, largest_loss: float) -> None:
-        """Refuse a corpus that must not reach training.
+    def run(
+        self,
+        walk: Callable[[RunConfig], Walk],
+        *,
+        step: Callable[[Step, Callable[[], Any]], Any] = plainly,
+        report: Callable[[Sequence[Outcome], Mapping[str, Any]], object] = lambda outcomes, verdict: None,
+    ) -> NightRecord:
+        """Go through the night; what was decided is also kept in the store. Where another one of this name is at it,
+        that is all there is to say.
 
         Args:
-            artifacts: of a walk that went to `corpus_stage`, or further.
-            largest_loss: the fraction of its characters that a corpus may lose against the champion's.
+            walk: begins a walk over the graph with a configuration.
+            step: ``step(name, work)`` does the work of a step and gives what it gives.
+            report: leaves a page of a run, given what became of its stages, and the verdict as JSON.
 
         Raises:
-            CorpusError: one sentence with the figures.
+            RnnlmError: the night ended before anything was decided; that is kept, too, unless it was interrupted.
         """
-        accepted = self._champion.corpus if self._champion else None
-        guard.check(artifacts[corpus_stage()].folder, accepted, largest_loss=largest_loss)
+        with self._store.alone(f"night-{self.name}") as alone:
+            if not alone:
+                called = champions.called(self.name)
+                return self._record(
+                    "unchanged", f"another night{called} is running: this one ends, and decides nothing"
+                )
+            try:
+                ended = self._decide(walk, step, report)
+            except Interrupted:
+                raise
+            except RnnlmError as error:
+                unfit = isinstance(error, CorpusError) and not isinstance(error, TransientError)
+                self._keep(self._record("refused" if unfit else "failed", str(error)))
+                raise
+            self._keep(ended)
+            if ended.decision != "unchanged":
+                self._collect()
+        return ended
 
-    def known(self, artifacts: Artifacts) -> str:
+    def _decide(self, walk: Callable[[RunConfig], Walk], step: Any, report: Any) -> NightRecord:
+        self._reign = champions.current(self._store, self.name)
+        self._made = origin.lineage(self._store, self._reign.model) if self._reign else []
+        self._differ = losing.differences(self._config, self._made)
+        label = _not_refused(self._config.download.as_of, nights.read(self._store, self.name))
+        self._config = _labelled(self._config, label)
+        way = walk(self._config)
+        self._artifacts = way.artifacts
+        corpus = way.to(corpus_stage())
+        moved = self._moved(corpus)
+        champion = _contender(self._made) if self._made else None
+        rule = self._config.promotion
+        accepted = champion.corpus if champion and not moved else None
+        step("guard", lambda: guard.check(corpus.folder, accepted, largest_loss=rule.largest_loss))
+        reference = walk(_only(self._reference)).to(corpus_stage()).folder if self._reference else None
+        way.to(graph.LAST)
+
+        key = self._artifacts[MODEL].manifest.key
+        before = nights.read(self._store, self.name)
+        losing_so = losing.why(self._differ, self._reign.model, before) if self._reign else ""
+        if known := self._known(key):
+            lost = bool(self._reign and champions.rejected(self._store, key, self._reign.model, self.name))
+            reason = f"nothing has changed: {known}{losing_so if lost else ''}"
+            logger.info("%s", reason)
+            return self._record("unchanged", reason, lost=lost)
+        candidate = _contender(self._artifacts[name] for name in reversed(graph.order(MODEL)))
+        verdict: Verdict = step("judge", lambda: judge(candidate, champion, rule, reference, ground=not moved))
+        decided = replace(verdict, reason=verdict.reason + moved)
+        step("settle", lambda: self._settle(key, decided))
+        told = decided if verdict.promoted else replace(decided, reason=decided.reason + losing_so)
+        try:
+            report(way.outcomes, told.json())
+        except StoreError as error:
+            logger.warning("%s", error)  # what was decided stands without a page
+        logger.info("%s", told.reason)
+        lost = bool(self._reign) and not verdict.promoted
+        return self._record("promoted" if verdict.promoted else "rejected", told.reason, told, lost=lost)
+
+    def _moved(self, corpus: Artifact) -> str:
+        """What is to be said of a corpus that is another one than the champion's; empty where it is the same.
+
+        Raises:
+            CorpusError: it is, and nobody asked for it.
+        """
+        if self._reign is None:
+            return ""
+        theirs = self._reign.source or origin.recorded(self._made)
+        text = next(one for one in self._made if CORPUS in one.manifest.outputs)
+        if theirs is None or origin.same(self._source, theirs) or text.sha256(CORPUS) == corpus.sha256(CORPUS):
+            return ""
+        if self._other_corpus:
+            return f"; it was made from {self._source}, and the champion from {theirs}"
+        raise CorpusError(
+            f"the champion{champions.called(self.name)} was made from {theirs}, and tonight's corpus is "
+            f"{self._source}: name another champion with --name, or let this corpus take the other's place with "
+            "--other-corpus (of a flow the parameters `name` and `other_corpus`)"
+        )
+
+    def _known(self, key: str) -> str:
         """What is to be said of a model that there is nothing to decide about; empty where there is."""
-        key = _key(artifacts)
         if self._reign and self._reign.model == key:
             return f"the champion {key[:16]} stays"
-        if withdrawal := champions.withdrawn(self._store, key):
+        if withdrawal := champions.withdrawn(self._store, key, self.name):
             return f"{key[:16]} was withdrawn ({withdrawal.why}); `rnnlm promote` would bring it back"
-        if self._reign and (rejection := champions.rejected(self._store, key, self._reign.model)):
+        if self._reign and (rejection := champions.rejected(self._store, key, self._reign.model, self.name)):
             return f"{key[:16]} was compared with this champion before: {rejection.reason}"
         return ""
 
-    def judge(self, artifacts: Artifacts, rule: PromotionConfig | None = None) -> Verdict:
-        """Compare the new model with the champion."""
-        candidate = _contender(artifacts[name] for name in reversed(graph.order(MODEL)))
-        return judge(candidate, self._champion, rule or PromotionConfig())
-
-    def settle(self, artifacts: Artifacts, verdict: Verdict) -> None:
+    def _settle(self, key: str, verdict: Verdict) -> None:
         """Promote the new model, or remember that it was compared with this champion and rejected.
 
         Raises:
             StoreError: another one became the champion meanwhile.
         """
-        key, over = _key(artifacts), self._reign.model if self._reign else None
+        over = self._reign.model if self._reign else ""
         if verdict.promoted:
-            champions.promote(self._store, key, verdict.reason, verdict.json(), over=over)
-        elif over:
-            champions.reject(self._store, key, over, verdict.reason)
-
-    def collect(self) -> list[Removal]:
-        """Remove what nobody needs, as `rnnlm gc` does, and return it."""
-        return collect(self._store, pinned=champions.pinned(self._store))
-
-
-def lineage(store: Store, key: str) -> list[Artifact]:
-    """A champion and all that it was made from, as the manifests have it: the model first, the corpus last.
-
-    Raises:
-        StoreError: some of it is gone or damaged.
-    """
-    found: list[Artifact] = []
-    named = [(MODEL, key)]
-    for name, of in named:  # which grows as manifests are read
-        artifact = store.find(name, of)
-        damage = store.damage(artifact) if artifact else "it is gone"
-        if artifact is None or damage:
-            raise StoreError(
-                f"nothing can be compared with the champion {key[:16]}, for its {name} artifact cannot be used "
-                f"({damage}): `rnnlm rollback` goes back to the one before"
+            champions.promote(
+                self._store, key, verdict.reason, verdict.json(), over=over, source=self._source, name=self.name
             )
-        found.append(artifact)
-        named += [parent for parent in artifact.manifest.parents.items() if parent not in named]
-    return found
+        elif over:
+            champions.reject(self._store, key, over, verdict.reason, name=self.name)
+
+    def _collect(self) -> None:
+        """Remove what nobody needs, as `rnnlm gc` does; what keeps it from that is no fault of this night."""
+        try:
+            logger.info(
+                "%d folders that nobody needs were removed",
+                len(collect(self._store, pinned=champions.pinned(self._store))),
+            )
+        except StoreError as error:
+            logger.warning("nothing was removed: %s", error)
+
+    def _record(
+        self, decision: nights.Decision, reason: str, verdict: Verdict | None = None, *, lost: bool = False
+    ) -> NightRecord:
+        reign = self._reign
+        corpus, model, last = (self._artifacts.get(name) for name in (corpus_stage(), MODEL, graph.LAST))
+        return nights.NightRecord(
+            when=now(),
+            name=self.name,
+            decision=decision,
+            reason=reason,
+            champion=nights.Model(key=reign.model, since=reign.since) if reign else None,
+            candidate=nights.Model(key=model.manifest.key, page=self._page(last)) if model else None,
+            tests=verdict.json()["tests"] if verdict else [],
+            label=self._config.download.as_of,
+            download=corpus.manifest.key if corpus else None,
+            differs=self._differ,
+            lost=lost,
+        )
+
+    def _page(self, last: Artifact | None) -> str | None:
+        """The report of a run, below the store."""
+        name = f"reports/{last.manifest.key[:16]}.html" if last else ""
+        return name if name and (self._store.root / name).is_file() else None
+
+    def _keep(self, night: NightRecord) -> None:
+        """Note the night; where that cannot be, its decision stands all the same."""
+        try:
+            nights.add(self._store, night)
+        except StoreError as error:
+            logger.warning("this night is not noted: %s", error)
+
+
+def _not_refused(label: str, before: Sequence[NightRecord]) -> str:
+    """A label under which no text was refused, so that a night that is tried again fetches another one."""
+    refused = {night.label for night in before if night.decision == "refused" and night.download}
+    labels = itertools.chain([label], (f"{label} again {number}" for number in itertools.count(2)))
+    return next(one for one in labels if one not in refused)
+
+
+def _labelled(config: RunConfig, label: str) -> RunConfig:
+    return config.model_copy(update={"download": config.download.model_copy(update={"as_of": label})})
+
+
+def _only(corpus: str) -> RunConfig:
+    """A configuration that fetches a corpus once, whatever night it is."""
+    return RunConfig(download=DownloadConfig(corpus=corpus))
 
 
 def _contender(made: Iterable[Artifact]) -> Contender:
@@ -149,7 +289,3 @@ def _contender(made: Iterable[Artifact]) -> Contender:
     model, *before = made
     folders = {file: one.folder for one in reversed(before) for file in one.manifest.outputs}
     return Contender(model.folder, folders[TOKENS], folders[CORPUS])
-
-
-def _key(artifacts: Artifacts) -> str:
-    return artifacts[MODEL].manifest.key

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +16,17 @@ import pytest
 from data.errors import CorpusError, StoreError
 from data.progress import LogLines
 from data.store import champions
+from data.store import nights as noted
 from data.store.folder import Store
-from stages.config import PromotionConfig, RunConfig
+from data.store.nights import NightRecord
+from stages.config import RunConfig
 from stages.pipeline import graph
 from stages.pipeline.run import Outcome, Walk, perform
 from stages.promotion import night
 from stages.promotion.contender import Contender
 from stages.promotion.judge import Verdict
-from stages.promotion.night import Night, corpus_stage, lineage, tonight
+from stages.promotion.night import Night, plainly, tonight
+from stages.promotion.origin import lineage
 
 NIGHT = datetime(2026, 1, 2, 3, tzinfo=UTC)
 WORDS = [
@@ -43,43 +48,45 @@ class Nights:
 
     def __init__(self, folder: Path) -> None:
         self.corpus, self.store = folder / "story.txt", Store(folder / "store")
+        self.told: list[Any] = []
+        """The verdicts that were to be reported."""
 
-    def walk(self, epochs: int) -> Walk:
-        config = RunConfig.model_validate(
+    def config(self, epochs: int, corpus: str | None = None) -> RunConfig:
+        return RunConfig.model_validate(
             {
-                "download": {"corpus": str(self.corpus)},
+                "download": {"corpus": corpus or str(self.corpus)},
                 "tokenize": {"train_share": 0.7, "valid_share": 0.1, "test_share": 0.2},
                 "train": {"hidden_size": 16, "batch_size": 16, "num_steps": 20, "epochs": epochs, "device": "cpu"},
                 "evaluate": {"prefixes": ["the "], "length": 20},
             }
         )
 
+    def walk(self, config: RunConfig) -> Walk:
         def one(name: str, upstream: Any) -> Outcome:
-            return perform(name, tonight(config, NIGHT), upstream, self.store, LogLines(name))
+            return perform(name, config, upstream, self.store, LogLines(name))
 
         return Walk(one)
 
-    def __call__(self, epochs: int) -> Verdict | str:
-        """A whole night: its verdict, or what was known before."""
-        one, walk = Night(self.store), self.walk(epochs)
-        walk.to(corpus_stage())
-        one.check(walk.artifacts, 0.5)
-        walk.to(graph.LAST)
-        if known := one.known(walk.artifacts):
-            return known
-        verdict = one.judge(walk.artifacts)
-        one.settle(walk.artifacts, verdict)
-        assert one.collect() == [], "all of it was used tonight"
-        return verdict
+    def __call__(self, epochs: int, *, corpus: str | None = None, step: Any = plainly, **how: Any) -> NightRecord:
+        """A whole night."""
+        one = Night(self.store, self.config(epochs, corpus), when=NIGHT, **how)
+        ended = one.run(self.walk, step=step, report=lambda outcomes, verdict: self.told.append(verdict))
+        assert noted.read(self.store, one.name)[-1] == ended
+        assert ended.decision == "unchanged" or self.told[-1]["reason"] == ended.reason
+        return ended
 
-    def promotes(self, epochs: int) -> str:
+    def again(self) -> Nights:
+        """The same in a process that has not looked at the store yet."""
+        return Nights(self.corpus.parent)
+
+    def promotes(self, epochs: int, **how: Any) -> str:
         """A night that promotes; the champion's key."""
-        verdict = self(epochs)
-        assert isinstance(verdict, Verdict)
-        assert verdict.promoted, verdict.reason
-        reign = champions.current(self.store)
+        ended = self(epochs, **how)
+        assert ended.decision == "promoted", ended.reason
+        reign = champions.current(self.store, ended.name)
         assert reign
-        assert (reign.reason, reign.figures) == (verdict.reason, verdict.json())
+        assert ended.candidate
+        assert (reign.reason, reign.figures, reign.model) == (ended.reason, self.told[-1], ended.candidate.key)
         return reign.model
 
 
@@ -89,7 +96,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nights = Nights(tmp_path_factory.mktemp("trained"))
     nights.corpus.write_text(story(500), encoding="utf-8")
     for epochs in (1, BETTER):
-        nights.walk(epochs).to(graph.LAST)
+        nights.walk(nights.config(epochs)).to(graph.LAST)
     return nights.corpus.parent
 
 
@@ -101,29 +108,50 @@ def nights(trained: Path, tmp_path: Path) -> Nights:
 
 def test_the_better_is_promoted_the_worse_is_not_and_nothing_is_decided_twice(nights: Nights) -> None:
     first = nights.promotes(1)
-    assert nights(1) == f"the champion {first[:16]} stays"
+    same = nights(1)
+    assert (same.decision, same.reason) == ("unchanged", f"nothing has changed: the champion {first[:16]} stays")
     second = nights.promotes(BETTER)
-    verdict = nights(1)
-    assert isinstance(verdict, Verdict)
-    assert not verdict.promoted
-    assert nights(1) == f"{first[:16]} was compared with this champion before: {verdict.reason}"
-    assert nights(BETTER) == f"the champion {second[:16]} stays"
+    worse = nights(1)
+    assert worse.decision == "rejected"
+    again = nights(1)
+    assert again.decision == "unchanged"
+    assert again.reason == f"nothing has changed: {first[:16]} was compared with this champion before: {worse.reason}"
+    assert nights(BETTER).reason == f"nothing has changed: the champion {second[:16]} stays"
     assert [reign.model for reign in champions.history(nights.store)] == [first, second]
+    assert [one.decision for one in noted.read(nights.store)] == [
+        *("promoted", "unchanged", "promoted", "rejected", "unchanged", "unchanged")
+    ]
 
 
-def test_a_first_model_that_is_not_promoted_is_not_remembered_as_rejected(nights: Nights) -> None:
-    one, walk = Night(nights.store), nights.walk(1)
-    walk.to(graph.LAST)
-    one.settle(walk.artifacts, Verdict(False, "too little text"))
-    assert one.known(walk.artifacts) == ""
+def test_a_night_tells_whom_it_was_about_and_by_which_figures(nights: Nights) -> None:
+    first = nights(1)
+    assert first.champion is None
+    second = nights(BETTER)
+    reign = champions.history(nights.store)[0]
+    assert second.champion == noted.Model(key=reign.model, since=reign.since)
+    assert {test["text"] for test in second.tests} == {"today", "champion"}
+    assert second.bits is not None
+    assert first.bits is not None
+    assert second.bits < first.bits
+    assert json.loads(json.dumps(noted.as_json(nights.store, second)))["tests"] == second.tests
+    assert second.differs == {"train.epochs": (1, BETTER)}
+
+
+def test_a_first_model_that_is_not_promoted_is_not_remembered_as_rejected(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "judge", lambda *given, **how: Verdict(False, "too little text"))
+    assert [nights(1).decision for _ in range(2)] == ["rejected"] * 2
     assert champions.current(nights.store) is None
 
 
 def test_what_was_withdrawn_does_not_come_back_by_itself(nights: Nights) -> None:
     first, second = nights.promotes(1), nights.promotes(BETTER)
     champions.rollback(nights.store, "it swears")
-    assert nights(BETTER) == f"{second[:16]} was withdrawn (it swears); `rnnlm promote` would bring it back"
-    assert nights(1) == f"the champion {first[:16]} stays"
+    back = nights(BETTER)
+    assert back.decision == "unchanged"
+    assert f"{second[:16]} was withdrawn (it swears); `rnnlm promote` would bring it back" in back.reason
+    assert f"the champion {first[:16]} stays" in nights(1).reason
 
 
 def test_a_corpus_that_is_not_fit_reaches_no_training(nights: Nights) -> None:
@@ -133,6 +161,7 @@ def test_a_corpus_that_is_not_fit_reaches_no_training(nights: Nights) -> None:
         nights.corpus.write_text(bad, encoding="utf-8")
         with pytest.raises(CorpusError, match=said):
             nights(BETTER)
+        assert (noted.read(nights.store)[-1].decision, noted.read(nights.store)[-1].candidate) == ("refused", None)
     assert len(nights.store.artifacts("tokenize")) == 1
     nights.corpus.write_text(good, encoding="utf-8")
     nights.promotes(BETTER)
@@ -147,26 +176,29 @@ def test_a_champion_that_cannot_be_compared_with_is_for_a_person_to_decide(night
     with (artifact.folder / file).open("ab") as damaged:
         damaged.write(b"!")
     with pytest.raises(StoreError, match=said % f"{file} has"):
-        Night(Store(nights.store.root))
+        nights.again()(1)
     shutil.rmtree(artifact.folder)
     with pytest.raises(StoreError, match=said % r"it is gone\): `rnnlm rollback` goes back"):
-        Night(Store(nights.store.root))
+        nights.again()(1)
+    assert [one.decision for one in noted.read(nights.store)] == ["promoted", "failed", "failed"]
 
 
 def test_whoever_became_champion_meanwhile_stays_it(nights: Nights) -> None:
     first = nights.promotes(1)
-    one, walk = Night(nights.store), nights.walk(BETTER)
-    walk.to(graph.LAST)
-    verdict = one.judge(walk.artifacts)
-    assert verdict.promoted
-    nights.walk(BETTER + 1).to("train")
+    nights.walk(nights.config(BETTER + 1)).to("train")
     meanwhile = nights.store.artifacts("train")[0].manifest.key
-    champions.promote(nights.store, meanwhile, "by hand", {})
+
+    def step(name: night.Step, work: Callable[[], Any]) -> Any:
+        if name == "settle":
+            champions.promote(nights.store, meanwhile, "by hand", {})
+        return work()
+
     with pytest.raises(StoreError, match=f"compared with {first[:16]}, which is no longer the champion"):
-        one.settle(walk.artifacts, verdict)
+        nights(BETTER, step=step)
     reign = champions.current(nights.store)
     assert reign
     assert reign.model == meanwhile
+    assert nights.told == nights.told[:1], "what was not decided is not reported"
 
 
 def test_a_stage_before_training_is_followed_and_a_champion_made_without_it_is_compared_with(
@@ -189,7 +221,7 @@ def test_a_stage_before_training_is_followed_and_a_champion_made_without_it_is_c
     monkeypatch.setattr(graph, "STAGES", stages)
     compared: list[tuple[Contender, Contender | None]] = []
 
-    def judge(candidate: Contender, champion: Contender | None, rule: PromotionConfig) -> Verdict:
+    def judge(candidate: Contender, champion: Contender | None, *given: Any, **how: Any) -> Verdict:
         compared.append((candidate, champion))
         return Verdict(True, "it is another")
 
@@ -202,7 +234,7 @@ def test_a_stage_before_training_is_followed_and_a_champion_made_without_it_is_c
     assert [artifact.manifest.stage for artifact in lineage(nights.store, key)] == [
         *("train", "sift", "tokenize", "download")
     ]
-    assert nights(1) == f"the champion {key[:16]} stays"
+    assert f"the champion {key[:16]} stays" in nights(1).reason
 
 
 def test_a_night_labels_what_it_fetches_unless_it_is_labelled() -> None:
