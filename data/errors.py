@@ -6,7 +6,7 @@
     │   └── TransientError     the same, but worth another try later (a network's fault)
     ├── StoreError             an artifact or the disk under it
     ├── DeviceError            a GPU that was asked for and cannot be used
-    ├── ServerError            a Prefect server that does not answer
+    ├── ServerError            a Prefect server that does not answer, or has given this run up
     ├── TrainingError          training that cannot go on
     └── Interrupted            Ctrl-C or SIGTERM; exit code 128 + the signal's number
 
@@ -43,7 +43,7 @@ class DeviceError(RnnlmError):
 
 
 class ServerError(RnnlmError):
-    """A Prefect server that is asked for and does not answer."""
+    """A Prefect server that is asked for and does not answer, or has given up the run that asks."""
 
 
 class TrainingError(RnnlmError):

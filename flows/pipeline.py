@@ -7,11 +7,11 @@ from typing import Any
 import typer
 from prefect import flow
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Failed
 
 from data.errors import RnnlmError, ServerError
 from data.store.folder import open_store
-from flows.walk import leave_report, run_name, walk
+from flows import own_run
+from flows.walk import ended_by, leave_report, run_name, walk
 from stages.cli.app import enter
 from stages.cli.options import Configuration, Force, StoreAt, configured
 from stages.config import RunConfig
@@ -37,11 +37,11 @@ def language_model(
     """
     try:
         opened = open_store(store)
-        way = walk(config, opened, graph.forced(force))
+        way = walk(own_run.configuration(config), opened, graph.forced(force))
         way.to(graph.LAST)
         leave_report(opened, way.outcomes)
     except RnnlmError as error:
-        return Failed(message=str(error), data=error)
+        return ended_by(error)
     return [outcome.json() for outcome in way.outcomes]
 
 

@@ -21,7 +21,8 @@ from pydantic import Field
 from data.errors import RnnlmError
 from data.store import champions, nights
 from data.store.folder import open_store
-from flows.walk import leave_report, run_name, walk
+from flows import own_run
+from flows.walk import ended_by, leave_report, run_name, walk
 from stages.config import RunConfig
 from stages.promotion.night import Night
 
@@ -58,6 +59,7 @@ def retrain(
     """
     try:
         opened = open_store(store)
+        config = own_run.configuration(config)
         if largest_loss is not None:
             rule = config.promotion.model_copy(update={"largest_loss": largest_loss})
             config = config.model_copy(update={"promotion": rule})
@@ -65,7 +67,7 @@ def retrain(
         night = Night(opened, config, when=when, name=name, reference=reference, other_corpus=other_corpus)
         ended = night.run(partial(walk, store=opened), step=_step, report=partial(leave_report, opened))
     except RnnlmError as error:
-        return Failed(message=str(error), data=error)
+        return ended_by(error)
     if ended.candidate and ended.decision in ("promoted", "rejected"):
         _announce(ended.decision, ended.candidate.key, ended.reason)
     return Completed(name=ended.decision.title(), message=ended.reason, data=nights.as_json(opened, ended))
@@ -90,6 +92,8 @@ def rollback(reason: str = "asked for by hand", name: str = "default", store: st
 
 def _step(name: Step, work: Callable[[], Result]) -> Result:
     """A step of the night, those that look at texts and models as tasks."""
+    if name == "settle":
+        own_run.check_wanted()
     if name not in _TASKS:
         return work()
     result: Result = _TASKS[name](work, return_state=True).result()

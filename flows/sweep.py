@@ -10,13 +10,14 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
-from data.errors import RnnlmError
+from data.errors import Interrupted, RnnlmError
 from data.progress import LogLines
 from data.store.folder import open_store
-from flows.walk import leave_report, walk
+from flows import own_run
+from flows.walk import ended_by, leave_report, walk
 from stages.config import RunConfig
 from stages.pipeline import graph
 from stages.report import markdown
@@ -56,6 +57,7 @@ def sweep(
     """
     try:
         opened = open_store(store)
+        config = own_run.configuration(config)
         candidates = [Trial(*found) for found in space.configurations(config, vary, trials, seed)]
         prepare(candidates, lambda chosen: walk(chosen, opened))
         at_a_time = pool.at_a_time(jobs, len(candidates))
@@ -67,7 +69,7 @@ def sweep(
         leave_report(opened, way.outcomes)
         folder = table.publish(ranked, keep, evaluated, opened).folder
     except RnnlmError as error:
-        return Failed(message=str(error), data=error)
+        return ended_by(error)
     best = f"best: {table.settings(ranked[0])}"
     create_table_artifact(table.rows(ranked), key="sweep", description=best)
     picture = markdown.inline((folder / "curves.svg").read_text(encoding="utf-8"))
@@ -84,6 +86,8 @@ def sweep(
 )
 def _trial(label: str, job: worker.Job, stopped: worker.Stopped) -> Any:
     answer = worker.do(job, stopped)
+    if answer.error == Interrupted.__name__:
+        return Cancelled(message=answer.sentence, data=answer)
     if answer.error:
         return Failed(message=answer.sentence, data=answer)
     return Completed(name="Completed" if answer.ran else "Cached", message=f"model {answer.key[:16]}", data=answer)

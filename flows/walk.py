@@ -9,20 +9,22 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
 
 from data.errors import Interrupted, RnnlmError, TransientError
 from data.progress import LogLines
-from stages.config import RunConfig
+from flows import own_run
 from stages.pipeline import graph
 from stages.pipeline import run as pipeline
+from stages.pipeline.settings import parse
 from stages.report import kept, markdown
 from stages.report.gather import gather
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from data.store.artifact import Artifact
     from data.store.folder import Store
+    from stages.config import RunConfig
     from stages.pipeline.decide import Upstream
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,14 @@ logger = logging.getLogger(__name__)
 # Prefect forwards these loggers to its API ([tool.prefect] in pyproject.toml), at the level they have here.
 for _floor in ("data", "stages", "flows"):
     logging.getLogger(_floor).setLevel(logging.INFO)
+
+
+def _is_no_sentence(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], RnnlmError))
+
+
+# Under a worker Prefect would end the log of a run that failed with the traceback of what its state has said by then.
+logging.getLogger("prefect.flow_runs").addFilter(_is_no_sentence)
 
 
 def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipeline.Walk:
@@ -63,7 +74,8 @@ def leave_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Ma
     """Leave a page in the store and the same in Prefect's UI, once all stages are done."""
     page = kept.keep(store, outcomes, verdict).page
     report = gather(outcomes, verdict)
-    create_markdown_artifact(markdown.artifact(report), key="report", description=report.summary)
+    said = f"{'promoted' if verdict['promoted'] else 'rejected'}: {verdict['reason']}" if verdict else report.summary
+    create_markdown_artifact(markdown.artifact(report), key="report", description=said)
     logger.info("report: %s", page)
 
 
@@ -101,13 +113,20 @@ class _Shown(LogLines):
 
 def run_name() -> str:
     """A flow run's name: what it trains, and on what."""
-    given, default = flow_run.parameters["config"], RunConfig()
-    sections = given if isinstance(given, dict) else given.model_dump()  # a deployment's may hold some fields only
-    download = {**default.download.model_dump(), **sections.get("download", {})}
-    train = {**default.train.model_dump(), **sections.get("train", {})}
-    corpus = str(download["corpus"]).rstrip("/").rpartition("/")[2]
-    model = f"{train['cell']} {train['hidden_size']} × {train['epochs']} epochs"
+    given = flow_run.parameters["config"]
+    config = parse(given) if isinstance(given, dict) else given
+    with suppress(RnnlmError):  # which the run itself will end with
+        config = own_run.configuration(config)
+    corpus = config.download.corpus.rstrip("/").rpartition("/")[2]
+    model = f"{config.train.cell} {config.train.hidden_size} × {config.train.epochs} epochs"
     return f"{corpus}: {model}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
+
+
+def ended_by(error: RnnlmError) -> State[Any]:
+    """How a run or a task ends that met this error: with the error's sentence as the state's message."""
+    if isinstance(error, Interrupted):
+        return Cancelled(message=str(error), data=error)
+    return Failed(message=str(error), data=error)
 
 
 def _run_stage(name: str, config: RunConfig, upstream: dict[str, Artifact], store: Store, forced: bool) -> State[Any]:
@@ -118,11 +137,14 @@ def _run_stage(name: str, config: RunConfig, upstream: dict[str, Artifact], stor
         raise
     except Interrupted as interrupted:
         logger.info("%s", interrupted)
-        # Training has put its checkpoint down; now Prefect may see the signal that it asked the process to stop with.
+        # Training has put its checkpoint down. Its noting of signals hid from Prefect's runner that this process would
+        # hear of a cancellation, so Prefect takes the signal for anybody's, and the run for crashed: it is asked here.
+        if own_run.cancelled():
+            return ended_by(interrupted)
         signal.raise_signal(interrupted.signum)
         raise
     except RnnlmError as error:
-        return Failed(message=str(error), data=error)
+        return ended_by(error)
     progress.finish()
     message = f"{outcome.reason} · {outcome.artifact.folder}"
     if outcome.state == "cached":

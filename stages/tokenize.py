@@ -8,7 +8,6 @@ know nothing of each other: a piece is an array of code points (characters) or o
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ import numpy as np
 from data.corpus import text
 from data.corpus.level import LEVELS, WORD
 from data.errors import CorpusError
-from data.tables.tokens import LONGEST, SPLITS, IndexTable, Split
+from data.tables.tokens import SPLITS, IndexTable, Split
 from data.tables.vocab import Vocab
 from stages.lm.spelling import Spelling
 
@@ -71,16 +70,11 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
 
     spill = out / "tokens.spill"
     try:
-        ranges = dict(zip(SPLITS, itertools.pairwise((0, *ends)), strict=True))
-        if ends[0] > LONGEST:
-            ranges["part"] = ends[0] - LONGEST, ends[0]
-        splits = _index(reader.pieces(total), vocab, ranges, spill)
-        part = splits.pop("part", None)
+        splits = _index(reader.pieces(total), vocab, ends, spill)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         ids = np.memmap(spill, vocab.id_type, "r")
-        kinds = config.level, config.normalizer
-        IndexTable(ids, splits, *kinds, sha256, len(vocab), part).write(out / "tokens.arrow")
+        IndexTable(ids, splits, config.level, config.normalizer, sha256, len(vocab)).write(out / "tokens.arrow")
     finally:
         spill.unlink(missing_ok=True)
     vocab.write(out / "vocab.arrow")
@@ -165,21 +159,23 @@ def _first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
             return
 
 
-def _index(
-    pieces: Iterable[Piece], vocab: Vocab, ranges: Mapping[str, tuple[int, int]], spill: Path
-) -> dict[str, Split]:
-    """Write the ids of all pieces to ``spill`` and measure the tokens in each of these ranges."""
-    read = {name: Spelling() for name in ranges}
+def _index(pieces: Iterable[Piece], vocab: Vocab, ends: tuple[int, ...], spill: Path) -> dict[str, Split]:
+    """Write the ids of all pieces to ``spill`` and measure the splits that end at ``ends``."""
+    starts = (0, *ends[:-1])
+    read = [Spelling() for _ in ends]
     position = 0
     with spill.open("wb") as file:
         for piece in pieces:
             ids = index(piece, vocab)
             file.write(ids.data)
-            for name, (start, stop) in ranges.items():
+            for split, start, stop in zip(read, starts, ends, strict=True):
                 inside = slice(max(start - position, 0), max(stop - position, 0))
-                read[name].add(piece[inside], ids[inside])
+                split.add(piece[inside], ids[inside])
             position += len(ids)
-    return {name: Split(*ranges[name], one.characters, one.unknown, one.bits) for name, one in read.items()}
+    return {
+        name: Split(start, stop, split.characters, split.unknown, split.bits)
+        for name, start, stop, split in zip(SPLITS, starts, ends, read, strict=True)
+    }
 
 
 def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path) -> None:

@@ -68,7 +68,6 @@ CLOSURES = {
     "evaluate": [
         "data/corpus/level.py",
         "data/corpus/text.py",
-        "data/store/files.py",
         "data/tables/tokens.py",
         "data/tables/vocab.py",
         "stages/evaluate.py",
@@ -81,7 +80,6 @@ CLOSURES = {
         "stages/lm/scoring.py",
         "stages/lm/side_by_side.py",
         "stages/lm/spelling.py",
-        "stages/lm/tally.py",
     ],
 }
 

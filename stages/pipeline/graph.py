@@ -107,7 +107,6 @@ STAGES: dict[str, Stage] = {
                 "baselines": Input("baselines", ("baselines.json",)),
             },
             libraries=lambda config: ("numpy", "unicode"),
-            lend=lend.evaluation,
         ),
     )
 }

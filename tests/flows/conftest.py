@@ -23,6 +23,9 @@ import pytest
 os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
 
+ROOT = Path(__file__).parents[2]
+
+
 class Api:
     """What a server answers, asked over HTTP."""
 
@@ -100,11 +103,12 @@ def _start(home: Path) -> dict[str, Any]:
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # a minute otherwise
     }
     environment.pop("PREFECT_API_URL", None)
+    # From the root, as the README has it, where the server finds the settings in pyproject.toml.
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     log = home / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=home, start_new_session=True
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
         )
     address = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + 120

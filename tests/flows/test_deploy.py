@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from data.store.folder import Store
+
 if TYPE_CHECKING:
     from tests.flows.conftest import Api
 
@@ -134,13 +136,22 @@ def site(api: Api, tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> 
         end(worker)
 
 
-def test_a_deployment_runs_and_a_wrong_field_is_refused_before_anything_runs(site: Site) -> None:
-    parameters = json.dumps({"config": site.config})
-    said = site.prefect("deployment", "run", "language-model/on-demand", "--params", parameters, "--watch")
+def test_a_run_is_given_one_field_over_the_deployments_own_configuration(site: Site) -> None:
+    """As the README starts it; the deployment's corpus is what somebody wrote into `prefect.yaml`."""
+    found = site.api.call("GET", "deployments/name/language-model/on-demand").json()
+    own = {"parameters": {"config": site.config}}
+    site.api.call("PATCH", f"deployments/{found['id']}", json=own).raise_for_status()
+    given = {"config": {"train": {"hidden_size": 12}}}
+    said = site.prefect("deployment", "run", "language-model/on-demand", "--params", json.dumps(given), "--watch")
     run = site.runs("language-model/on-demand")[0]
     assert run["state"]["name"] == "Completed", said
-    assert "text.txt" in run["name"]
+    assert run["name"].startswith("text.txt: rnn 12 × 2 epochs, ")
+    (corpus,) = Store(site.store).artifacts("download")
+    assert corpus.manifest.config["corpus"] == site.config["download"]["corpus"]
+    assert "training on the" in said, "--watch shows what a run logs"
 
+
+def test_a_wrong_field_is_refused_before_anything_runs(site: Site) -> None:
     before = len(site.runs("language-model/on-demand"))
     wrong: dict[str, Any] = {"config": {"train": {"hiden_size": 8}}}
     said = site.prefect("deployment", "run", "language-model/on-demand", "--params", json.dumps(wrong), code=1)
@@ -245,6 +256,9 @@ def test_a_killed_training_is_crashed_and_the_next_run_goes_on(site: Site, lasti
 def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site: Site, resumed: str) -> None:
     site.prefect("flow-run", "cancel", resumed)
     site.wait_for(resumed, "Cancelled")
+    states = site.api.call("GET", "flow_run_states/", params={"flow_run_id": resumed}).json()
+    assert "Crashed" not in {state["name"] for state in states}
+    assert any("nothing is lost" in (state["message"] or "") for state in states)
     goes_on(site)
     kill_flows(site)
 

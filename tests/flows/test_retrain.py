@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from data.progress import LogLines
@@ -24,6 +25,7 @@ from data.store import champions
 from data.store.folder import Store
 from stages.config import RunConfig
 from stages.pipeline.run import run
+from stages.promotion.judge import judge
 
 if TYPE_CHECKING:
     from tests.conftest import Handler, Rnnlm, Server
@@ -112,6 +114,17 @@ class Nights:
             assert time.monotonic() < deadline, found
             time.sleep(0.1)
 
+    def last_log_line(self, wanted: str) -> str:
+        """The last one of the flow run, once it is this; Prefect sends them now and then."""
+        query = {"logs": {"flow_run_id": {"any_": [self.flow_run]}}, "sort": "TIMESTAMP_DESC", "limit": 1}
+        deadline = time.monotonic() + 30
+        while True:
+            lines = [str(line["message"]) for line in self.api.ask("logs", **query)]
+            if lines and wanted in lines[0]:
+                return lines[0]
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.1)
+
     @property
     def champion(self) -> str | None:
         reign = champions.current(self.store)
@@ -195,10 +208,46 @@ def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> N
     query = {"flow_run_id": {"any_": [night.flow_run]}, "key": {"any_": ["report"]}}
     (artifact,) = night.api.ask("artifacts", artifacts=query)
     assert "data:image/svg+xml;base64," in artifact["data"]
+    assert artifact["description"].startswith("promoted: there is no champion yet")
+    assert "there is no champion yet" in night.last_log_line("Finished in state Promoted")
     assert night.events(night.champion, "rnnlm.model.promoted") == ["rnnlm.model.promoted"]
     tasks = {task["name"].rpartition("-")[0]: task["state"]["name"] for task in night.api.task_runs(night.flow_run)}
     done = dict.fromkeys(("download", "guard", "train", "evaluate", "judge"), "Completed")
     assert tasks == done | {"tokenize": "Cached"}
+
+
+@pytest.mark.parametrize(("wanted", "ends"), [("CANCELLING", "Cancelled"), ("CRASHED", "Failed")])
+def test_nothing_is_decided_by_a_run_that_is_no_longer_wanted(
+    night: Nights, monkeypatch: pytest.MonkeyPatch, wanted: str, ends: str
+) -> None:
+    from prefect.runtime import flow_run
+
+    def meanwhile(*given: Any, **options: Any) -> Any:
+        state = {"state": {"type": wanted, "name": wanted.title()}, "force": True}
+        night.api.call("POST", f"flow_runs/{flow_run.id}/set_state", json=state).raise_for_status()
+        return judge(*given, **options)
+
+    monkeypatch.setattr("stages.promotion.night.judge", meanwhile)
+    name, message = night()
+    assert (name, night.champion) == (ends, None)
+    assert "nothing was decided" in message
+    monkeypatch.undo()
+    assert night()[0] == "Promoted", "the next night decides"
+
+
+def test_nothing_is_decided_where_nobody_can_say_whether_the_run_is_wanted(
+    night: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import own_run
+
+    def away(run: Any) -> Any:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    monkeypatch.setattr(own_run, "_state", away)
+    monkeypatch.setattr(own_run, "SECONDS_TO_ANSWER", 0)
+    name, message = night()
+    assert (name, night.champion) == ("Failed", None)
+    assert "cannot say whether this run is still wanted" in message
 
 
 def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_path: Path) -> None:
