@@ -135,7 +135,7 @@ def test_a_night_tells_whom_it_was_about_and_by_which_figures(nights: Nights) ->
     assert first.champion is None
     second = nights(BETTER)
     reign = champions.history(nights.store)[0]
-    assert second.champion == noted.Model(key=reign.model, since=reign.since)
+    assert second.champion == noted.Model(key=reign.model, since=reign.since)  # nobody left a page here
     assert {test["text"] for test in second.tests} == {"today", "champion"}
     assert second.bits is not None
     assert first.bits is not None
