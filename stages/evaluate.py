@@ -9,13 +9,16 @@ from data.corpus.level import LEVELS
 from data.tables.tokens import SPLITS, IndexTable
 from stages.lm import metrics
 from stages.lm.model import LanguageModel
+from stages.lm.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from data.progress import Progress
+    from data.tables.tokens import Ids
     from stages.config import EvaluateConfig
+    from stages.lm.layers import State, Vector
 
 MEMORIZED = 40
 """Characters of a window that, found in the training split as well, counts as known by heart."""
@@ -27,12 +30,21 @@ _DECODED = 1 << 20
 
 
 def evaluate(
-    config: EvaluateConfig, *, model: Path, tokens: Path, baselines: Path, out: Path, progress: Progress
+    config: EvaluateConfig,
+    *,
+    model: Path,
+    tokens: Path,
+    baselines: Path,
+    checkpoints: Path,
+    out: Path,
+    progress: Progress,
 ) -> None:
-    """Write ``metrics.json`` and ``samples.json`` into ``out``.
+    """Write ``metrics.json`` and ``samples.json`` into ``out``, or go on where this evaluation was interrupted.
 
     The loss of a split is the mean negative log-likelihood of its tokens but the first, with the state carried from
-    its beginning to its end. A split of fewer than two tokens has nothing to predict: its metrics are null.
+    its beginning to its end. A split of fewer than two tokens has nothing to predict: its metrics are null. A training
+    split of more than `data.tables.tokens.LONGEST` tokens is measured on so many, its last; its figures, and those of
+    the baselines beside them, are then of that part, and ``of`` says how many tokens the whole would have predicted.
 
     ``metrics.json`` holds for each split ``loss`` (nats per token), ``perplexity``, ``bits_per_character`` (unknown
     tokens spelled out), ``tokens`` and ``unknown_rate``, with the same of ``windowed`` among them if asked for; beside
@@ -44,12 +56,13 @@ def evaluate(
         model: a folder of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``.
         tokens: the folder of `tokenize` that it was trained from: ``tokens.arrow``.
         baselines: the folder of ``stages.lm.baselines`` for the same tokens: ``baselines.json``.
+        checkpoints: where what is measured so far is kept, of this evaluation and of no other.
         out: an empty folder.
         progress: told of tokens evaluated.
     """
     language_model = LanguageModel.load(model)
     table = IndexTable.open(tokens / "tokens.arrow")
-    measured = _measure(language_model, table, config.window, progress)
+    measured = _measure(language_model, table, config.window, Tally(checkpoints), progress)
     measured["baselines"] = _summaries(json.loads((baselines / "baselines.json").read_text(encoding="utf-8")), table)
     progress(0, 0, "looking for what it knows by heart")
     measured["memorization"] = memorized(_written(language_model, table, config.seed), _text(language_model, table))
@@ -63,9 +76,10 @@ def evaluate(
     _write_json(out / "samples.json", samples)
 
 
-def _measure(model: LanguageModel, table: IndexTable, window: int, progress: Progress) -> dict[str, Any]:
+def _measure(model: LanguageModel, table: IndexTable, window: int, tally: Tally, progress: Progress) -> dict[str, Any]:
     """Split → figures, those with the state reset every ``window`` tokens among them unless it is 0."""
-    total = sum(max(len(table.splits[name]) - 1, 0) for name in SPLITS) * (2 if window else 1)
+    network = model.network
+    total = sum(max(len(table.measured(name)) - 1, 0) for name in SPLITS) * (2 if window else 1)
     before = 0
     name = ""
 
@@ -74,19 +88,28 @@ def _measure(model: LanguageModel, table: IndexTable, window: int, progress: Pro
 
     measured: dict[str, Any] = {}
     for name in SPLITS:
-        ids, split = table.split(name), table.splits[name]
-        predicted = len(ids) - 1
+        split = table.measured(name)
+        ids, predicted = table.ids[split.start : split.stop], len(split) - 1
         if predicted < 1:
             measured[name] = None
             continue
-        figures = metrics.summarize(model.network.loss(ids, advance), predicted, split.characters, split.spelling)
+
+        def carried(done: int, states: list[State], ids: Ids = ids) -> Iterator[Vector]:
+            return network.losses(ids[done:], states)
+
+        def windowed(done: int, states: list[State], ids: Ids = ids) -> Iterator[Vector]:
+            return network.windowed_losses(ids[done:], window)
+
+        loss = tally.mean(name, carried, network.zero_state(), advance)
         before += predicted
-        measured[name] = {**figures, "unknown_rate": split.unknown_rate}
+        measured[name] = metrics.summarize(loss, predicted, split.characters, split.spelling)
+        measured[name]["unknown_rate"] = split.unknown_rate
+        if split is not table.splits[name]:
+            measured[name]["of"] = len(table.splits[name]) - 1
         if window:
-            figures = metrics.summarize(
-                model.network.windowed_loss(ids, window, advance), predicted, split.characters, split.spelling
-            )
+            loss = tally.mean(f"{name}, windowed", windowed, [], advance, every=network.windowed_span(window))
             before += predicted
+            figures = metrics.summarize(loss, predicted, split.characters, split.spelling)
             measured[name]["windowed"] = {"window": window, **figures}
     return measured
 
@@ -97,7 +120,7 @@ def _summaries(baselines: Mapping[str, Any], table: IndexTable) -> dict[str, dic
         baseline: {
             name: None if loss is None else metrics.summarize(loss, len(split) - 1, split.characters, split.spelling)
             for name, loss in losses.items()
-            for split in [table.splits[name]]
+            for split in [table.measured(name)]
         }
         for baseline, losses in baselines["losses"].items()
     }

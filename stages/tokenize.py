@@ -8,6 +8,7 @@ know nothing of each other: a piece is an array of code points (characters) or o
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ import numpy as np
 from data.corpus import text
 from data.corpus.level import LEVELS, WORD
 from data.errors import CorpusError
-from data.tables.tokens import SPLITS, IndexTable, Split
+from data.tables.tokens import LONGEST, SPLITS, IndexTable, Split
 from data.tables.vocab import Vocab
 from stages.lm.spelling import Spelling
 
@@ -70,11 +71,16 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
 
     spill = out / "tokens.spill"
     try:
-        splits = _index(reader.pieces(total), vocab, ends, spill)
+        ranges = dict(zip(SPLITS, itertools.pairwise((0, *ends)), strict=True))
+        if ends[0] > LONGEST:
+            ranges["part"] = ends[0] - LONGEST, ends[0]
+        splits = _index(reader.pieces(total), vocab, ranges, spill)
+        part = splits.pop("part", None)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         ids = np.memmap(spill, vocab.id_type, "r")
-        IndexTable(ids, splits, config.level, config.normalizer, sha256, len(vocab)).write(out / "tokens.arrow")
+        kinds = config.level, config.normalizer
+        IndexTable(ids, splits, *kinds, sha256, len(vocab), part).write(out / "tokens.arrow")
     finally:
         spill.unlink(missing_ok=True)
     vocab.write(out / "vocab.arrow")
@@ -159,23 +165,21 @@ def _first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
             return
 
 
-def _index(pieces: Iterable[Piece], vocab: Vocab, ends: tuple[int, ...], spill: Path) -> dict[str, Split]:
-    """Write the ids of all pieces to ``spill`` and measure the splits that end at ``ends``."""
-    starts = (0, *ends[:-1])
-    read = [Spelling() for _ in ends]
+def _index(
+    pieces: Iterable[Piece], vocab: Vocab, ranges: Mapping[str, tuple[int, int]], spill: Path
+) -> dict[str, Split]:
+    """Write the ids of all pieces to ``spill`` and measure the tokens in each of these ranges."""
+    read = {name: Spelling() for name in ranges}
     position = 0
     with spill.open("wb") as file:
         for piece in pieces:
             ids = index(piece, vocab)
             file.write(ids.data)
-            for split, start, stop in zip(read, starts, ends, strict=True):
+            for name, (start, stop) in ranges.items():
                 inside = slice(max(start - position, 0), max(stop - position, 0))
-                split.add(piece[inside], ids[inside])
+                read[name].add(piece[inside], ids[inside])
             position += len(ids)
-    return {
-        name: Split(start, stop, split.characters, split.unknown, split.bits)
-        for name, start, stop, split in zip(SPLITS, starts, ends, read, strict=True)
-    }
+    return {name: Split(*ranges[name], one.characters, one.unknown, one.bits) for name, one in read.items()}
 
 
 def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path) -> None:

@@ -97,13 +97,11 @@ def _check_memory(recipe: Recipe) -> None:
 
 def _check_validation(config: TrainConfig, tokens: int) -> None:
     """Refuse settings that ask for a validation loss where the split has too few tokens for one."""
-    if not (config.patience or config.schedule == "plateau"):
-        return
-    if minibatches.parallel_rows(tokens, config.batch_size, config.num_steps) < 1:
+    if tokens < 2 and (config.patience or config.schedule == "plateau"):
         asking = "patience" if config.patience else "schedule=plateau"
         raise ConfigError(
-            f"train.{asking} needs a validation loss, and the validation split has {tokens:,} tokens: "
-            f"set tokenize.valid_share so that there are more than train.num_steps, {config.num_steps:,}"
+            f"train.{asking} needs a validation loss, and the validation split has {tokens:,} of the two tokens that "
+            "one takes: set a larger tokenize.valid_share"
         )
 
 

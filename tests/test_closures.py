@@ -68,6 +68,7 @@ CLOSURES = {
     "evaluate": [
         "data/corpus/level.py",
         "data/corpus/text.py",
+        "data/store/files.py",
         "data/tables/tokens.py",
         "data/tables/vocab.py",
         "stages/evaluate.py",
@@ -80,6 +81,7 @@ CLOSURES = {
         "stages/lm/scoring.py",
         "stages/lm/side_by_side.py",
         "stages/lm/spelling.py",
+        "stages/lm/tally.py",
     ],
 }
 

@@ -5,7 +5,7 @@
 | `epoch` | int32, counted from 1 |
 | `train_loss` | mean over the epoch's minibatches, nats per token, each with the weights and the dropout of its step |
 | `train_perplexity` | exp(`train_loss`) |
-| `valid_loss` | of the averaged weights over the validation split, nats per token; null where that is too short |
+| `valid_loss` | of the averaged weights over the validation split, nats per token; null where that has fewer than two |
 | `valid_perplexity` | exp(`valid_loss`) |
 | `learning_rate` | of the epoch's last step |
 | `grad_norm_mean`, `grad_norm_max` | of the gradients' L2 norms before clipping |

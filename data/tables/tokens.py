@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.unsignedinteger]
 SPLITS = ("train", "valid", "test")
+LONGEST = 1 << 20
+"""Tokens of the training split that figures are taken of, at most: more would tell little more of a text that is known,
+and would take longer than to learn it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class IndexTable:
     normalizer: Normalizer
     corpus_sha256: str
     vocab_size: int
+    part: Split | None = None
+    """The end of the training split, where that has more than `LONGEST` tokens."""
+
+    def measured(self, name: str) -> Split:
+        """What figures are taken of: a split, of the training split its ``part`` if there is one."""
+        return self.part if name == "train" and self.part else self.splits[name]
 
     def split(self, name: str) -> Ids:
         """The ids of one split, a view."""
@@ -72,7 +81,8 @@ class IndexTable:
 
         fields = ("level", "normalizer", "corpus_sha256", "vocab_size")
         facts = {name: getattr(self, name) for name in fields} | {
-            "splits": {name: asdict(self.splits[name]) for name in SPLITS}
+            "splits": {name: asdict(self.splits[name]) for name in SPLITS},
+            "part": asdict(self.part) if self.part else None,
         }
         kind = pa.from_numpy_dtype(self.ids.dtype)
         schema = pa.schema(
@@ -96,9 +106,15 @@ class IndexTable:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             facts = {name.decode(): json.loads(fact) for name, fact in (reader.schema.metadata or {}).items()}
             splits = {name: Split(**split) for name, split in facts.pop("splits").items()}
+            part = facts.pop("part", None)  # not there in tables that were written before it was
             batch = reader.get_batch(0)  # several could give no single view; the last split's end tells
             batch.validate()
-            table = cls(ids=batch.column("id").to_numpy(zero_copy_only=True), splits=splits, **facts)
+            table = cls(
+                ids=batch.column("id").to_numpy(zero_copy_only=True),
+                splits=splits,
+                **facts,
+                part=part and Split(**part),
+            )
             if tuple(splits) != SPLITS or splits["test"].stop != len(table.ids) or table.ids.dtype.kind != "u":
                 raise ValueError("its splits or ids do not fit")
         except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:

@@ -25,6 +25,8 @@ then for characters and up to 1.2 GB for words, whose n-grams hardly ever come t
 def baselines(config: StageConfig, *, tokens: Path, out: Path, progress: Progress) -> None:
     """Write ``baselines.json``: mean losses of all tokens of each split but its first, nats per token.
 
+    Of a long training split they are those of its end (`IndexTable.measured`), as a model's are.
+
     ``{"losses": {"uniform": {"train": loss, …}, "unigram": …, "5gram": …}, "fitted_on": tokens}``; the loss of a split
     of fewer than two tokens is null; ``fitted_on`` are the training tokens that the 5-gram was counted on.
 
@@ -39,13 +41,14 @@ def baselines(config: StageConfig, *, tokens: Path, out: Path, progress: Progres
     """
     table = IndexTable.open(tokens / "tokens.arrow")
     fitted = table.split("train")[-MOST_FITTED:]
-    total, before = len(table.ids), 0
+    measured = {name: table.measured(name) for name in SPLITS}
+    total, before = sum(map(len, measured.values())), 0
     progress(0, total, "counting for the baselines")
     unigram = Unigram.fit(table.split("train"), table.vocab_size)
     ngram = NGram.fit(fitted, table.vocab_size)
     losses: dict[str, dict[str, float | None]] = {"uniform": {}, "unigram": {}, f"{ORDER}gram": {}}
-    for name in SPLITS:
-        ids = table.split(name)
+    for name, split in measured.items():
+        ids = table.ids[split.start : split.stop]
 
         def advance(done: int, before: int = before, name: str = name) -> None:
             progress(before + done, total, f"baselines on the {name} split")
@@ -55,5 +58,5 @@ def baselines(config: StageConfig, *, tokens: Path, out: Path, progress: Progres
         losses["unigram"][name] = unigram.loss(ids[1:]) if long_enough else None
         losses[f"{ORDER}gram"][name] = ngram.loss(ids, advance) if long_enough else None
         before += len(ids)
-    measured = {"losses": losses, "fitted_on": len(fitted)}
-    (out / "baselines.json").write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    result = {"losses": losses, "fitted_on": len(fitted)}
+    (out / "baselines.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -94,27 +94,23 @@ class Network:
             yield losses
             done, left = done + tokens, left - tokens
 
-    def loss(self, ids: npt.NDArray[Any], progress: Callable[[int], None] | None = None) -> float:
-        """The mean of ``losses``, nats per token; ``progress`` is called with how many tokens are done."""
-        return _mean(self.losses(ids), progress)
+    def loss(self, ids: npt.NDArray[Any]) -> float:
+        """The mean of ``losses``, nats per token; not a number where there are none."""
+        losses = np.concatenate([np.empty(0, np.float32), *self.losses(ids)])
+        return float(losses.mean(dtype=np.float64)) if len(losses) else math.nan
 
-    def windowed_loss(self, ids: npt.NDArray[Any], window: int, progress: Callable[[int], None] | None = None) -> float:
-        """The mean loss of all tokens but the first, nats, where the state is zero again every ``window`` tokens.
+    def windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
+        """The losses of all tokens but the first, nats, in chunks, where the state is zero every ``window`` tokens.
 
         Window k reads ``ids[k * window : (k + 1) * window]`` and predicts what stands one token further, so that each
-        target counts once; the last window may be shorter. Many windows are computed side by side.
+        target counts once; the last window may be shorter. Many windows are computed side by side, as columns: all of
+        a step's inputs stand ``window`` tokens apart, and a chunk is one step.
 
         Args:
             ids: integers of shape (tokens,).
             window: tokens.
-            progress: called with how many tokens are done.
         """
-        return _mean(self._windowed_losses(ids, window), progress)
-
-    def _windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
-        """Windows are columns; all of a step's inputs stand ``window`` tokens apart."""
-        gates = GATES[self.architecture.cell] * self.architecture.hidden_size
-        span = self._rows(max(self.architecture.vocab_size, gates)) * window
+        span = self.windowed_span(window)
         for start in range(0, len(ids) - 1, span):
             chunk = ids[start : start + span + 1]
             states: list[State] | None = None
@@ -131,6 +127,11 @@ class Network:
                     losses = self._nats(outputs, targets)
                 yield losses
 
+    def windowed_span(self, window: int) -> int:
+        """How many tokens ``windowed_losses`` computes side by side: after each multiple it begins anew."""
+        gates = GATES[self.architecture.cell] * self.architecture.hidden_size
+        return self._rows(max(self.architecture.vocab_size, gates)) * window
+
     def _nats(self, outputs: Vector, targets: npt.NDArray[Any]) -> Vector:
         """The loss of each target; outputs of the last layer (rows, hidden), targets (rows,)."""
         weight, bias = self._dense
@@ -144,13 +145,3 @@ class Network:
     def _rows(self, numbers: int) -> int:
         """How many rows of so many numbers are computed at once."""
         return max(1, min(_ROWS, _NUMBERS // numbers))
-
-
-def _mean(chunks: Iterator[Vector], progress: Callable[[int], None] | None) -> float:
-    total, tokens = 0.0, 0
-    for chunk in chunks:
-        total += float(chunk.sum(dtype=np.float64))
-        tokens += len(chunk)
-        if progress:
-            progress(tokens)
-    return total / tokens if tokens else math.nan

@@ -107,6 +107,7 @@ STAGES: dict[str, Stage] = {
                 "baselines": Input("baselines", ("baselines.json",)),
             },
             libraries=lambda config: ("numpy", "unicode"),
+            lend=lend.evaluation,
         ),
     )
 }

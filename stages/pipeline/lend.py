@@ -106,3 +106,16 @@ def training_identity(config: TrainConfig, components: Mapping[str, Any]) -> str
     if (horizon := schedule.horizon(config)) is not None:
         settings["decay_epochs"] = horizon
     return fingerprint.digest({**components, "config": settings})
+
+
+# --- evaluate
+
+
+@contextmanager
+def evaluation(attempt: Attempt) -> Iterator[dict[str, Any]]:
+    """What this evaluation had measured when it was interrupted; it is gone once the evaluation is published."""
+    checkpoints = attempt.store.checkpoints(fingerprint.digest(attempt.components))
+    if attempt.forced:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    yield {"checkpoints": checkpoints}
+    shutil.rmtree(checkpoints, ignore_errors=True)

@@ -62,6 +62,8 @@ def _model(report: Report, picture: str) -> Iterator[str]:
             f"{row['loss']:.5g} | {row['unknown_rate']:.2%} | {' | '.join(beside)} |"
         )
     yield from ("", f"The last three columns are perplexities too. {words.baselines(metrics, noun)}", "")
+    if part := words.part(metrics, noun):
+        yield from (part, "")
     if unknown := words.unknown(metrics, noun):
         yield from (unknown, "")
     if windowed := words.windowed(metrics, noun):

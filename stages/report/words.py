@@ -173,9 +173,17 @@ def baselines(metrics: Metrics, noun: str) -> str:
         f"The 5-gram knows what follows any four {noun}s of the training split, the unigram how often each {noun} "
         "stands in it, and uniform nothing."
     )
-    if metrics["train"] and fitted_on <= metrics["train"]["tokens"]:
+    if metrics["train"] and fitted_on <= metrics["train"].get("of", metrics["train"]["tokens"]):
         known += f" The 5-gram was counted on the last {fitted_on:,} {noun}s of it."
     return known
+
+
+def part(metrics: Metrics, noun: str) -> str:
+    """What the training split was measured on, where that is not all of it; else empty."""
+    train = metrics["train"] or {}
+    if "of" not in train:
+        return ""
+    return f"The training split is measured on its last {train['tokens']:,} {noun}s, of {train['of']:,}."
 
 
 def reference(metrics: Metrics) -> tuple[str, float] | None:

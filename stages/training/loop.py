@@ -154,7 +154,6 @@ class Loop:
     def _end_epoch(self, learning_rate: float) -> None:
         """Measure on the validation split, add to the history, and keep the weights if they are the best."""
         config, state = self.config, self.state
-        rows = minibatches.parallel_rows(len(self._held_out), config.batch_size, config.num_steps)
         figures = {
             "train_loss": state.totals.loss / state.totals.tokens,
             "valid_loss": math.nan,
@@ -162,9 +161,8 @@ class Loop:
             "grad_norm_mean": state.totals.grad_norm / state.step,
             "grad_norm_max": state.totals.grad_norm_max,
         }
-        if rows > 0:
-            held_out = minibatches.parallel(self._held_out, rows, config.num_steps)
-            figures["valid_loss"] = self.engine.loss(held_out)
+        if len(self._held_out) > 1:
+            figures["valid_loss"] = self.engine.loss(minibatches.whole(self._held_out))
         for name, figure in figures.items():
             state.history[name].append(figure)
         state.epoch, state.step, state.totals = state.epoch + 1, 0, Totals()

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import numpy as np
 import pytest
 
 from data.corpus.level import WORD
+from data.errors import Interrupted
 from data.store.collect import collect
 from data.store.folder import Store
 from data.tables.tokens import IndexTable, Split
 from data.tables.vocab import Vocab
 from stages import evaluate as module
+from stages import tokenize as tokenizing
 from stages.config import EvaluateConfig, TrainConfig
 from stages.evaluate import evaluate, memorized
 from stages.lm import network
@@ -30,6 +33,8 @@ from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
 from stages.pipeline.decide import status
 from stages.promotion.passage import Passage, split
+from stages.report import markdown
+from stages.report.gather import gather
 
 SAMPLE = Path(__file__).parents[2] / "data" / "corpus" / "sample.txt"
 WINDOW = 16
@@ -205,6 +210,7 @@ def test_continuations_are_greedy_and_drawn_and_repeat(folders: dict[str, Path],
         model=folders["train"],
         tokens=folders["tokenize"],
         baselines=folders["baselines"],
+        checkpoints=tmp_path / "checkpoints",
         out=again,
         progress=silent("evaluate"),
     )
@@ -229,6 +235,76 @@ def test_a_split_too_short_to_measure_is_null(tmp_path: Path, tiny: Path) -> Non
     assert metrics(folders)["baselines"]["unigram"]["test"] is None
     assert metrics(folders)["baselines"]["5gram"]["test"] is None
     assert "windowed" not in metrics(folders)["train"]
+
+
+def test_a_long_training_split_is_measured_on_its_end(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so are the baselines beside it, and what is unknown in it."""
+    monkeypatch.setattr(tokenizing, "LONGEST", 300)
+    (tmp_path / "text.txt").write_text(SAMPLE.read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    found = outcomes(tmp_path, tiny, "tokenize.min_freq=120", "evaluate.window=5", "train.epochs=1")
+    folders = {name: outcome.artifact.folder for name, outcome in found.items()}
+    model, table = LanguageModel.load(folders["train"]), IndexTable.open(folders["tokenize"] / "tokens.arrow")
+    part, figures = table.split("train")[-300:], metrics(folders)["train"]
+    assert (figures["tokens"], figures["of"]) == (299, len(table.split("train")) - 1)
+    assert figures["loss"] == pytest.approx(model.network.loss(part))
+    assert figures["windowed"]["tokens"] == 299
+    assert figures["unknown_rate"] == np.mean(part == 0) > 0.05
+    text = (tmp_path / "text.txt").read_text(encoding="utf-8").lower()[: len(table.split("train"))][-300:]
+    unknown = [character for character in text[1:] if character not in model.vocab.tokens]
+    spelled = len(unknown) * math.log2(len(set(text) - set(model.vocab.tokens)))
+    assert figures["bits_per_character"] == pytest.approx(figures["loss"] / math.log(2) + spelled / 299)
+    fivegram = NGram.fit(table.split("train"), table.vocab_size).loss(part)
+    assert metrics(folders)["baselines"]["5gram"]["train"]["loss"] == pytest.approx(fivegram)
+    assert "of" not in metrics(folders)["test"]
+    said = f"The training split is measured on its last 299 characters, of {figures['of']:,}."
+    assert said in markdown.text(gather(found.values()), "")
+
+
+# --- an evaluation that is interrupted
+
+
+@pytest.mark.parametrize("stop", [0.2, 0.4, 0.9], ids="{:.0%}".format)
+def test_an_interrupted_evaluation_goes_on_and_ends_in_the_same_bytes(
+    kept: Kept, stop: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "_NUMBERS", 1 << 10)  # chunks of a few dozen tokens
+    other = Store(shutil.copytree(kept.folder / "store", kept.folder / "other"))
+    config = settings.load(str(kept.preset), None, ["evaluate.length=9"])
+    seen: list[float] = []
+
+    def watched(name: str) -> Any:
+        def progress(done: float, total: float, figures: str) -> None:
+            if name == "evaluate" and total:
+                seen.append(done / total)
+                if done / total > stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        return progress
+
+    def raised(signum: int, frame: Any) -> None:
+        raise Interrupted("enough", signum)
+
+    before = signal.signal(signal.SIGTERM, raised)
+    try:
+        with pytest.raises(Interrupted):
+            list(pipeline.run(config, kept.store, watched))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    reached, seen[:] = seen[-1], []
+    (checkpoints,) = (
+        one for one in kept.store.folders("checkpoints") if not (other.root / "checkpoints" / one.name).exists()
+    )
+    stop = 2
+    *_, outcome = pipeline.run(config, kept.store, watched)
+    assert seen[0] > reached - 0.06, "windows are measured some hundred tokens at a time"
+    assert seen[-1] == 1
+    assert not checkpoints.exists()
+    *_, whole = pipeline.run(config, other, silent)
+    assert whole.artifact.folder.name == outcome.artifact.folder.name
+    for name in ("metrics.json", "samples.json"):
+        assert (outcome.artifact.folder / name).read_bytes() == (whole.artifact.folder / name).read_bytes()
 
 
 # --- what it has by heart

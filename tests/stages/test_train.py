@@ -28,7 +28,7 @@ from data.errors import ConfigError, CorpusError, Interrupted, TrainingError
 from data.progress import Progress
 from data.tables.tokens import IndexTable
 from stages.lm.model import LanguageModel
-from stages.training import checkpoint
+from stages.training import checkpoint, minibatches
 from stages.training.checkpoint import TrainState
 from stages.training.engine import EngineState, Figures, Recipe, Step
 from stages.training.minibatches import Minibatch
@@ -144,18 +144,26 @@ def test_history_has_a_row_per_epoch(run: Runs) -> None:
     assert all(0 < mean <= most for mean, most in zip(rows["grad_norm_mean"], rows["grad_norm_max"], strict=True))
 
 
-def test_validation_reads_the_split_as_parallel_rows(run: Runs, tokens: Path) -> None:
-    rows = history(run())
-    ids = IndexTable.open(tokens / "tokens.arrow").split("valid")
+@pytest.mark.parametrize("changes", [{"batch_size": 1, "num_steps": 40, "cell": "lstm"}, {"batch_size": 32}])
+def test_the_validation_loss_is_that_of_one_pass_however_it_was_trained(
+    run: Runs, tokenized: Tokenized, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    longer = tokenized(tmp_path / "longer", text=TEXT * 60, valid=0.4)
+    rows = history(run.on(tokens=longer)(epochs=2, **changes))
+    ids = IndexTable.open(longer / "tokens.arrow").split("valid")
+    assert len(next(minibatches.whole(ids))[0]) > 1, "it is long enough to be cut"
     model = LanguageModel.load(run.folder / "out1")
-    length = (len(ids) - 1) // 4
-    losses = [model.network.loss(ids[row * length : (row + 1) * length + 1]) for row in range(4)]
-    assert rows["valid_loss"][-1] == pytest.approx(np.mean(losses), abs=1e-5)
+    assert rows["valid_loss"][-1] == pytest.approx(model.network.loss(ids), abs=1e-5)
 
 
-def test_without_a_validation_split_its_figures_are_null(run: Runs, tokenized: Tokenized, tmp_path: Path) -> None:
-    rows = history(run.on(tokens=tokenized(tmp_path / "short", valid=0.01))(epochs=2))
-    assert rows["valid_loss"] == rows["valid_perplexity"] == [None, None]
+@pytest.mark.parametrize(("tokens", "measured"), [(1, False), (2, True)])
+def test_two_tokens_are_a_validation_split_and_with_fewer_its_figures_are_null(
+    run: Runs, tokenized: Tokenized, tmp_path: Path, tokens: int, measured: bool
+) -> None:
+    short = tokenized(tmp_path / "short", text=TEXT * 6, valid=tokens / (len(TEXT) * 6))
+    rows = history(run.on(tokens=short)(epochs=2))
+    for name in ("valid_loss", "valid_perplexity"):
+        assert [figure is not None for figure in rows[name]] == [measured] * 2
 
 
 def test_a_split_too_short_for_a_minibatch_is_refused(run: Runs) -> None:

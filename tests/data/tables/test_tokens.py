@@ -1,5 +1,6 @@
 """The index table on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,22 @@ def test_the_file_is_one_plain_batch_that_any_arrow_reads(tmp_path: Path) -> Non
         assert reader.num_record_batches == 1
         assert reader.read_all().to_pydict() == {"id": list(range(10))}
         assert reader.schema.metadata[b"level"] == b'"char"'
+
+
+def test_figures_are_taken_of_the_end_of_a_training_split_that_says_so(tmp_path: Path) -> None:
+    part = Split(5, 7, 2, 1, 3.5)
+    replace(table(np.arange(10, dtype=np.uint8)), part=part).write(tmp_path / "tokens.arrow")
+    opened = IndexTable.open(tmp_path / "tokens.arrow")
+    assert opened.measured("train") == part
+    assert opened.measured("test") == opened.splits["test"] == Split(9, 10, 1, 0)
+    assert table(np.arange(10, dtype=np.uint8)).measured("train") == Split(0, 7, 7, 1)
+
+
+def test_a_table_of_an_earlier_version_is_opened() -> None:
+    (file,) = (Path(__file__).parents[1] / "store" / "published" / "tokenize").glob("*/tokens.arrow")
+    old = IndexTable.open(file)
+    assert len(old.split("train")) == len(old.measured("train")) > 1000
+    assert old.splits["test"].spelling == 0
 
 
 def test_what_is_no_index_table_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -163,31 +163,39 @@ def test_windows_are_texts_of_their_own(architecture: Architecture, monkeypatch:
     for window in (1, 7, 32, 100, 1000):
         losses = [all_losses(ours, ids[at : at + window + 1]) for at in range(0, 100, window)]
         expected = np.concatenate(losses).mean()
-        assert ours.windowed_loss(ids, window) == pytest.approx(expected, abs=1e-6)
+        assert windowed(ours, ids, window).mean() == pytest.approx(expected, abs=1e-6)
         with monkeypatch.context() as patch:
             patch.setattr(module, "_NUMBERS", 3 * max(64, architecture.vocab_size))  # a few at once
-            assert ours.windowed_loss(ids, window) == pytest.approx(expected, abs=1e-6)
-    assert ours.windowed_loss(ids, 100) == pytest.approx(ours.loss(ids), abs=1e-6)
-    assert np.isnan(ours.windowed_loss(ids[:1], 7))
+            assert windowed(ours, ids, window).mean() == pytest.approx(expected, abs=1e-6)
+    assert windowed(ours, ids, 100).mean() == pytest.approx(ours.loss(ids), abs=1e-6)
+    assert len(windowed(ours, ids[:1], 7)) == 0
+    assert np.isnan(ours.loss(ids[:1]))
 
 
-def test_every_target_of_a_window_counts_once() -> None:
-    ours, ids = network(GRU), random_ids(GRU, 40)
-    done: list[int] = []
-    ours.windowed_loss(ids, 16, done.append)
-    assert done[-1] == 39
-    assert done == sorted(done)
+def test_every_target_of_a_window_counts_once_and_it_goes_on_after_any_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, ids = network(GRU), random_ids(GRU, 100)
+    monkeypatch.setattr(module, "_NUMBERS", 2 * max(64, GRU.vocab_size))
+    span = ours.windowed_span(16)
+    assert span == 32
+    whole = windowed(ours, ids, 16)
+    assert len(whole) == 99
+    rest = [windowed(ours, ids[start:], 16) for start in (span, 2 * span, 3 * span)]
+    assert [len(part) for part in rest] == [67, 35, 3]
+    for part in rest:
+        np.testing.assert_array_equal(part, whole[-len(part) :])
+
+
+def windowed(ours: Network, ids: Any, window: int) -> Any:
+    return np.concatenate([np.empty(0), *ours.windowed_losses(ids, window)])
 
 
 def test_losses_do_not_depend_on_how_many_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = network(GRU)
     ids = random_ids(GRU, 300).astype(np.uint16)
     whole = all_losses(ours, ids)
-    done: list[int] = []
     monkeypatch.setattr(module, "_NUMBERS", 7 * GRU.vocab_size)
     np.testing.assert_allclose(all_losses(ours, ids), whole, atol=1e-5)
-    ours.loss(ids, done.append)
-    assert done == [*range(7, 299, 7), 299]
+    assert [len(chunk) for chunk in ours.losses(ids)] == [7] * 42 + [5]
 
 
 @pytest.mark.parametrize("architecture", [GRU, replace(GRU, cell="lstm")], ids=["gru", "lstm"])
@@ -216,6 +224,7 @@ def test_a_state_out_of_bounds_is_no_warning_and_the_callers_settings_stay(recwa
     before = np.geterr()
     for _ in ours.losses(random_ids(architecture, 9000)):
         assert np.geterr() == before
-    ours.windowed_loss(random_ids(architecture, 500), 100)
+    for _ in ours.windowed_losses(random_ids(architecture, 500), 100):
+        assert np.geterr() == before
     assert np.geterr() == before
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]

@@ -28,14 +28,15 @@ import pytest
 from data.errors import Interrupted
 from data.progress import Progress
 from stages.config import TrainConfig
+from stages.lm.network import Network
 from stages.lm.parameters import Architecture, Parameters
 from stages.training import checkpoint, dropout
 from stages.training.dropout import Masks
 from stages.training.engine import MOMENTS, Arrays, Engine, EngineState, Figures, Recipe, Step
-from stages.training.minibatches import Minibatch
+from stages.training.minibatches import Minibatch, whole
 
 if TYPE_CHECKING:
-    from tests.stages.conftest import Build, Runs
+    from tests.stages.conftest import Build, Runs, Tokenized
 
 Floats = npt.NDArray[np.float64]
 Child = tuple[Path, "subprocess.Popen[str]"]
@@ -426,6 +427,22 @@ def test_the_loss_is_that_of_the_formulas_for_any_number_of_rows(build: Build, c
     assert engine.loss([(doubled[0], doubled[1])]) == pytest.approx(expected, rel=1e-5)
 
 
+@every_cell
+def test_a_split_has_one_loss_whatever_batches_were_trained_on_and_it_is_that_of_one_pass(
+    build: Build, cell: str
+) -> None:
+    ids = np.random.default_rng(7).integers(0, VOCAB, 2500).astype(np.uint8)
+    made = recipe(cell)
+    given = weights(made.architecture)
+    measured = set()
+    for batch_size in (1, 8, 32, 64):
+        engine = build(replace(made, batch_size=batch_size))
+        engine.restore(EngineState.initial(replace(made, batch_size=batch_size), given))
+        measured.add(engine.loss(whole(ids)))
+    (loss,) = measured
+    assert loss == pytest.approx(Network(made.architecture, given).loss(ids), abs=1e-5)
+
+
 def test_negative_targets_are_not_counted(build: Build) -> None:
     engine = begun(build, recipe("lstm"))
     batches = minibatches(3)
@@ -583,7 +600,10 @@ def test_a_killed_process_loses_nothing(trained: Runs, build: Build, cell: str, 
     assert trained("shared", cell=cell, epochs=train.epoch + 2) == trained(cell=cell, epochs=train.epoch + 2)
 
 
-def test_processes_and_thread_counts_agree(trained: Runs, build: Build) -> None:
+def test_processes_and_thread_counts_agree(trained: Runs, build: Build, tokenized: Tokenized, tmp_path: Path) -> None:
+    trained = trained.on(
+        tokens=tokenized(tmp_path / "longer", text="the quick brown fox. " * 200, valid=0.6)
+    )  # validated as several rows
     changes: dict[str, Any] = {"cell": "lstm", "hidden_size": 96, "batch_size": 16, "epochs": 3}
     children = [child(trained, build, threads, f"threads{threads}", **changes) for threads in ("1", "2")]
     expected = trained(**changes)

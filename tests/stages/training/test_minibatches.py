@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data.errors import CorpusError
-from stages.training.minibatches import Minibatches, parallel, parallel_rows, single
+from stages.training.minibatches import AT_ONCE, ROWS, SHORTEST, WARM_UP, Minibatches, single, whole
 
 Partition = Literal["sequential", "random"]
 
@@ -121,21 +121,24 @@ def test_the_refusal_names_values_that_fit(partition: Partition) -> None:
             Minibatches(np.zeros(length, np.uint8), 32, 35, partition, generator())
 
 
-@pytest.mark.parametrize(("tokens", "rows"), [(0, 0), (7, 0), (8, 1), (14, 1), (15, 2), (29, 4), (1000, 4)])
-def test_a_split_has_as_many_rows_as_have_a_minibatch_each(tokens: int, rows: int) -> None:
-    assert max(0, parallel_rows(tokens, 4, 7)) == rows
-
-
-@pytest.mark.parametrize("length", [15, 29, 40, 58])
-def test_parallel_rows_predict_each_token_once(length: int) -> None:
-    ids = np.arange(length, dtype=np.uint8)
-    read = list(parallel(ids, 2, 7))
+@pytest.mark.parametrize("length", [2, 3, 1024, 1025, 1500, 3000, 16_640, 40_001])
+def test_a_whole_split_has_every_token_but_the_first_as_a_target_once_behind_the_text_before_it(length: int) -> None:
+    ids = np.arange(length, dtype=np.uint16)
+    read = list(whole(ids))
+    assert all(inputs.dtype == targets.dtype == np.int32 for inputs, targets in read)
+    assert all(inputs.size <= AT_ONCE for inputs, _ in read)
     inputs, targets = (np.concatenate(side, axis=1) for side in zip(*read, strict=True))
-    row = (length - 1) // 2
-    assert inputs.dtype == targets.dtype == np.int32
-    assert np.array_equal(inputs, ids[: 2 * row].reshape(2, row))
-    assert np.array_equal(targets, inputs + 1)
-    assert [batch.shape[1] for batch, _ in read[:-1]] == [7] * (math.ceil(row / 7) - 1)
+    counted = targets >= 0
+    assert np.array_equal(np.sort(targets[counted]), ids[1:])
+    assert np.array_equal(targets[counted], inputs[counted] + 1)
+    assert (np.diff(inputs, axis=1) == 1)[counted[:, 1:]].all(), "each row goes on where it was"
+    assert len(inputs) == max(1, min(ROWS, (length - 1) // SHORTEST))
+    first, *others = counted
+    assert first.all()
+    for row, seen in zip(inputs[1:], others, strict=True):
+        assert not seen[:WARM_UP].any()
+        assert np.array_equal(np.diff(row[:WARM_UP]), np.ones(WARM_UP - 1))
+        assert seen[WARM_UP:].sum() >= SHORTEST - WARM_UP
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 8, 50])

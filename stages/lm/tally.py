@@ -1,0 +1,106 @@
+"""Long sums of losses that go on where they were interrupted: what is measured so far is kept in a folder.
+
+A sum goes on from a state and a number of tokens, so it is the same to the last bit as one that was not interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data.store.files import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from stages.lm.layers import State, Vector
+
+SECONDS = 10.0
+"""Between two times that a sum under way is kept: what a killed process has to do again, at most."""
+
+
+class Tally:
+    """The sums of one evaluation.
+
+    Args:
+        folder: theirs alone; made when there is something to keep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "tally.json"
+        self._sums: dict[str, dict[str, Any]] = _read(self._file)
+
+    def mean(
+        self,
+        name: str,
+        losses: Callable[[int, list[State]], Iterable[Vector]],
+        states: list[State],
+        progress: Callable[[int], None],
+        *,
+        every: int = 1,
+    ) -> float:
+        """The mean of losses, nats; not a number where there are none.
+
+        Args:
+            name: of the sum, another one for each.
+            losses: ``losses(done, states)`` gives those that follow the first ``done``, in chunks, and leaves in
+                ``states`` where the next chunk begins.
+            states: before the first.
+            progress: called with how many are done.
+            every: it can go on only after a multiple of so many.
+        """
+        before = self._sums.get(name)
+        if before is None:
+            before = {"nats": 0.0, "tokens": 0, "states": _lists(states), "ended": False}
+        nats, tokens = before["nats"], before["tokens"]
+        if not before["ended"]:
+            states = [tuple(np.array(array, np.float32) for array in state) for state in before["states"]]
+            kept, due = (nats, tokens, [*states]), time.monotonic() + SECONDS
+            try:
+                for chunk in losses(tokens, states):
+                    nats += float(chunk.sum(dtype=np.float64))
+                    tokens += len(chunk)
+                    if tokens % every == 0:
+                        kept = nats, tokens, [*states]
+                        if time.monotonic() > due:
+                            self._keep(name, *kept)
+                            due = time.monotonic() + SECONDS
+                    progress(tokens)
+            except BaseException:
+                self._keep(name, *kept)
+                raise
+            self._keep(name, nats, tokens, [], ended=True)
+        return nats / tokens if tokens else math.nan
+
+    def _keep(self, name: str, nats: float, tokens: int, states: list[State], *, ended: bool = False) -> None:
+        self._sums[name] = {"nats": nats, "tokens": tokens, "states": _lists(states), "ended": ended}
+        body = json.dumps(self._sums)
+        with suppress(OSError):  # what cannot be kept is measured again, should it come to that
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            replace(self._file, f"{_digest(body)}\n{body}".encode())
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    """What was kept; nothing where that is missing or damaged."""
+    try:
+        digest, body = file.read_text(encoding="utf-8").split("\n", 1)
+    except (OSError, ValueError):
+        return {}
+    sums: dict[str, dict[str, Any]] = json.loads(body) if digest == _digest(body) else {}
+    return sums
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _lists(states: list[State]) -> list[list[list[float]]]:
+    """Numbers as JSON holds them, each exactly."""
+    return [[array.tolist() for array in state] for state in states]

@@ -1,0 +1,109 @@
+"""Sums of losses that are interrupted anywhere go on there, and end in the same number to the last bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import Interrupted
+from stages.lm import tally
+from stages.lm.layers import State, Vector
+from stages.lm.tally import Tally
+
+LOSSES = np.random.default_rng(0).random(100).astype(np.float32)
+
+
+def losses(done: int, states: list[State], size: int = 7) -> Iterator[Vector]:
+    """Chunks of 7; the state after one is the sum so far, which the next chunk adds to its first loss."""
+    for start in range(done, len(LOSSES), size):
+        chunk = LOSSES[start : start + size].copy()
+        chunk[0] += states[0][0][0]
+        states[0] = (states[0][0] + chunk.sum(), states[0][1] + 1)
+        yield chunk
+
+
+def zero() -> list[State]:
+    return [(np.zeros(3, np.float32), np.zeros(3, np.float32))]
+
+
+def nobody(done: int) -> None:
+    pass
+
+
+class Stopped:
+    """Progress that is interrupted once so much is done."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.seen = after, list[int]()
+
+    def __call__(self, done: int) -> None:
+        self.seen.append(done)
+        if done >= self.after:
+            raise Interrupted("enough", 15)
+
+
+@pytest.mark.parametrize("after", [7, 49, 98, 100])
+def test_it_goes_on_where_it_was_interrupted(tmp_path: Path, after: int) -> None:
+    whole = Tally(tmp_path / "whole").mean("one", losses, zero(), nobody)
+    with pytest.raises(Interrupted):
+        Tally(tmp_path / "cut").mean("one", losses, zero(), Stopped(after))
+    seen: list[int] = []
+    assert Tally(tmp_path / "cut").mean("one", losses, zero(), seen.append) == whole
+    assert seen == [done for done in [*range(7, 99, 7), 100] if done > after]
+    assert Tally(tmp_path / "cut").mean("one", losses, zero(), seen.append) == whole, "and what has ended stays"
+    assert len(seen) <= 14
+
+
+def test_a_sum_that_is_killed_has_been_kept_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "SECONDS", 0)
+    kept = tmp_path / "tally.json"
+    at_50: list[bytes] = []
+    whole = Tally(tmp_path).mean("one", losses, zero(), lambda done: at_50.append(kept.read_bytes()))
+    kept.write_bytes(at_50[6])
+    seen: list[int] = []
+    assert Tally(tmp_path).mean("one", losses, zero(), seen.append) == whole
+    assert seen[0] == 56
+
+
+def test_it_goes_on_only_where_that_is_possible(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        Tally(tmp_path).mean("one", losses, zero(), Stopped(63), every=28)
+    seen: list[int] = []
+    Tally(tmp_path).mean("one", losses, zero(), seen.append, every=28)
+    assert seen[0] == 63, "56 is a multiple of 28"
+
+
+def test_sums_are_told_apart_and_what_ended_is_not_read_again(tmp_path: Path) -> None:
+    def other(done: int, states: list[State]) -> Iterator[Vector]:
+        yield np.ones(3, np.float32)
+
+    assert Tally(tmp_path).mean("ones", other, [], nobody) == 1
+    with pytest.raises(Interrupted):
+        Tally(tmp_path).mean("one", losses, zero(), Stopped(50))
+    assert Tally(tmp_path).mean("ones", lambda done, states: pytest.fail("read again"), [], nobody) == 1
+    assert math.isnan(Tally(tmp_path).mean("nothing", lambda done, states: [], [], nobody))
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda whole: whole[:-9], lambda whole: whole.replace(b"7", b"8"), lambda whole: b"?"]
+)
+def test_what_is_damaged_is_measured_again(tmp_path: Path, harm: Any) -> None:
+    with pytest.raises(Interrupted):
+        Tally(tmp_path).mean("one", losses, zero(), Stopped(70))
+    kept = tmp_path / "tally.json"
+    kept.write_bytes(harm(kept.read_bytes()))
+    seen: list[int] = []
+    Tally(tmp_path).mean("one", losses, zero(), seen.append)
+    assert seen[0] == 7
+
+
+def test_where_nothing_can_be_kept_it_is_measured_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    seen: list[int] = []
+    mean = Tally(tmp_path / "file" / "folder").mean("one", losses, zero(), seen.append)
+    assert mean == Tally(tmp_path / "whole").mean("one", losses, zero(), nobody)
