@@ -137,12 +137,18 @@ def as_json(store: Store, night: NightRecord) -> dict[str, Any]:
     """What `rnnlm night --json` prints of a night, and the flow `retrain` returns."""
 
     def model(one: Model | None) -> dict[str, Any] | None:
-        return {**one.model_dump(), "artifact": str(store.folder(champions.STAGE, one.key))} if one else None
+        if one is None:
+            return None
+        artifact = str(store.folder(champions.STAGE, one.key))
+        return {"key": one.key, "artifact": artifact, "since": one.since, "page": one.page}
 
     return {
-        **night.model_dump(include={"decision", "name", "reason", "tests"}),
+        "decision": night.decision,
+        "name": night.name,
+        "reason": night.reason,
         "champion": model(night.champion),
         "candidate": model(night.candidate),
+        "tests": night.model_dump(mode="json")["tests"],
     }
 
 

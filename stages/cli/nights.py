@@ -75,7 +75,7 @@ def history(name: Name = DEFAULT, store: StoreAt = None, as_json: Json = False) 
     if not found:
         print(f"there was no night in {opened.root} yet")
         return
-    print(f"{'night':20} {'decision':9} {'bits':>6} {'champion':>8} {'gain':>7}  {'report':28} reason")
+    print(f"{'night':20} {'decision':9} {'bits':>6} {'champion':>8} {'gain':>7}  {'report':29} reason")
     for one in found:
         print(_line(one))
     bits = [one.bits for one in found if one.bits is not None]
@@ -88,7 +88,7 @@ def _line(one: NightRecord) -> str:
     ours, theirs, gain = (today.get(figure) for figure in ("bits", "bits_champion", "gain"))
     figures = f"{_figure(ours):>6} {_figure(theirs):>8} {_figure(gain, '+'):>7}"
     page = one.candidate.page or one.candidate.key[:16] if one.candidate else ""
-    return f"{minute(one.when):20} {one.decision:9} {figures}  {page:28} {one.reason}"
+    return f"{minute(one.when):20} {one.decision:9} {figures}  {page:29} {one.reason}"
 
 
 def _figure(value: float | None, sign: str = "") -> str:

@@ -104,6 +104,8 @@ class Night:
         self._made: list[Artifact] = []
         """What the champion was made from, itself first."""
         self._differ: losing.Differences = {}
+        self._before: list[NightRecord] = []
+        """The nights of this name before this one."""
         self._artifacts: Mapping[str, Artifact] = {}
         """Stage → artifact, of tonight's walk."""
 
@@ -148,7 +150,8 @@ class Night:
         self._reign = champions.current(self._store, self.name)
         self._made = origin.lineage(self._store, self._reign.model) if self._reign else []
         self._differ = losing.differences(self._config, self._made)
-        label = _not_refused(self._config.download.as_of, nights.read(self._store, self.name))
+        self._before = nights.read(self._store, self.name)
+        label = _not_refused(self._config.download.as_of, self._before)
         self._config = _labelled(self._config, label)
         way = walk(self._config)
         self._artifacts = way.artifacts
@@ -162,8 +165,7 @@ class Night:
         way.to(graph.LAST)
 
         key = self._artifacts[MODEL].manifest.key
-        before = nights.read(self._store, self.name)
-        losing_so = losing.why(self._differ, self._reign.model, before) if self._reign else ""
+        losing_so = losing.why(self._differ, self._reign.model, self._before) if self._reign else ""
         if known := self._known(key):
             lost = bool(self._reign and champions.rejected(self._store, key, self._reign.model, self.name))
             reason = f"nothing has changed: {known}{losing_so if lost else ''}"
@@ -240,13 +242,14 @@ class Night:
         self, decision: nights.Decision, reason: str, verdict: Verdict | None = None, *, lost: bool = False
     ) -> NightRecord:
         reign = self._reign
+        pages = {one.candidate.key: one.candidate.page for one in self._before if one.candidate}
         corpus, model, last = (self._artifacts.get(name) for name in (corpus_stage(), MODEL, graph.LAST))
         return nights.NightRecord(
             when=now(),
             name=self.name,
             decision=decision,
             reason=reason,
-            champion=nights.Model(key=reign.model, since=reign.since) if reign else None,
+            champion=nights.Model(key=reign.model, since=reign.since, page=pages.get(reign.model)) if reign else None,
             candidate=nights.Model(key=model.manifest.key, page=self._page(last)) if model else None,
             tests=verdict.json()["tests"] if verdict else [],
             label=self._config.download.as_of,

@@ -23,7 +23,7 @@ import pytest
 from data.progress import LogLines
 from data.store import champions
 from data.store.folder import Store
-from stages.config import RunConfig
+from stages.config import DownloadConfig, RunConfig
 from stages.pipeline.run import run
 from stages.promotion.judge import judge
 
@@ -91,6 +91,8 @@ class Nights:
         self.api, self.source, self.store = api, source, Store(store)
         self.flow_run = ""
         """The last one's id."""
+        self.returned: dict[str, Any] = {}
+        """What the flow gave back, when it last decided anything."""
 
     def __call__(self, **train: Any) -> tuple[str, str]:
         from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -100,6 +102,10 @@ class Nights:
         config = configuration(self.source.address, **train)
         with temporary_settings({PREFECT_API_URL: self.api.address}):
             state: Any = retrain(config, store=str(self.store.root), return_state=True)
+        if state.is_completed():
+            self.returned = state.result()
+            assert self.returned["decision"].title() == state.name
+            assert self.returned["reason"] == state.message
         self.flow_run = str(state.state_details.flow_run_id)
         return state.name, state.message
 
@@ -199,6 +205,29 @@ def test_nights_in_a_row(night: Nights, source: Source) -> None:
 
     assert len(night.store.artifacts("train")) == 3, "what must not reach training did not"
     assert [reign.model for reign in champions.history(night.store)] == [first, second]
+
+
+def test_called_from_python_it_returns_what_the_command_prints_and_keeps_to_its_corpus(night: Nights) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.retrain import retrain
+
+    store = str(night.store.root)
+    given = configuration(night.source.address)
+    with temporary_settings({PREFECT_API_URL: night.api.address}):
+        first: Any = retrain(given, store=store)
+        assert first.keys() == {"decision", "name", "reason", "champion", "candidate", "tests"}
+        assert (first["decision"], first["name"], first["champion"]) == ("promoted", "default", None)
+        assert first["candidate"]["key"] == night.champion
+        state: Any = retrain(RunConfig(), store=store, return_state=True)
+        assert (state.name, "download.corpus is not set" in state.message) == ("Failed", True)
+        other = given.model_copy(update={"download": DownloadConfig(corpus="sample")})
+        state = retrain(other, store=store, return_state=True)
+        assert state.name == "Failed"
+        assert f"was made from {night.source.address}, and tonight's corpus is sample: name another" in state.message
+        named: Any = retrain(given, name="other", store=store)
+        assert (named["name"], named["decision"]) == ("other", "promoted")
+    assert night.champion == first["candidate"]["key"]
 
 
 def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> None:

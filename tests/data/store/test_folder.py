@@ -217,3 +217,28 @@ def test_an_installed_program_keeps_its_store_with_the_users_data(tmp_path: Path
     )
     expected = packages / "data" / "artifacts" if checkout else tmp_path / "mine" / "rnnlm"
     assert done.stdout.split() == [str(expected), str(not checkout)]
+
+
+ALONE = """
+import sys, time
+from pathlib import Path
+from data.store.folder import Store
+with Store(Path(sys.argv[1])).alone("night-x") as alone:
+    print(alone, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_only_one_process_is_alone_and_its_end_frees_the_place(store: Store) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ALONE, str(store.root)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "True\n"
+        with store.alone("night-x") as alone:
+            assert not alone
+        with store.alone("night-x-and-more") as alone:
+            assert alone, "names are told apart however long they are"
+        other.kill()
+    with store.alone("night-x") as alone:
+        assert alone

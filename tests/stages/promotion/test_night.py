@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data.errors import CorpusError, StoreError
+from data.errors import ConfigError, CorpusError, Interrupted, StoreError
 from data.progress import LogLines
 from data.store import champions
 from data.store import nights as noted
+from data.store.collect import collect
 from data.store.folder import Store
 from data.store.nights import NightRecord
 from stages.config import RunConfig
-from stages.pipeline import graph
+from stages.pipeline import graph, settings
 from stages.pipeline.run import Outcome, Walk, perform
 from stages.promotion import night
 from stages.promotion.contender import Contender
 from stages.promotion.judge import Verdict
 from stages.promotion.night import Night, plainly, tonight
 from stages.promotion.origin import lineage
+
+if TYPE_CHECKING:
+    from tests.conftest import Handler, Server
 
 NIGHT = datetime(2026, 1, 2, 3, tzinfo=UTC)
 WORDS = [
@@ -67,9 +72,11 @@ class Nights:
 
         return Walk(one)
 
-    def __call__(self, epochs: int, *, corpus: str | None = None, step: Any = plainly, **how: Any) -> NightRecord:
+    def __call__(
+        self, epochs: int, *, corpus: str | None = None, when: datetime = NIGHT, step: Any = plainly, **how: Any
+    ) -> NightRecord:
         """A whole night."""
-        one = Night(self.store, self.config(epochs, corpus), when=NIGHT, **how)
+        one = Night(self.store, self.config(epochs, corpus), when=when, **how)
         ended = one.run(self.walk, step=step, report=lambda outcomes, verdict: self.told.append(verdict))
         assert noted.read(self.store, one.name)[-1] == ended
         assert ended.decision == "unchanged" or self.told[-1]["reason"] == ended.reason
@@ -128,7 +135,7 @@ def test_a_night_tells_whom_it_was_about_and_by_which_figures(nights: Nights) ->
     assert first.champion is None
     second = nights(BETTER)
     reign = champions.history(nights.store)[0]
-    assert second.champion == noted.Model(key=reign.model, since=reign.since)
+    assert second.champion == noted.Model(key=reign.model, since=reign.since)  # nobody left a page here
     assert {test["text"] for test in second.tests} == {"today", "champion"}
     assert second.bits is not None
     assert first.bits is not None
@@ -235,6 +242,156 @@ def test_a_stage_before_training_is_followed_and_a_champion_made_without_it_is_c
         *("train", "sift", "tokenize", "download")
     ]
     assert f"the champion {key[:16]} stays" in nights(1).reason
+
+
+# --- whose corpus it is
+
+
+def test_another_corpus_asks_for_a_name_of_its_own_or_for_the_others_place(nights: Nights) -> None:
+    first = nights.promotes(1)
+    other = nights.corpus.with_name("other.txt")
+    other.write_text(story(500, seed=9), encoding="utf-8")
+    said = f"was made from {nights.corpus}, and tonight's corpus is {other}: name another champion with --name"
+    with pytest.raises(CorpusError, match=said):
+        nights(BETTER, corpus=str(other))
+    assert len(nights.store.artifacts("tokenize")) == 1, "it is refused before anything is made of it"
+    assert champions.current(nights.store) == champions.history(nights.store)[0]
+
+    theirs = nights.promotes(1, corpus=str(other), name="other")
+    assert nights.promotes(BETTER) != first, "each goes its own way"
+    assert nights.promotes(BETTER, corpus=str(other), name="other") != theirs
+    for path in nights.store.root.rglob("*"):
+        os.utime(path, (0, 0))
+    collect(nights.store, pinned=champions.pinned(nights.store))
+    for name in ("default", "other"):
+        for reign in champions.history(nights.store, name):
+            assert lineage(nights.store, reign.model), "what a champion was made from stays, whatever its name"
+
+    record = nights.store.root / "champion.json"
+    reigns = json.loads(record.read_text())
+    assert [reign.pop("source") for reign in reigns["reigns"]] == [str(nights.corpus)] * 2
+    record.write_text(json.dumps(reigns))  # as it was written before a reign knew its source
+    with pytest.raises(CorpusError, match=f"tonight's corpus is {other}"):
+        nights(1, corpus=str(other))
+
+
+def test_another_corpus_may_take_the_place_where_that_is_asked_for(nights: Nights) -> None:
+    nights.promotes(1)
+    other = nights.corpus.with_name("other.txt")
+    other.write_text("О море, море!\n" + story(500, seed=9).replace("e", "é"), encoding="utf-8")
+    taken = nights(BETTER, corpus=str(other), other_corpus=True)
+    assert taken.decision == "promoted", taken.reason
+    assert f"it was made from {other}, and the champion from {nights.corpus}" in taken.reason
+    assert [test["text"] for test in taken.tests] == ["today"], "it is not held to the text of the other corpus"
+    with pytest.raises(CorpusError, match=f"was made from {other}, and tonight's corpus is {nights.corpus}"):
+        nights(1)
+
+
+def test_the_same_bytes_are_the_same_corpus_whatever_their_name(nights: Nights) -> None:
+    nights.promotes(1)
+    copy = shutil.copy(nights.corpus, nights.corpus.with_name("copy.txt"))
+    nights.promotes(BETTER, corpus=str(copy))
+    reign = champions.current(nights.store)
+    assert reign
+    assert reign.source == str(copy)
+
+
+def test_a_night_has_no_corpus_of_its_own(nights: Nights) -> None:
+    for config in (RunConfig(), RunConfig.model_validate({"train": {"hidden_size": 64}})):
+        with pytest.raises(ConfigError, match=r"download\.corpus is not set"):
+            Night(nights.store, config, when=NIGHT)
+    assert Night(nights.store, settings.load(), when=NIGHT).name == "default", "the default preset names one"
+
+
+# --- tried again, at once, and on a text that stays
+
+
+def test_a_refused_night_that_is_tried_again_trains_on_what_is_there_by_then(nights: Nights, server: Server) -> None:
+    good = nights.corpus.read_text(encoding="utf-8")
+    sent = [good, good[: len(good) // 4], good + story(40, seed=1)]
+
+    def answer(handler: Handler, before: int) -> None:
+        handler.versioned(
+            sent[before].encode(), ETag=f'"{min(before, 1)}"'
+        )  # the bad one calls itself as the whole one
+
+    address = server.route("/a", answer)
+    nights.promotes(1, corpus=address)
+    when = NIGHT + timedelta(days=1)
+    with pytest.raises(CorpusError, match="shrank"):
+        nights(BETTER, corpus=address, when=when)
+    ended = nights(BETTER, corpus=address, when=when)
+    assert ended.decision == "promoted", ended.reason
+    (artifact,) = (made for made in nights.store.artifacts("download") if made.manifest.key == ended.download)
+    assert (artifact.folder / "corpus.txt").read_text(encoding="utf-8") == sent[2]
+    assert [one.get("If-None-Match") for one in server.conditions()] == [None, '"0"', '"0"']
+    assert nights(BETTER, corpus=address, when=when).decision == "unchanged", "a night that was not refused is kept"
+    assert len(server.asked()) == 3
+
+
+def test_a_second_night_of_a_name_ends_at_once_and_one_of_another_name_does_not(nights: Nights) -> None:
+    ended: list[NightRecord] = []
+
+    def step(name: night.Step, work: Callable[[], Any]) -> Any:
+        if name == "guard":
+            config = nights.config(1)
+            ended.extend(
+                Night(nights.store, config, when=NIGHT, name=name).run(nights.walk) for name in ("default", "other")
+            )
+        return work()
+
+    first = nights(1, step=step)
+    assert [one.decision for one in (*ended, first)] == ["unchanged", "promoted", "promoted"]
+    assert ended[0].reason == "another night is running: this one ends, and decides nothing"
+    assert noted.read(nights.store) == [first], "it was none"
+
+
+def test_a_reference_is_fetched_once_and_no_champion_may_get_worse_on_it(nights: Nights, server: Server) -> None:
+    kept = story(120, seed=5)
+    address = server.route("/a", lambda handler, before: handler.body(kept.encode(), ETag='"1"'))
+    nights.promotes(1, reference=address)
+    ended = nights(BETTER, reference=address, when=NIGHT + timedelta(days=1))
+    assert {test["text"]: test["passed"] for test in ended.tests} == {
+        "today": True,
+        "champion": True,
+        "reference": True,
+    }
+    assert len(server.asked()) == 1
+
+
+def test_a_night_that_is_interrupted_is_none_and_the_next_one_runs(nights: Nights) -> None:
+    def step(name: night.Step, work: Callable[[], Any]) -> Any:
+        raise Interrupted("interrupted by SIGTERM", 15)
+
+    with pytest.raises(Interrupted):
+        nights(1, step=step)
+    assert noted.read(nights.store) == []
+    nights.promotes(1)
+
+
+def test_what_cannot_be_swept_or_noted_does_not_undo_what_was_decided(
+    nights: Nights, caplog: pytest.LogCaptureFixture
+) -> None:
+    (nights.store.root / "champions").mkdir()
+    (nights.store.root / "champions" / "other.json").write_text("{")
+    nights.promotes(1)
+    assert "nothing was removed: " in caplog.text
+    (nights.store.root / "nights" / "default.jsonl.new").mkdir()
+    one = Night(nights.store, nights.config(BETTER), when=NIGHT).run(nights.walk)
+    assert one.decision == "promoted"
+    assert "this night is not noted: " in caplog.text
+
+
+def test_from_the_third_lost_night_on_it_is_said_what_sets_their_configuration_apart(nights: Nights) -> None:
+    nights.promotes(BETTER)
+    reasons = [nights(1).reason for _ in range(4)]
+    assert not any("in a row" in reason for reason in reasons[:2])
+    for times, reason in zip((3, 4), reasons[2:], strict=True):
+        assert reason.endswith(
+            f"; the champion was made with train.epochs {BETTER} (tonight 1), and nights of another configuration have "
+            f"lost {times} times in a row: give the nights its configuration, --set train.epochs={BETTER}, or promote "
+            "one of theirs by hand with `rnnlm promote`"
+        )
 
 
 def test_a_night_labels_what_it_fetches_unless_it_is_labelled() -> None:
