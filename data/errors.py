@@ -4,7 +4,7 @@
     ├── ConfigError            a preset, a field or a value
     ├── CorpusError            a text that cannot be had or cannot be used
     │   └── TransientError     the same, but worth another try later (a network's fault)
-    ├── StoreError             an artifact or the disk under it
+    ├── StoreError             an artifact, the disk under it, or the code that makes it
     ├── DeviceError            a GPU that was asked for and cannot be used
     ├── ServerError            a Prefect server that does not answer, or has given this run up
     ├── TrainingError          training that cannot go on
@@ -35,7 +35,7 @@ class TransientError(CorpusError):
 
 
 class StoreError(RnnlmError):
-    """An artifact that is missing or damaged, or a disk that cannot take one."""
+    """An artifact that is missing or damaged, a disk that cannot take one, or a process that must not make one."""
 
 
 class DeviceError(RnnlmError):

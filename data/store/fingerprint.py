@@ -10,18 +10,22 @@ import ast
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from data.store import loaded
+from data.store.loaded import PACKAGES, Source
 
 Components = Mapping[str, Any]
 """Nested mappings of JSON values: ``stage``, ``version``, ``config``, ``inputs``, ``code``, ``libraries``, …"""
 ROOT = Path(__file__).parents[2]
 """The folder that holds the project's packages: a clone, or the place where all packages are installed."""
-PACKAGES = ("data", "stages", "flows")
-"""The project's code is these, whatever else lies beside them."""
-OUTSIDE = {"data.errors": "which class an error has, and how it is worded, reaches no artifact"}
+OUTSIDE = {
+    "data.errors": "which class an error has, and how it is worded, reaches no artifact",
+    **dict.fromkeys((*PACKAGES, "data.store.loaded"), "what notes which code is loaded computes nothing"),
+}
 """Modules that are in no key, and why."""
 _PARSING = threading.Lock()
 """Python 3.11's ``ast.parse`` fails now and then in two threads at once."""
@@ -48,15 +52,51 @@ def in_clone() -> bool:
     return (ROOT / "pyproject.toml").is_file()
 
 
-def code(*modules: str, root: Path = ROOT) -> dict[str, dict[str, str]]:
+def code(*modules: str, root: Path | None = None) -> dict[str, dict[str, str]]:
     """Digests of everything that some modules run out of the project's packages.
 
     ``{"stages/train.py": {"train": digest, "Trainer.step": digest, "<module>": digest}, …}`` for the modules themselves
     and every module of the project that they import, transitively, wherever in the code the import stands. Comments,
     docstrings, formatting, the order of imports and what only a type checker reads do not count; a file of nothing
     else, such as a package's docstring, is left out.
+
+    Args:
+        modules: their names, such as ``stages.train``.
+        root: the folder of another copy of the project, whose files are read as they lie there now. None is the code
+            that this process has loaded, whatever its files say by now.
     """
-    digests: dict[str, dict[str, str]] = {}
+    digests = {}
+    for module, source in _closure(modules, root):
+        if definitions := _contents(source.text, _package(module, source))[1]:
+            digests[_file(module, source)] = definitions
+    return dict(sorted(digests.items()))
+
+
+def edited(*modules: str) -> str:
+    """Which file of those that `code` covers is another one than this process has loaded, in words.
+
+    Empty where all are as they were, but for what does not count: a comment, a docstring, the formatting.
+    """
+    changes = (_edit(module, source) for module, source in _closure(modules, None))
+    return min(filter(None, changes), default="")
+
+
+def _edit(module: str, source: Source) -> str:
+    path, package = _file(module, source), _package(module, source)
+    try:
+        for text in (source.path.read_bytes(), *source.later):
+            if text != source.text and (now := _contents(text, package)) != (then := _contents(source.text, package)):
+                changed = _names(then[1], now[1])
+                return f"{path} was edited after this process had loaded it ({changed})"
+    except OSError:
+        return f"{path} was removed after this process had loaded it"
+    except (SyntaxError, ValueError):  # an editor is at work on it, or git
+        return f"{path} was edited after this process had loaded it (it cannot be parsed)"
+    return ""
+
+
+def _closure(modules: Iterable[str], root: Path | None) -> Iterator[tuple[str, Source]]:
+    """Some modules of the project and all that they import of it; a name that is no module's is passed over."""
     waiting = [*modules]
     seen: set[str] = set()
     while waiting:
@@ -65,15 +105,20 @@ def code(*modules: str, root: Path = ROOT) -> dict[str, dict[str, str]]:
             continue
         seen.add(name)
         waiting.extend(_parents(name))
-        path = _source(name, root)
-        if path is None:
-            continue
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        imports, definitions = _contents(path.read_bytes(), package)
-        waiting.extend(imports)
-        if definitions:
-            digests[path.relative_to(root).as_posix()] = definitions
-    return dict(sorted(digests.items()))
+        source = _source(name, root)
+        if source is not None:
+            waiting.extend(_contents(source.text, _package(name, source))[0])
+            yield name, source
+
+
+def _file(module: str, source: Source) -> str:
+    """A module's file as it stands in keys, such as ``stages/train.py``."""
+    name = f"{module}.__init__" if source.path.name == "__init__.py" else module
+    return f"{name.replace('.', '/')}.py"
+
+
+def _package(module: str, source: Source) -> str:
+    return module if source.path.name == "__init__.py" else module.rpartition(".")[0]
 
 
 @cache
@@ -84,12 +129,17 @@ def _contents(source: bytes, package: str) -> tuple[tuple[str, ...], dict[str, s
     return tuple(_imports(tree, package)), _definitions(tree)
 
 
-def _source(module: str, root: Path) -> Path | None:
-    """The file of a module of this project; None for anything else, an imported function for one."""
+def _source(module: str, root: Path | None) -> Source | None:
+    """The source of a module of this project; None for anything else, an imported function for one."""
     if module.partition(".")[0] not in PACKAGES:
         return None
-    base = root.joinpath(*module.split("."))
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+    if root is None and (noted := loaded.source(module)):
+        return noted
+    base = (root or ROOT).joinpath(*module.split("."))
+    path = next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+    if path is None:
+        return None
+    return Source(path, path.read_bytes()) if root else loaded.note(module, path)
 
 
 def _parents(module: str) -> Iterator[str]:
@@ -200,7 +250,12 @@ def _code_difference(old: Mapping[str, Mapping[str, str]], new: Mapping[str, Map
         elif after is None:
             yield f"{path} is no longer imported"
         elif before != after:
-            changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-            names = ["module level" if name == "<module>" else name for name in changed]
-            more = f", and {len(names) - 4} more" if len(names) > 4 else ""
-            yield f"{path} changed: {', '.join(names[:4])}{more}"
+            yield f"{path} changed: {_names(before, after)}"
+
+
+def _names(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """Which definitions of a file differ."""
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    names = ["module level" if name == "<module>" else name for name in changed]
+    more = f", and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"{', '.join(names[:4])}{more}"

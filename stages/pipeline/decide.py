@@ -11,7 +11,7 @@ from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.moment import minute
-from data.store import fingerprint
+from data.store import fingerprint, loaded
 from stages.config import StageConfig
 from stages.pipeline import graph
 from stages.training import device
@@ -80,7 +80,7 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
             for one in stage.inputs.values()
             for file in one.files
         },
-        "code": fingerprint.code(stage.function.__module__, *stage.modules(own)),
+        "code": fingerprint.code(*modules(stage, own)),
         # Another Python parses the same code to another tree, so that the digests of code are its own.
         "libraries": {"python": PYTHON, **{library: version(library) for library in stage.libraries(own)}},
     }
@@ -101,6 +101,11 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
         nearest = closest(components, store)
         reason = "; ".join(differences(own, nearest, components)) if nearest else "no artifact of this stage yet"
     return Decision(stage, own, key, components, artifact, reason, damaged=damage is not None)
+
+
+def modules(stage: Stage, config: StageConfig) -> tuple[str, ...]:
+    """Those whose code, with all that they import, is in a stage's key."""
+    return (stage.function.__module__, *stage.modules(config))
 
 
 def status(config: RunConfig, store: Store) -> Iterator[Status]:
@@ -155,11 +160,13 @@ def differences(config: StageConfig, artifact: Artifact, components: Mapping[str
 
 
 def version(distribution: str) -> str:
-    """The installed version; MXNet's builds for a GPU go by other names."""
+    """The version that was installed when this process began; MXNet's builds for a GPU go by other names."""
     if distribution == "unicode":  # lower-casing and white space follow the tables that Python was built with
         return unicodedata.unidata_version
     if distribution == "mxnet":
         return device.build_version()
+    if noted := loaded.versions(distribution):
+        return noted[distribution]
     try:
         return installed(distribution)
     except PackageNotFoundError:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import CorpusError, StoreError
 from data.moment import now
-from data.store import fingerprint
+from data.store import fingerprint, loaded
 from data.store.artifact import Manifest
 from stages.pipeline import graph
-from stages.pipeline.decide import Decision, decide, version
+from stages.pipeline.decide import Decision, decide, modules, version
 from stages.pipeline.lend import Attempt
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def perform(
     with store.lock(name, decision.key, waiting):
         # Another process may have published while this one waited for the lock.
         present = decide(name, config, upstream, store)
-        if present.key != decision.key:
-            raise _changed(decision, present.components["sources"])
+        _still_read(decision, present.components["sources"])
         if present.artifact is not None and not forced:
             return _reuse(present, store)
         if decision.damaged:
@@ -137,6 +136,7 @@ def perform(
 
 def _reuse(decision: Decision, store: Store) -> Outcome:
     assert decision.artifact is not None
+    still_as_loaded(decision)
     store.touch(decision.artifact)
     return Outcome(decision.stage.name, "cached", decision.artifact, 0.0, decision.reason)
 
@@ -153,13 +153,14 @@ def _execute(
     stage, config, components = decision.stage, decision.config, decision.components
     folders = {keyword: upstream[one.stage].folder for keyword, one in stage.inputs.items()}
     attempt = Attempt(config, components, folders, store, forced, waiting)
+    still_as_loaded(decision)
     with stage.lend(attempt) as lent, store.building(stage.name, decision.key) as folder:
         began = time.perf_counter()
         timing = stage.function(config, **folders, **lent, out=folder, progress=progress) or {}
         seconds = time.perf_counter() - began
+        still_as_loaded(decision)
         sources = {field: value for field, value in stage.sources(config).items() if value is not None}
-        if sources != components["sources"]:
-            raise _changed(decision, sources)
+        _still_read(decision, sources)
         outputs = {
             path.name: {"bytes": path.stat().st_size, "sha256": fingerprint.file_digest(path)}
             for path in sorted(folder.iterdir())
@@ -184,13 +185,24 @@ def _execute(
     return Outcome(stage.name, "ran", artifact, seconds, "forced" if forced else decision.reason)
 
 
-def _changed(decision: Decision, sources: Mapping[str, Any]) -> CorpusError | StoreError:
-    """What is to be said where a key is no longer what it was when the stage began."""
-    before = decision.components["sources"]
-    for field in before:
-        if before[field] != sources.get(field):
-            return CorpusError(f"{getattr(decision.config, field)} was changed while it was read: run again")
-    return StoreError(f"the code of {decision.stage.name} was changed while it waited: run again")
+def _still_read(decision: Decision, sources: Mapping[str, Any]) -> None:
+    """See that what a stage reads from outside of the store is what its key was made of."""
+    for field, before in decision.components["sources"].items():
+        if before != sources.get(field):
+            raise CorpusError(f"{getattr(decision.config, field)} was changed while it was read: run again")
+
+
+def still_as_loaded(decision: Decision) -> None:
+    """See that the code and the libraries of a stage are those that this process has loaded and made the key of.
+
+    What it holds in memory is at best all old: a part that it loads only now is new.
+
+    Raises:
+        StoreError: one was edited or exchanged.
+    """
+    stage, config = decision.stage, decision.config
+    if change := fingerprint.edited(*modules(stage, config)) or loaded.exchanged(stage.libraries(config)):
+        raise StoreError(f"{change}: run again in a new process, and what was finished is kept")
 
 
 def _git() -> dict[str, Any] | None:

@@ -6,13 +6,14 @@ is made again from artifacts and record, and no stage runs, when its words or it
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from data.errors import StoreError
-from data.store import files, fingerprint
+from data.store import files, fingerprint, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
     from stages.pipeline.run import Outcome
 
 _FOLDER = Path(__file__).parent
+
+
+def _text(path: Path) -> bytes:
+    noted = loaded.source(f"{__package__}.{path.stem}")
+    return noted.text if noted else path.read_bytes()
+
+
 _WORDS = fingerprint.digest(
-    {path.name: fingerprint.file_digest(path) for path in _FOLDER.iterdir() if path.suffix in (".py", ".j2")}
+    {path.name: hashlib.sha256(_text(path)).hexdigest() for path in _FOLDER.iterdir() if path.suffix in (".py", ".j2")}
 )
 """Of all that a report is made with, as this process has loaded it."""
 

@@ -20,6 +20,7 @@ from data.tables import history
 from data.tables.tokens import IndexTable
 from stages.lm import metrics
 from stages.pipeline import graph
+from stages.sweep import worker
 from stages.sweep.worker import Job
 from stages.training import schedule
 
@@ -148,7 +149,7 @@ def search(trials: Sequence[Trial], keep: float, store: Store, workers: Workers,
 
 def _job(trial: Trial, rung: Rung, store: Store) -> Job:
     config = trial.first_epochs(math.ceil(trial.config.train.epochs * rung.fraction))
-    return Job(config.model_dump_json(), trial.upstream, str(store.root))
+    return Job(config.model_dump_json(), trial.upstream, str(store.root), worker.code(config.train))
 
 
 def _note(trial: Trial, answer: Answer, store: Store, rung: int) -> None:

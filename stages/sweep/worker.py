@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 from data.errors import Interrupted, RnnlmError, StoreError, TrainingError
 from data.store import fingerprint
 from data.store.folder import Store
-from stages.pipeline.decide import decide
-from stages.pipeline.run import perform
+from stages.pipeline import decide, graph
+from stages.pipeline.run import perform, still_as_loaded
 from stages.pipeline.settings import parse
 
 if TYPE_CHECKING:
     from data.store.artifact import Artifact
-    from stages.config import RunConfig
+    from stages.config import RunConfig, TrainConfig
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """How often a training looks whether it is to stop, and whether somebody still waits for it."""
@@ -43,6 +43,8 @@ class Job:
     """What to train on: stage → key of its artifact, of each stage that `train` reads."""
     store: str
     """The folder of the store, which has these artifacts and takes the model."""
+    code: str
+    """`code` of whoever asks: a model of other code is none that could be compared with the rest."""
     threads: int = 1
     """How many cores it may use."""
 
@@ -66,6 +68,11 @@ Stopped = Callable[[], bool]
 Do = Callable[[Job, Stopped], Answer]
 """`do`, or something around it."""
 _STOPPED = Answer(error=Interrupted.__name__, sentence="it was stopped; what it has learnt is kept")
+
+
+def code(config: TrainConfig) -> str:
+    """A digest of the code that this process has loaded to train such a model."""
+    return fingerprint.digest(fingerprint.code(*decide.modules(graph.STAGES["train"], config)))
 
 
 def do(job: Job, stopped: Stopped) -> Answer:
@@ -125,7 +132,9 @@ def _reuse(job: Job) -> Answer | None:
     """The answer that needs no training: the store has the model, or the job cannot be done; else None."""
     try:
         config, upstream, store = _read(job)
-        if decide("train", config, upstream, store).artifact is None:
+        decision = decide.decide("train", config, upstream, store)
+        if decision.artifact is None:
+            still_as_loaded(decision)  # a process that is started now would load something else
             return None
     except RnnlmError as error:
         return Answer(error=type(error).__name__, sentence=str(error))
@@ -154,7 +163,13 @@ def _read(job: Job) -> tuple[RunConfig, dict[str, Artifact], Store]:
                 "the same store under the same path"
             )
         upstream[stage] = artifact
-    return parse(json.loads(job.config)), upstream, store
+    config = parse(json.loads(job.config))
+    if code(config.train) != job.code:
+        raise StoreError(
+            "the code of train is not the same in this sweep and in a process that trains for it, so that models would "
+            "not compare: run it again where all have the same files, and what was finished is kept"
+        )
+    return config, upstream, store
 
 
 def main() -> None:

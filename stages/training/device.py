@@ -7,11 +7,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data.errors import DeviceError
+from data.store import loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,14 +122,9 @@ def build_version() -> str:
     return f"{version} ({name})" if _has_cuda(name) else version
 
 
-@cache
 def _build() -> tuple[str, str]:
     """Name and version of the installed MXNet distribution; its builds share one import package, not one name."""
-    found = {
-        name: distribution.version
-        for distribution in distributions()
-        if (name := (distribution.name or "").lower()) == "mxnet" or name.startswith("mxnet-cu")
-    }
+    found = loaded.versions("mxnet")
     # Where both are installed the GPU build is what the user meant, and the probe tells whether it is what there is.
     name = max(found, key=_has_cuda, default="")
     return name, found.get(name, "absent")

@@ -87,7 +87,8 @@ def job(trials: Callable[..., list[Trial]], walk: Walk, store: Store) -> Callabl
     def make(*settings: str) -> Job:
         (trial,) = trials("train.seed=0", settings=settings)
         prepare([trial], walk)
-        return Job(trial.config.model_dump_json(), trial.upstream, str(store.root))
+        own = worker.code(trial.config.train)
+        return Job(trial.config.model_dump_json(), trial.upstream, str(store.root), own)
 
     return make
 

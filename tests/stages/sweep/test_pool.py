@@ -12,7 +12,7 @@ from stages.sweep import pool
 from stages.sweep.worker import Answer, Job, Stopped
 from stages.training import cores
 
-JOBS = [Job(config="{}", upstream={}, store=str(number)) for number in range(3)]
+JOBS = [Job(config="{}", upstream={}, store=str(number), code="") for number in range(3)]
 
 
 @pytest.mark.parametrize(("at_a_time", "threads"), [(1, 8), (2, 4), (3, 2), (20, 2)])
