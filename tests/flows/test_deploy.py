@@ -264,7 +264,7 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_the_next_run_goes_on(site
 
 
 def test_one_process_serves_all_deployments_without_a_pool(site: Site, tmp_path: Path) -> None:
-    for deployment in site.api.ask("deployments"):
+    for deployment in site.api.ask("deployments", work_pools={"name": {"any_": ["rnnlm"]}}):
         site.remove(deployment["id"])
     with (tmp_path / "serve.log").open("w") as log:
         command = [sys.executable, "-m", "flows.serve"]
