@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data.store import loaded
 from data.store.artifact import Artifact
 from data.store.folder import Store
 from stages.config import RunConfig
@@ -45,6 +46,12 @@ def test_another_engine_is_in_no_key_but_those_of_its_own_models(
     assert "mxnet" not in second.components["libraries"]
     assert "stages/lm/layers.py" not in first.components["code"]
     assert "stages/lm/layers.py" in second.components["code"]
+
+
+def test_a_library_of_every_stage_is_watched_for_another_version() -> None:
+    sections = dict(RunConfig())
+    named = {one for stage in graph.STAGES.values() for one in stage.libraries(sections.get(stage.name))}
+    assert named - {"unicode"} == set(loaded.LIBRARIES), "Unicode's tables are Python's own"
 
 
 def test_what_stands_for_a_field_takes_its_place(tokenized: tuple[RunConfig, dict[str, Artifact], Store]) -> None:

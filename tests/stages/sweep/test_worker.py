@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from data.store import fingerprint
 from data.store.folder import Store
 from stages.sweep import worker
 from stages.sweep.worker import Answer, Job
@@ -49,6 +50,25 @@ def test_a_job_whose_store_is_not_there_says_what_a_cluster_needs(job: Make, tmp
     answer = worker.do(replace(job(), store=str(tmp_path / "elsewhere")), never)
     assert answer.error == "StoreError"
     assert "have to see the same store" in answer.sentence
+
+
+def test_a_process_that_has_loaded_other_code_trains_nothing_for_a_sweep(
+    job: Make, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that began after an edit, or the worker of a cluster that has not been updated."""
+    own = job("train.epochs=1")
+    asked = replace(own, code="another digest")
+    for answer in (worker.train(asked), worker.do(asked, never)):
+        assert answer.error == "StoreError", "which ends the sweep"
+        assert "the code of train is not the same in this sweep and in a process that trains for it" in answer.sentence
+    assert store.artifacts("train") == []
+
+    def edited(*modules: str) -> str:
+        return "stages/train.py was edited after this process had loaded it (train)"
+
+    monkeypatch.setattr(fingerprint, "edited", edited)
+    monkeypatch.delattr(subprocess, "Popen")
+    assert worker.do(own, never).sentence.startswith("stages/train.py was edited after this process")
 
 
 def test_a_process_has_its_share_of_the_cores_and_is_answered_for_if_it_is_killed(
