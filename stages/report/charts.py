@@ -1,4 +1,4 @@
-"""What is drawn: figures over epochs, as lines in the coordinates of a chart."""
+"""What is drawn: figures over epochs, or over nights, as lines in the coordinates of a chart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Points = Sequence[tuple[float, float]]
     Column = tuple[str, str, Sequence[float | None]]
-    """Name, style, and a value per epoch."""
+    """Name, style, and a value per epoch or night."""
     Ticks = Sequence[tuple[float, str]]
     """Where a tick stands, and its label."""
 
@@ -39,18 +39,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Figures over epochs, ready to be drawn."""
+    """Figures over epochs or nights, ready to be drawn."""
 
     title: str
     axis: str
     """What the vertical axis shows."""
-    epochs: int
+    over: str
+    """How many epochs or nights."""
     lines: Sequence[Line]
     """The first of them is drawn last, above the others."""
     x_ticks: Ticks
     y_ticks: Ticks
     ends: bool = False
     """Whether the end of each line is marked."""
+    x_axis: str = "epoch"
 
     @property
     def summary(self) -> str:
@@ -60,7 +62,7 @@ class Chart:
             for line in self.lines
             if line.last is not None
         )
-        return f"{self.title} over {self.epochs:,} epochs: {'; '.join(named)}"
+        return f"{self.title} over {self.over}: {'; '.join(named)}"
 
 
 def learning_curve(history: words.History, metrics: words.Metrics) -> Chart | None:
@@ -99,8 +101,26 @@ def trials(columns: Sequence[Column]) -> Chart:
     margin = 0.05 * (max(seen) - min(seen)) or 0.1
     low, high = min(seen) - margin, max(seen) + margin
     title, axis = "Bits per character", "validation split, bits per character"
-    chart = _chart(title, axis, columns, float, low, high, _linear_ticks(low, high))
+    chart = _chart(title, axis, columns, float, low, high, linear_ticks(low, high))
     return replace(chart, lines=[chart.lines[0], *(replace(line, last=None) for line in chart.lines[1:])], ends=True)
+
+
+def nights(days: Sequence[str], *columns: Column) -> Chart | None:
+    """Bits per character by night; None where none was measured.
+
+    Args:
+        days: the day of each night, ``2026-11-25``.
+        columns: with a value per night.
+    """
+    values = [value for _, _, column in columns for value in column if value is not None and math.isfinite(value)]
+    if not values:
+        return None
+    margin = 0.08 * (max(values) - min(values)) or 0.1
+    low, high = min(values) - margin, max(values) + margin
+    axis = "bits per character"
+    chart = _chart("Bits per character", axis, columns, float, low, high, linear_ticks(low, high), days)
+    many = f"{len(days):,} night{'' if len(days) == 1 else 's'}"
+    return replace(chart, over=many, ends=True, x_axis="night")
 
 
 # --- from figures to coordinates
@@ -128,8 +148,10 @@ def _chart(
     low: float,
     high: float,
     ticks: Ticks,
+    called: Sequence[str] = (),
 ) -> Chart:
-    """A chart of whatever is finite. ``scale`` turns a figure into a height from ``low``, the bottom, to ``high``."""
+    """A chart of whatever is finite. ``scale`` turns a figure into a height from ``low``, the bottom, to ``high``;
+    ``called`` names the epochs, by default they are numbered."""
     epochs = max((len(column) for _, _, column in columns), default=1)
 
     def x(epoch: float) -> float:
@@ -149,9 +171,9 @@ def _chart(
     return Chart(
         title,
         axis,
-        epochs,
+        f"{epochs:,} epoch{'' if epochs == 1 else 's'}",
         lines,
-        [(x(epoch), f"{epoch:,}") for epoch in range(step, epochs + 1, step)],
+        [(x(epoch), called[epoch - 1] if called else f"{epoch:,}") for epoch in range(step, epochs + 1, step)],
         [(y(height), label) for height, label in ticks],
     )
 
@@ -168,7 +190,7 @@ def _log_ticks(low: float, high: float) -> Ticks:
     return ticks[first : last + 1]
 
 
-def _linear_ticks(low: float, high: float) -> Ticks:
+def linear_ticks(low: float, high: float) -> Ticks:
     """From three to seven round numbers between two."""
     power = math.floor(math.log10(high - low)) - 1
     digit, power = next((d, k) for k in (power, power + 1) for d in (1, 2, 5) if high - low <= 6 * d * 10.0**k)

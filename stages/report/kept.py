@@ -1,4 +1,5 @@
-"""The reports of a store: of each run a page, the same as Markdown, and its learning curve, in ``reports/``.
+"""The reports of a store: of each run a page, the same as Markdown, and its learning curve, in ``reports/``; of its
+nights one page, ``index.html``.
 
 Beside them lies a record of what they say that no artifact holds: which stages ran and why, and the verdict. So a page
 is made again from artifacts and record, and no stage runs, when its words or its drawing have changed.
@@ -99,6 +100,24 @@ def unkept(outcomes: Sequence[Outcome]) -> Kept:
     report = gather(outcomes)
     sentences = {"description": report.description, "summary": report.summary}
     return Kept(None, markdown.text(report, ""), {**report.metrics, **sentences})
+
+
+def index(store: Store) -> Path:
+    """Write the page of all nights, ``index.html`` in the store's folder.
+
+    Raises:
+        StoreError: nights that cannot be read, or a place that cannot be written.
+    """
+    from data.store import nights
+    from stages.report.nights import html
+
+    page = store.root / "index.html"
+    told = {name: nights.read(store, name) for name in nights.names(store)}
+    try:
+        files.replace(page, html(told).encode())
+    except OSError as error:
+        raise StoreError(f"{page} cannot be written ({error.strerror}): make it writable") from error
+    return page
 
 
 def _read(page: Path) -> Record | None:

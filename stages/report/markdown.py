@@ -81,7 +81,7 @@ def _model(report: Report, picture: str) -> Iterator[str]:
 
 
 def _verdict(verdict: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"## {words.decision(verdict)}", "", _plain(words.sentence(verdict["reason"])), "")
+    yield from (f"## {words.decision(verdict)}", "", plain(words.sentence(verdict["reason"])), "")
     if not (compared := words.comparisons(verdict)):
         return
     yield f"| bits per character | this model | champion | gain | {100 * compared[0]['confidence']:.6g} % interval |"
@@ -99,14 +99,14 @@ def _provenance(report: Report) -> Iterator[str]:
     outcomes, source = report.outcomes.values(), report.source
     yield from ("## What ran, and why", "")
     for one in outcomes:  # a list, for Prefect cuts long cells of a table
-        yield f"- **{one.name}** {one.state} ({words.duration(one.seconds)}): {_plain(one.reason)}"
+        yield f"- **{one.name}** {one.state} ({words.duration(one.seconds)}): {plain(one.reason)}"
     yield from ("", "## Configuration", "", "| field | value |", "|---|---|")
     for one in outcomes:
         for field, value in one.artifact.manifest.config.items():
-            yield f"| {one.name}.{field} | {_plain(_value(value))} |"
+            yield f"| {one.name}.{field} | {plain(_value(value))} |"
     yield from ("", "## Where it comes from", "")
     yield (
-        f"Corpus {_plain(source['name'])}: {_plain(source.get('address') or source['file'])}, {source['bytes']:,} "
+        f"Corpus {plain(source['name'])}: {plain(source.get('address') or source['file'])}, {source['bytes']:,} "
         f"bytes, SHA-256 `{source['sha256']}`."
     )
     yield ""
@@ -134,6 +134,6 @@ def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown takes as it stands, on one line."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))

@@ -13,11 +13,40 @@ from stages.report import charts, svg, words
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jinja2 import Environment
+
     from stages.report.gather import Report
 
 
 def html(report: Report) -> str:
     """One page without scripts, for light and dark, phones and paper; it asks no network for anything."""
+    train = report.outcomes["train"].artifact.manifest.config
+    drawn = (
+        charts.learning_curve(report.history, report.metrics),
+        charts.gradient_norms(report.history, train.get("clip_norm", 0)),
+    )
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            stages=list(report.outcomes.values()),
+            words=words,
+            svg=svg,
+            noun=report.level.noun,
+            split=_first_split(report.metrics),
+            splits=SPLITS,
+            dropout=words.dropout(train),
+            bars=_bars(report.metrics),
+            charts=[chart for chart in drawn if chart is not None],
+            compared=_compared(report.verdict),
+            samples=[{**sample, **_parted(sample, report)} for sample in report.samples],
+        )
+    )
+
+
+def environment() -> Environment:
+    """Where templates are, and how values are spelt in them; what they are given is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -27,28 +56,9 @@ def html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        {name: getattr(words, name) for name in ("duration", "figure", "sentence", "signed", "size")}, minute=minute
-    )
-    train = report.outcomes["train"].artifact.manifest.config
-    drawn = (
-        charts.learning_curve(report.history, report.metrics),
-        charts.gradient_norms(report.history, train.get("clip_norm", 0)),
-    )
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        stages=list(report.outcomes.values()),
-        words=words,
-        svg=svg,
-        noun=report.level.noun,
-        split=_first_split(report.metrics),
-        splits=SPLITS,
-        dropout=words.dropout(train),
-        bars=_bars(report.metrics),
-        charts=[chart for chart in drawn if chart is not None],
-        compared=_compared(report.verdict),
-        samples=[{**sample, **_parted(sample, report)} for sample in report.samples],
-    )
+    spelt = {name: getattr(words, name) for name in ("duration", "figure", "sentence", "signed", "size")}
+    environment.filters.update(spelt, minute=minute)
+    return environment
 
 
 def _first_split(metrics: words.Metrics) -> str | None:
@@ -85,10 +95,24 @@ def _parted(sample: Mapping[str, Any], report: Report) -> dict[str, str]:
     return {"given": given, "written": text[len(given) :]}
 
 
-def _compared(verdict: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """What both models were compared on, and where each interval lies on one scale, in percent of its width, that has
-    "no difference" in its middle."""
+def _compared(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What both models were compared on, each interval in its place on one scale, in percent of its width, that has "no
+    difference" in its middle; None where they were compared on nothing."""
+    rows = words.comparisons(verdict) if verdict else []
+    if not verdict or not rows:
+        return None
     ends = ("lower", "gain", "upper")
-    compared = words.comparisons(verdict) if verdict else []
-    reach = 1.15 * max((abs(one[end]) for one in compared for end in ends), default=0) or 1.0
-    return [{**one, "places": {end: round(50 + 50 * one[end] / reach, 2) for end in ends}} for one in compared]
+    reach = 1.15 * max(abs(one[end]) for one in rows for end in ends) or 1.0
+
+    def place(bits: float) -> float:
+        return round(50 + 50 * bits / reach, 2)
+
+    ticks = charts.linear_ticks(-0.9 * reach, 0.9 * reach)
+    return {
+        "rows": [{**one, "places": {end: place(one[end]) for end in ends}} for one in rows],
+        "ticks": [
+            {"value": bits, "place": place(bits), "label": f"{'+' if bits > 0 else ''}{label}".replace("-", "−")}
+            for bits, label in ticks
+        ],
+        "silent": [test["reason"] for test in verdict.get("tests", []) if test["gain"] is None],
+    }

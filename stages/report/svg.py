@@ -115,10 +115,11 @@ def _plot(chart: Chart) -> Iterable[str]:
         grid.append(_element("text", {"x": LEFT - 8, "y": y, "dy": ".35em", "text-anchor": "end"}, label))
     for x, label in chart.x_ticks:
         grid.append(_element("line", {"x1": x, "y1": BOTTOM, "x2": x, "y2": BOTTOM + 5}))
-        grid.append(_element("text", {"x": x, "y": BOTTOM + 22, "text-anchor": "middle"}, label))
+        anchor = "end" if x + 4 * len(label) > WIDTH else "middle"
+        grid.append(_element("text", {"x": x, "y": BOTTOM + 22, "text-anchor": anchor}, label))
     yield _element("g", {"class": "grid"}, *grid)
     middle = {"class": "axis", "text-anchor": "middle"}
-    yield _element("text", {**middle, "x": (LEFT + RIGHT) / 2, "y": HEIGHT - 4}, "epoch")
+    yield _element("text", {**middle, "x": (LEFT + RIGHT) / 2, "y": HEIGHT - 4}, chart.x_axis)
     turned = f"translate(13 {(TOP + BOTTOM) / 2}) rotate(-90)"
     yield _element("text", {**middle, "transform": turned}, escape(chart.axis))
     # A frame of its own cuts off what leaves it, some pixels around the axes.

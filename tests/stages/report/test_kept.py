@@ -195,10 +195,11 @@ def test_other_words_or_colours_make_the_page_anew_and_run_no_stage(
     assert worded.stdout == first.stdout.replace("The gradient's norm", "The norm of the gradient")
 
     curve, text = copy.report(".svg"), copy.report(".html")
-    copy.edit("svg.py", "#2456b8", "#00aa44")
+    copy.edit("svg.py", "#4a80e0", "#00aa44")
+    copy.edit("svg.py", "#2456b8", "#00bb55")
     assert copy.run().stderr.count("cached (unchanged since") == 4
-    assert copy.report(".svg") == curve.replace("#2456b8", "#00aa44") != curve
-    assert copy.report(".html") == text.replace("#2456b8", "#00aa44") != text
+    assert copy.report(".svg") == curve.replace("#4a80e0", "#00aa44") != curve
+    assert copy.report(".html") == text.replace("#2456b8", "#00bb55") != text
 
     copy.edit("page.html.j2", "How it learnt", "How it came to know")
     printed = copy.run("--json")

@@ -99,6 +99,20 @@ def test_the_interval_is_drawn_on_the_side_of_the_better(run: Run, promoted: dic
     assert drawn(with_figures(gain=0.0, lower=0.0, upper=0.0)) == [50, 50, 50]
 
 
+def test_the_interval_has_a_scale_and_says_of_which_champion_and_where_nothing_could_be_told(
+    run: Run, promoted: dict[str, Any]
+) -> None:
+    champion = {"key": "5" * 64, "since": "2026-11-20T03:05:09+00:00", "page": "reports/0123456789abcdef.html"}
+    shown = page(run({**promoted, "champion": champion}))
+    assert "The champion was 5555555555555555, since 2026-11-20 03:05 UTC: its report." in shown.text
+    assert ("a", {"href": "0123456789abcdef.html"}) in shown.elements
+    assert "99 % interval +0.0117 to +0.0309" in shown.text
+    for label in ("−0.02", "0.00", "+0.02"):
+        assert f" {label} " in shown.text
+    assert "Too little is unseen." in shown.text
+    assert "The champion was" not in page(run(promoted)).text
+
+
 def test_a_verdict_that_was_kept_before_there_were_several_texts_is_shown(run: Run, promoted: dict[str, Any]) -> None:
     today = promoted["tests"][0]
     names = {"candidate_bits": "bits", "champion_bits": "bits_champion", "difference": "gain"}
