@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.runtime import flow_run
@@ -25,6 +26,7 @@ from flows import own_run
 from flows.walk import ended_by, leave_report, run_name, walk
 from stages.config import RunConfig
 from stages.promotion.night import Night
+from stages.report import nights as report
 
 if TYPE_CHECKING:
     from stages.promotion.night import Result, Step
@@ -67,7 +69,9 @@ def retrain(
         night = Night(opened, config, when=when, name=name, reference=reference, other_corpus=other_corpus)
         ended = night.run(partial(walk, store=opened), step=_step, report=partial(leave_report, opened))
     except RnnlmError as error:
+        _tell_nights(store, name)
         return ended_by(error)
+    _tell_nights(store, name)
     if ended.candidate and ended.decision in ("promoted", "rejected"):
         _announce(ended.decision, ended.candidate.key, ended.reason)
     return Completed(name=ended.decision.title(), message=ended.reason, data=nights.as_json(opened, ended))
@@ -114,6 +118,17 @@ _TASKS = {
         ("judge", "Compare the candidate with the champion."),
     )
 }
+
+
+def _tell_nights(store: str | None, name: str) -> None:
+    """Leave the nights so far in Prefect's UI: a table of decisions, and the champion's bits as a picture."""
+    try:
+        told = nights.read(open_store(store), name)
+    except RnnlmError:  # which the run has ended with, too
+        return
+    if told:
+        decided = f"{told[-1].decision}: {told[-1].reason}"
+        create_markdown_artifact(report.text(name, told), key=f"nights-{name}", description=decided)
 
 
 def _announce(what: str, key: str, reason: str) -> None:

@@ -81,6 +81,8 @@ def history(name: Name = DEFAULT, store: StoreAt = None, as_json: Json = False) 
     bits = [one.bits for one in found if one.bits is not None]
     if len(bits) > 1:
         print(f"the champion's bits per character: {_picture(bits)} {bits[0]:.3f} → {bits[-1]:.3f}")
+    if (page := opened.root / "index.html").is_file():
+        print(f"the same as a page: {short(page)}")
 
 
 def _line(one: NightRecord) -> str:

@@ -22,6 +22,7 @@ from stages.pipeline import graph
 from stages.promotion import guard, losing, origin
 from stages.promotion.contender import Contender
 from stages.promotion.judge import judge
+from stages.report import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -177,7 +178,8 @@ class Night:
         step("settle", lambda: self._settle(key, decided))
         told = decided if verdict.promoted else replace(decided, reason=decided.reason + losing_so)
         try:
-            report(way.outcomes, told.json())
+            over = self._champion()
+            report(way.outcomes, {**told.json(), "champion": over.model_dump() if over else None})
         except StoreError as error:
             logger.warning("%s", error)  # what was decided stands without a page
         logger.info("%s", told.reason)
@@ -231,25 +233,21 @@ class Night:
     def _collect(self) -> None:
         """Remove what nobody needs, as `rnnlm gc` does; what keeps it from that is no fault of this night."""
         try:
-            logger.info(
-                "%d folders that nobody needs were removed",
-                len(collect(self._store, pinned=champions.pinned(self._store))),
-            )
+            removed = collect(self._store, pinned=champions.pinned(self._store))
+            logger.info("%d folders that nobody needs were removed", len(removed))
         except StoreError as error:
             logger.warning("nothing was removed: %s", error)
 
     def _record(
         self, decision: nights.Decision, reason: str, verdict: Verdict | None = None, *, lost: bool = False
     ) -> NightRecord:
-        reign = self._reign
-        pages = {one.candidate.key: one.candidate.page for one in self._before if one.candidate}
         corpus, model, last = (self._artifacts.get(name) for name in (corpus_stage(), MODEL, graph.LAST))
         return nights.NightRecord(
             when=now(),
             name=self.name,
             decision=decision,
             reason=reason,
-            champion=nights.Model(key=reign.model, since=reign.since, page=pages.get(reign.model)) if reign else None,
+            champion=self._champion(),
             candidate=nights.Model(key=model.manifest.key, page=self._page(last)) if model else None,
             tests=verdict.json()["tests"] if verdict else [],
             label=self._config.download.as_of,
@@ -258,15 +256,22 @@ class Night:
             lost=lost,
         )
 
+    def _champion(self) -> nights.Model | None:
+        """The champion as it stood when the night began."""
+        reign = self._reign
+        pages = {one.candidate.key: one.candidate.page for one in self._before if one.candidate}
+        return nights.Model(key=reign.model, since=reign.since, page=pages.get(reign.model)) if reign else None
+
     def _page(self, last: Artifact | None) -> str | None:
         """The report of a run, below the store."""
         name = f"reports/{last.manifest.key[:16]}.html" if last else ""
         return name if name and (self._store.root / name).is_file() else None
 
     def _keep(self, night: NightRecord) -> None:
-        """Note the night; where that cannot be, its decision stands all the same."""
+        """Note the night, and tell of it on the page of all nights; its decision stands where that cannot be."""
         try:
             nights.add(self._store, night)
+            kept.index(self._store)
         except StoreError as error:
             logger.warning("this night is not noted: %s", error)
 

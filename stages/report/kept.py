@@ -1,8 +1,7 @@
-"""The reports of a store: of each run a page, the same as Markdown, and its learning curve, in ``reports/``; of its
-nights one page, ``index.html``.
+"""The reports of a store: of each run a page, Markdown and its curve, in ``reports/``; of its nights ``index.html``.
 
-Beside them lies a record of what they say that no artifact holds: which stages ran and why, and the verdict. So a page
-is made again from artifacts and record, and no stage runs, when its words or its drawing have changed.
+Beside a run's page lies a record of what it says that no artifact holds: which stages ran and why, and the verdict. So
+a page is made again from artifacts and record, and no stage runs, when its words or its drawing have changed.
 """
 
 from __future__ import annotations

@@ -54,14 +54,14 @@ def chart(told: Sequence[NightRecord]) -> charts.Chart | None:
 def _row(night: NightRecord) -> dict[str, Any]:
     """A night as the table has it."""
     today = _today(night)
-    gain, lower, upper = (today.get(figure) for figure in ("gain", "lower", "upper"))
-    measured = gain is not None and lower is not None and upper is not None
+    ends = [bits for end in ("gain", "lower", "upper") if (bits := today.get(end)) is not None]
+    gain, lower, upper = [words.signed(bits) for bits in ends] if len(ends) == 3 else ("", "", "")
     return {
         "when": minute(night.when),
         "decision": night.decision,
         "mark": MARKS[night.decision],
-        "gain": words.signed(gain) if measured else "",
-        "interval": f"{words.signed(lower)} to {words.signed(upper)}" if measured else "",
+        "gain": gain,
+        "interval": f"{lower} to {upper}",
         "reason": words.sentence(night.reason),
         "page": night.candidate.page if night.candidate else None,
     }

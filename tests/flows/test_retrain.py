@@ -239,6 +239,10 @@ def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> N
     assert "data:image/svg+xml;base64," in artifact["data"]
     assert artifact["description"].startswith("promoted: there is no champion yet")
     assert "there is no champion yet" in night.last_log_line("Finished in state Promoted")
+    query["key"] = {"any_": ["nights-default"]}
+    (artifact,) = night.api.ask("artifacts", artifacts=query)
+    assert artifact["description"].startswith("promoted: there is no champion yet")
+    assert "**✓ promoted**" in artifact["data"]
     assert night.events(night.champion, "rnnlm.model.promoted") == ["rnnlm.model.promoted"]
     tasks = {task["name"].rpartition("-")[0]: task["state"]["name"] for task in night.api.task_runs(night.flow_run)}
     done = dict.fromkeys(("download", "guard", "train", "evaluate", "judge"), "Completed")

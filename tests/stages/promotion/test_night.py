@@ -93,7 +93,8 @@ class Nights:
         reign = champions.current(self.store, ended.name)
         assert reign
         assert ended.candidate
-        assert (reign.reason, reign.figures, reign.model) == (ended.reason, self.told[-1], ended.candidate.key)
+        assert (reign.reason, reign.model) == (ended.reason, ended.candidate.key)
+        assert {**reign.figures, "champion": self.told[-1]["champion"]} == self.told[-1]
         return reign.model
 
 
@@ -142,6 +143,16 @@ def test_a_night_tells_whom_it_was_about_and_by_which_figures(nights: Nights) ->
     assert second.bits < first.bits
     assert json.loads(json.dumps(noted.as_json(nights.store, second)))["tests"] == second.tests
     assert second.differs == {"train.epochs": (1, BETTER)}
+
+
+def test_a_page_says_over_which_champion_and_all_nights_stand_on_one_page(nights: Nights) -> None:
+    first = nights.promotes(1)
+    assert nights.told[-1]["champion"] is None
+    nights.promotes(BETTER)
+    (reign, _) = champions.history(nights.store)
+    assert nights.told[-1]["champion"] == {"key": first, "since": reign.since, "page": None}
+    page = (nights.store.root / "index.html").read_text(encoding="utf-8")
+    assert page.count("✓ promoted") == 2
 
 
 def test_a_first_model_that_is_not_promoted_is_not_remembered_as_rejected(
