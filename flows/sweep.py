@@ -70,7 +70,7 @@ def sweep(
         folder = table.publish(ranked, keep, evaluated, opened).folder
     except RnnlmError as error:
         return ended_by(error)
-    best = f"best: {table.settings(ranked[0])}"
+    best = f"best: {space.settings(ranked[0].values)}"
     create_table_artifact(table.rows(ranked), key="sweep", description=best)
     picture = markdown.inline((folder / "curves.svg").read_text(encoding="utf-8"))
     create_markdown_artifact(f"![bits per character by epoch]({picture})", key="sweep-curves", description=best)

@@ -39,6 +39,7 @@ Examples:
   rnnlm sample --prefix 'the sea' --temperature 0.7 --count 3
   rnnlm evaluate --on letters.txt               how well the champion predicts another text
   rnnlm sweep --vary train.hidden_size=128,256  several models side by side, the best first
+  rnnlm compare --vary train.cell=gru,lstm      is one better, or only luckier? five seeds of each
   rnnlm night --corpus my.txt                   for cron: train again, promote only what is better
 
 \b
@@ -58,6 +59,7 @@ for _name in graph.shown():
 for _command in (
     runs.evaluate,
     sweeps.sweep,
+    sweeps.compare,
     models.sample,
     runs.status,
     runs.explain,

@@ -8,32 +8,33 @@ sweep.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations
 from typing import TYPE_CHECKING
 
-from data.errors import Interrupted, RnnlmError, StoreError, TrainingError
+from data.errors import ConfigError, Interrupted, RnnlmError, StoreError, TrainingError
 from data.tables import history
 from data.tables.tokens import IndexTable
 from stages.lm import metrics
+from stages.lm.model import LanguageModel
 from stages.pipeline import graph
 from stages.sweep import worker
+from stages.sweep.space import settings
 from stages.sweep.worker import Job
 from stages.training import schedule
 
 if TYPE_CHECKING:
     from data.progress import Progress
+    from data.store.artifact import Artifact
     from data.store.folder import Store
     from stages.config import RunConfig, StageConfig
     from stages.pipeline.run import Walk
     from stages.sweep.pool import Workers
     from stages.sweep.trial import Trial
     from stages.sweep.worker import Answer
-
-logger = logging.getLogger(__name__)
 
 
 def prepare(trials: Sequence[Trial], walk: Callable[[RunConfig], Walk]) -> None:
@@ -46,36 +47,65 @@ def prepare(trials: Sequence[Trial], walk: Callable[[RunConfig], Walk]) -> None:
         walk: a walk over the stages of one configuration, which has not begun.
 
     Raises:
+        ConfigError: trials that would be measured on different texts.
         RnnlmError: none of them can be trained, for this reason.
     """
     before = graph.order("train")[:-1]
-    for name in trials[0].values:
-        if name.partition(".")[0] in before and name != "tokenize.level":
-            logger.warning("%s changes the text that trials are measured on: their figures may not compare", name)
     alike: dict[tuple[StageConfig | None, ...], list[Trial]] = {}
     for trial in trials:
         alike.setdefault(tuple(dict(trial.config).get(name) for name in before), []).append(trial)
+    texts: list[tuple[Trial, object]] = []
     for group in alike.values():
         try:
             upstream = walk(group[0].config).upstream("train")
-            tokens = upstream[graph.STAGES["train"].inputs["tokens"].stage]
-            valid = IndexTable.open(tokens.folder / "tokens.arrow").splits["valid"]
+            table = IndexTable.open(upstream[_tokens()].folder / "tokens.arrow")
         except (Interrupted, StoreError):
             raise
         except RnnlmError as error:
             for trial in group:
                 trial.fail(str(error))
             continue
+        valid = table.splits["valid"]
+        # Whatever the vocabulary lacks, these say which characters a model is measured on.
+        text = table.corpus_sha256, table.normalizer, table.level, valid.start, valid.stop, valid.characters
+        texts.append((group[0], text))
         for trial in group:
             trial.upstream = {stage: artifact.manifest.key for stage, artifact in upstream.items()}
             trial.valid = valid
-            if len(valid) <= trial.config.train.num_steps:
+            if len(valid) < 2:
                 trial.fail(
-                    f"a sweep compares trials on the validation split, which has {len(valid):,} tokens: set tokenize."
-                    f"valid_share so that there are more than train.num_steps, {trial.config.train.num_steps:,}"
+                    f"trials are compared on the validation split, which has {len(valid):,} of the two tokens that a "
+                    "figure takes: set a larger tokenize.valid_share"
                 )
+    _refuse_different(texts)
     if all(trial.state == "failed" for trial in trials):
         raise RnnlmError(trials[0].reason)
+
+
+def _refuse_different(texts: Sequence[tuple[Trial, object]]) -> None:
+    """Refuse to compare trials of different validation texts; name what two of them differ in, the fewest fields."""
+    before = graph.order("train")[:-1]
+
+    def apart(one: Trial, other: Trial) -> list[str]:
+        """The fields that may have made the difference."""
+        names = (name for name in one.values if name.partition(".")[0] in before)
+        return [name for name in names if one.values[name] != other.values[name]]
+
+    pairs = [
+        (one, other, apart(one, other)) for (one, text), (other, second) in combinations(texts, 2) if text != second
+    ]
+    if pairs:
+        one, other, names = min(pairs, key=lambda pair: len(pair[2]))
+        first, second = (settings({name: trial.values[name] for name in names}) for trial in (one, other))
+        raise ConfigError(
+            f"{first} and {second} make different validation texts, and figures of different texts do not compare: "
+            f"leave {' and '.join(names)} out of what varies, and set it to one value after the other"
+        )
+
+
+def _tokens() -> str:
+    """The stage whose index table `train` reads."""
+    return graph.STAGES["train"].inputs["tokens"].stage
 
 
 @dataclass(frozen=True)
@@ -111,7 +141,8 @@ def rungs(trials: int, epochs: int, keep: float) -> list[Rung]:
 def search(trials: Sequence[Trial], keep: float, store: Store, workers: Workers, progress: Progress) -> list[Trial]:
     """Train all that is worth it; the trials, the best first.
 
-    Those that trained further come first, for what was stopped was worse when it was; then the lower figure counts.
+    Those that trained further come first, for what was stopped was worse when it was; then the lower figure counts. It
+    is that of the whole validation split: of those that finished, what `evaluate` says of it.
 
     Args:
         trials: as `prepare` leaves them.
@@ -141,7 +172,9 @@ def search(trials: Sequence[Trial], keep: float, store: Store, workers: Workers,
         for place, trial in enumerate(going[go_on:], go_on + 1):
             trial.state, trial.reason = "stopped", f"stopped: number {place} of {rung.trials}"
         going = going[:go_on]
-    for trial in going:
+    for number, trial in enumerate(going, 1):
+        progress(done, total, f"measuring {number} of {len(going)} on the whole validation split")
+        _measure(trial, store)
         if len(trial.curve) < trial.config.train.epochs:
             trial.reason = "ended by its patience"
     return sorted(trials, key=lambda trial: (trial.state == "failed", -trial.rung, trial.bits))
@@ -153,22 +186,39 @@ def _job(trial: Trial, rung: Rung, store: Store) -> Job:
 
 
 def _note(trial: Trial, answer: Answer, store: Store, rung: int) -> None:
-    """Note what became of a trial's training in a rung."""
+    """Note what became of a trial's training in a rung, by the figures that its history has."""
     if answer.error:
         trial.fail(answer.sentence)
         return
-    model = store.find("train", answer.key)
-    if model is None:
-        raise StoreError(f"the model {answer.key[:16]} has gone from {store.root}: run again")
-    assert trial.valid is not None
-    of_text = len(trial.valid) - 1, trial.valid.characters, trial.valid.spelling
+    model = _found("train", answer.key, store)
     losses = [math.nan if loss is None else loss for loss in history.read(model.folder / "history.arrow")["valid_loss"]]
-    trial.curve = [
-        metrics.summarize(loss, *of_text)["bits_per_character"] if math.isfinite(loss) else math.inf for loss in losses
-    ]
+    trial.curve = [_bits(trial, loss) for loss in losses]
     kept = schedule.best_epoch(losses) - 1 if trial.config.train.patience else -1
     trial.bits, trial.perplexity = trial.curve[kept], metrics.perplexity(losses[kept])
     trial.rung, trial.model, trial.ran = rung, answer.key, trial.ran or answer.ran
     trial.seconds += model.manifest.timing["seconds"]
     if not math.isfinite(trial.bits):
         trial.fail("its validation loss is no longer finite: try a smaller train.learning_rate")
+
+
+def _measure(trial: Trial, store: Store) -> None:
+    """Put what `evaluate` says of the whole validation split in the place of the history's last figures."""
+    model = LanguageModel.load(_found("train", trial.model, store).folder)
+    table = IndexTable.open(_found(_tokens(), trial.upstream[_tokens()], store).folder / "tokens.arrow")
+    loss = model.network.loss(table.split("valid"))
+    trial.bits, trial.perplexity = _bits(trial, loss), metrics.perplexity(loss)
+
+
+def _bits(trial: Trial, loss: float) -> float:
+    """Bits per character at this loss over the validation split; infinite where the loss is not finite."""
+    valid = trial.valid
+    assert valid is not None
+    figures = metrics.summarize(loss, len(valid) - 1, valid.characters, valid.spelling)
+    return figures["bits_per_character"] if math.isfinite(loss) else math.inf
+
+
+def _found(stage: str, key: str, store: Store) -> Artifact:
+    artifact = store.find(stage, key)
+    if artifact is None:
+        raise StoreError(f"the artifact {key[:16]} of {stage} has gone from {store.root}: run again")
+    return artifact

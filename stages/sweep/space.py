@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -86,6 +87,16 @@ def configurations(
     if draws is not None and len(found) < draws:
         logger.info("the space holds no more than %d different trials", len(found))
     return list(found.items())
+
+
+def settings(values: Values) -> str:
+    """What sets a configuration apart, as `--set` takes it."""
+    return " ".join(f"{name}={shown(value)}" for name, value in values.items())
+
+
+def shown(value: object) -> str:
+    """A value as it can be typed."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _refuse_after_training(name: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.moment import now
 from data.store import fingerprint
 from data.store.artifact import Artifact, Manifest, Output
 from stages.report import charts, svg
+from stages.sweep.space import settings, shown
 
 if TYPE_CHECKING:
     from data.store.folder import Store
@@ -25,9 +26,10 @@ def rows(ranked: Sequence[Trial]) -> list[dict[str, str]]:
     return [
         {
             "rank": str(rank),
-            **{name: _shown(value) for name, value in trial.values.items()},
-            "bits per character": _significant(trial.bits),
-            "perplexity": _significant(trial.perplexity),
+            **{name: shown(value) for name, value in trial.values.items()},
+            "bits per character": significant(trial.bits),
+            "unknown": f"{trial.valid.unknown_rate:.2%}" if trial.valid else "–",
+            "perplexity": significant(trial.perplexity),
             "epochs": f"{len(trial.curve):,} of {trial.config.train.epochs:,}",
             "seconds": f"{trial.seconds:.1f}",
             "model": trial.model[:16] or "–",
@@ -37,25 +39,20 @@ def rows(ranked: Sequence[Trial]) -> list[dict[str, str]]:
     ]
 
 
-def markdown(ranked: Sequence[Trial]) -> str:
-    """The same as a Markdown table that can be read as it stands."""
-    lines = rows(ranked)
+def markdown(lines: Sequence[Mapping[str, str]]) -> str:
+    """Rows as a Markdown table that can be read as it stands; the last column is prose."""
+    *_, prose = lines[0]
     columns = []
     for name in lines[0]:
         column = [name, *(row[name].replace("|", "\\|") for row in lines)]
         width = max(map(len, column))
-        if name == "how it ended":
+        if name == prose:
             heading, *cells = (cell.ljust(width) for cell in column)
             columns.append([heading, "-" * width, *cells])
         else:
             heading, *cells = (cell.rjust(width) for cell in column)
             columns.append([heading, "-" * (width - 1) + ":", *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
-
-
-def settings(trial: Trial) -> str:
-    """What sets a trial apart, as `--set` takes it."""
-    return " ".join(f"{name}={_shown(value)}" for name, value in trial.values.items())
 
 
 def results(ranked: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -66,7 +63,7 @@ def results(ranked: Sequence[Trial]) -> list[dict[str, Any]]:
 def draw(ranked: Sequence[Trial]) -> str:
     """The validation split's bits per character by epoch as SVG, a line for each trial; the legend names each kind."""
     best = ranked[0]
-    columns, named = [(f"the best: {settings(best)}", "best", best.curve)], set()
+    columns, named = [(f"the best: {settings(best.values)}", "best", best.curve)], set()
     for trial in filter(lambda trial: any(map(math.isfinite, trial.curve)), ranked[1:]):
         columns.append(("" if trial.state in named else trial.state, trial.state, trial.curve))
         named.add(trial.state)
@@ -86,7 +83,7 @@ def publish(ranked: Sequence[Trial], keep: float, evaluated: Artifact, store: St
     components = {"stage": STAGE, "trials": asked, "keep": keep}
     key = fingerprint.digest(components)
     with store.building(STAGE, key) as folder:
-        (folder / "table.md").write_text(markdown(ranked), encoding="utf-8")
+        (folder / "table.md").write_text(markdown(rows(ranked)), encoding="utf-8")
         content = json.dumps(results(ranked), indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "trials.json").write_text(f"{content}\n", encoding="utf-8")
         (folder / "curves.svg").write_text(draw(ranked), encoding="utf-8")
@@ -107,10 +104,6 @@ def publish(ranked: Sequence[Trial], keep: float, evaluated: Artifact, store: St
         return store.publish(folder, manifest)
 
 
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _significant(value: float) -> str:
+def significant(value: float) -> str:
     """Five significant digits, which tell close trials apart; a dash where nothing was measured."""
     return f"{value:#.5g}" if math.isfinite(value) else "–"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Trial:
     """A configuration of the space, and how far it has come.
 
-    Bits per character and perplexity are always those of the validation split.
+    Bits per character, in which unknown tokens are spelled out, and perplexity are always those of the whole validation
+    split.
     """
 
     config: RunConfig
@@ -27,7 +28,7 @@ class Trial:
     upstream: dict[str, str] = field(default_factory=dict)
     """What it is trained on: stage → key of its artifact, of each stage that `train` reads."""
     valid: Split | None = None
-    """The validation split: how many tokens and characters it is measured on. None until its text is tokenized."""
+    """The validation split that it is measured on, all of it. None until its text is tokenized."""
     rung: int = 0
     """The last rung that it was trained in, counted from 1; 0 before the first."""
     model: str = ""
@@ -73,6 +74,7 @@ class Trial:
             "reason": self.reason,
             "bits_per_character": self.bits if measured else None,
             "perplexity": self.perplexity if measured else None,
+            "unknown_rate": self.valid.unknown_rate if self.valid else None,
             "epochs": len(self.curve),
             "valid_bits": [bits if math.isfinite(bits) else None for bits in self.curve],
             "seconds": round(self.seconds, 3),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from data.tables.tokens import Split
 from stages.config import RunConfig, TrainConfig
 from stages.sweep import table
+from stages.sweep.space import settings
 from stages.sweep.trial import Trial
 
 CONFIG = RunConfig(train=TrainConfig(epochs=1000))
@@ -13,6 +15,7 @@ RANKED = [
     Trial(
         CONFIG,
         {"train.cell": "gru", "train.tie_weights": False},
+        valid=Split(0, 200, characters=200, unknown=3),
         model="1234567890abcdef99",
         curve=[2.0] * 1000,
         bits=2.0,
@@ -24,7 +27,7 @@ RANKED = [
 
 
 def test_a_table_has_a_row_for_each_trial_and_can_be_read_as_it_stands() -> None:
-    lines = table.markdown(RANKED).splitlines()
+    lines = table.markdown(table.rows(RANKED)).splitlines()
     assert len(lines) == 2 + 2
     assert len({len(line) for line in lines}) == 1, "its columns are aligned"
     heading, rule, best, failed = ([cell.strip() for cell in line[2:-2].split(" | ")] for line in lines)
@@ -35,6 +38,7 @@ def test_a_table_has_a_row_for_each_trial_and_can_be_read_as_it_stands() -> None
         "gru",
         "false",
         "2.0000",
+        "1.50%",
         "4.0000",
         "1,000 of 1,000",
         "1234.6",
@@ -42,11 +46,11 @@ def test_a_table_has_a_row_for_each_trial_and_can_be_read_as_it_stands() -> None
         "trained to the end",
     ]
     assert best == cells
-    assert failed == ["2", "rnn", "true", "–", "–", "0 of 1,000", "0.0", "–", r"this \| that"]
+    assert failed == ["2", "rnn", "true", "–", "–", "–", "0 of 1,000", "0.0", "–", r"this \| that"]
 
 
 def test_settings_can_be_typed_again_and_results_are_numbered() -> None:
-    assert table.settings(RANKED[0]) == "train.cell=gru train.tie_weights=false"
+    assert settings(RANKED[0].values) == "train.cell=gru train.tie_weights=false"
     assert [(one["rank"], one["state"]) for one in table.results(RANKED)] == [(1, "finished"), (2, "failed")]
     assert math.isinf(RANKED[1].bits)
     assert table.results(RANKED)[1]["bits_per_character"] is None
