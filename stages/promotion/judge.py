@@ -14,22 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from stages.promotion.contender import Side
-from stages.promotion.interval import cut, interval
-from stages.promotion.overlap import seen_in
-from stages.promotion.passage import Passage
+from stages.promotion.interval import interval
+from stages.promotion.measure import Bench
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from data.tables.tokens import Ids
     from stages.config import PromotionConfig
     from stages.promotion.contender import Contender
+    from stages.promotion.measure import Measured
 
 Text = Literal["today", "champion", "reference"]
 """The candidate's test split, the champion's own, the text that was pinned."""
@@ -126,117 +125,92 @@ def judge(
     """
     ours = Side(candidate)
     if champion is None:
-        first = _first(_Measure([ours], rule).of("today", ours))
+        first = _first(Bench([ours], rule).measure(_test(ours), fewest=1))
         return Verdict(bool(first.passed), first.reason, (first,))
     theirs = Side(champion)
     if why := _why_not(ours, theirs):
         return Verdict(False, why)
-    measure = _Measure([ours, theirs], rule)
-    measured = [measure.of("today", ours)]
+    measure = partial(Bench([ours, theirs], rule).measure, fewest=rule.fewest_characters)
+    today = measure(_test(ours))
+    tests = [compare("today", today, rule)]
     if ground:
         # A text that both have is read once.
         same = ours.which("test") == theirs.which("test")
-        measured.append(replace(measured[0], text="champion") if same else measure.of("champion", theirs))
+        tests.append(compare("champion", today if same else measure(_test(theirs)), rule))
     if reference:
-        measured.append(measure.of("reference", ours, reference / "corpus.txt"))
-    tests = tuple(_decided(one, rule) for one in measured)
+        pinned = measure(lambda joined: ours.other(reference / "corpus.txt", joined=joined))
+        tests.append(compare("reference", pinned, rule))
+    return decide(tests)
+
+
+def decide(tests: Sequence[Comparison]) -> Verdict:
+    """The verdict on a candidate: promoted where today's text speaks for it, and none of the others against it."""
     against = [test.reason for test in tests if test.passed is False or (test.text == "today" and not test.passed)]
-    return Verdict(not against, "; ".join(against) or tests[0].reason, tests)
+    return Verdict(not against, "; ".join(against) or tests[0].reason, tuple(tests))
 
 
-class _Measure:
-    """What the models of a comparison need for a text.
+def compare(text: Text, measured: Measured, rule: PromotionConfig) -> Comparison:
+    """What a text says of a candidate and the champion.
 
     Args:
-        sides: the candidate, and the champion if there is one.
-        rule: how texts are cut into blocks, and from which length on.
+        text: which one it is.
+        measured: what the candidate and the champion need for it, in this order.
+        rule: what is asked for.
     """
-
-    def __init__(self, sides: list[Side], rule: PromotionConfig) -> None:
-        self._sides, self._rule = sides, rule
-        of_words = [bool(side.level.separator) for side in sides]
-        self._by_words, self._joined = any(of_words), all(of_words)
-        # A training split that both have is read once.
-        self._trainings = {side.which("train"): side for side in sides}.values()
-
-    def of(self, text: Text, whose: Side, other: Path | None = None) -> Comparison:
-        """Figures, and no decision yet, on the test split of one of them, or on another text as it is normalised there.
-
-        Bits are None where the text is too short for them to say anything.
-        """
-        joined, rule = self._joined, self._rule
-        pieces = whose.other(other, joined=joined) if other else whose.split("test", joined=joined)
-        passage = Passage(pieces, by_words=self._by_words, joined=joined)
-        trainings: list[Iterable[Ids]] = [side.split("train", joined=joined) for side in self._trainings]
-        seen = passage.whole(seen_in(passage.codes, *trainings))
-        counted = ~seen
-        counted[passage.first] = False
-        total = int(np.count_nonzero(counted))
-        found = Comparison(text, None, "", characters=total, left_out=int(np.count_nonzero(seen)))
-        if total < (rule.fewest_characters if len(self._sides) > 1 else 1):
-            return found
-        blocks = np.where(counted, passage.uncut(cut(total, rule)[np.cumsum(counted) - 1]), -1)
-        characters = np.bincount(blocks[counted]).astype(np.float64)
-        kept = characters > 0
-        found = replace(found, blocks=int(np.count_nonzero(kept)))
-        ours, *others = (side.bits(passage, blocks, len(characters))[kept] for side in self._sides)
-        found = replace(found, bits=_finite(float(ours.sum()) / total))
-        if not others:
-            return found
-        (theirs,) = others
-        found = replace(found, bits_champion=_finite(float(theirs.sum()) / total))
-        if found.bits is None or found.bits_champion is None or found.blocks < rule.fewest_blocks:
-            return found
-        lower, upper = interval(theirs - ours, characters[kept], rule.confidence)
-        gain = found.bits_champion - found.bits
-        return replace(found, gain=gain, lower=lower, upper=upper, confidence=rule.confidence)
-
-
-def _first(found: Comparison) -> Comparison:
-    """What is said of a model where there is no champion."""
-    what = NAMES[found.text]
-    if not found.characters:
-        return replace(found, reason=f"{what} holds no character that it was not trained on{_seen(found)}")
-    if found.bits is None:
-        return replace(found, passed=False, reason=f"what this model makes of {what} is not finite")
-    needs = f"this model needs {found.bits:.3f} bits per character of {what} ({found.characters:,} unseen characters)"
-    return replace(found, passed=True, reason=f"there is no champion yet, and {needs}")
-
-
-def _decided(found: Comparison, rule: PromotionConfig) -> Comparison:
-    """The same figures with what they amount to."""
-    what = NAMES[found.text]
-    if (missing := rule.fewest_characters - found.characters) > 0:
-        few = f"{what} has {found.characters:,} unseen characters, {missing:,} too few to tell anything{_seen(found)}"
+    what, total = NAMES[text], measured.total
+    found = Comparison(text, None, "", characters=total, left_out=measured.left_out)
+    if (missing := rule.fewest_characters - total) > 0:
+        few = f"{what} has {total:,} unseen characters, {missing:,} too few to tell anything{_seen(measured)}"
         return replace(found, reason=few)
-    if found.bits is None:
+    ours, theirs = measured.bits
+    bits, bits_champion = _finite(float(ours.sum()) / total), _finite(float(theirs.sum()) / total)
+    found = replace(found, bits=bits, bits_champion=bits_champion)
+    if bits is None:
         return replace(found, passed=False, reason=f"what this model makes of {what} is not finite")
-    figures = f"it needs {found.bits:.3f} bits per character"
-    if found.bits_champion is None:
-        return replace(
-            found, passed=True, reason=f"on {what} {figures}, and what the champion makes of it is not finite"
-        )
-    if found.gain is None or found.lower is None or found.upper is None:
+    figures = f"it needs {bits:.3f} bits per character"
+    if bits_champion is None:
+        reason = f"on {what} {figures}, and what the champion makes of it is not finite"
+        return replace(found, passed=True, reason=reason)
+    if not measured.characters.sum(1).all():
         return replace(found, reason=f"{what} falls into too few words to tell anything")
-    figures += (
-        f" and the champion {found.bits_champion:.3f} (gain {found.gain:+.3f}, {100 * rule.confidence:.6g} % interval "
-        f"{found.lower:+.3f} to {found.upper:+.3f}, of these two models on these {found.characters:,} characters)"
-    )
-    if found.text == "today":
-        passed = found.lower > rule.smallest_gain
-        said = "better" if passed else "worse" if found.upper < 0 else "no better"
-        margin = f"chance and {rule.smallest_gain:g} bits" if rule.smallest_gain else "chance"
+    gain = bits_champion - bits
+    lower, upper = interval(theirs - ours, measured.characters, rule.confidence)
+    if text == "today":
+        passed, margin = lower > rule.smallest_gain, rule.smallest_gain
+        said = "better" if passed else "worse" if upper < 0 else "no better"
     else:
-        passed = found.upper >= -rule.largest_setback
+        passed, margin = upper >= -rule.largest_setback, rule.largest_setback
         said = "not worse" if passed else "worse"
-        margin = f"chance and {rule.largest_setback:g} bits" if rule.largest_setback else "chance"
-    by = "" if said == "worse" and found.text == "today" else f" by more than {margin}"
-    reason = f"on {what} this model is {said} than the champion{by}: {figures}"
-    return replace(found, passed=passed, reason=reason)
+    beyond = "" if said == "worse" and text == "today" else " by more than chance"
+    beyond += f" and {margin:g} bits" if beyond and margin else ""
+    reason = (
+        f"on {what} this model is {said} than the champion{beyond}: {figures} and the champion {bits_champion:.3f} "
+        f"(gain {gain:+.3f}, {100 * rule.confidence:.6g} % interval {lower:+.3f} to {upper:+.3f}, of these two models "
+        f"on these {total:,} characters)"
+    )
+    figured = replace(found, gain=gain, lower=lower, upper=upper, confidence=rule.confidence, blocks=len(ours))
+    return replace(figured, passed=passed, reason=reason)
 
 
-def _seen(found: Comparison) -> str:
-    return f", {found.left_out:,} having been seen in training" if found.left_out else ""
+def _first(measured: Measured) -> Comparison:
+    """What is said of a model where there is no champion."""
+    what, total = NAMES["today"], measured.total
+    found = Comparison("today", None, "", characters=total, left_out=measured.left_out)
+    if not total:
+        return replace(found, reason=f"{what} holds no character that it was not trained on{_seen(measured)}")
+    bits = _finite(float(measured.bits[0].sum()) / total)
+    if bits is None:
+        return replace(found, passed=False, reason=f"what this model makes of {what} is not finite")
+    needs = f"this model needs {bits:.3f} bits per character of {what} ({total:,} unseen characters)"
+    return replace(found, passed=True, bits=bits, reason=f"there is no champion yet, and {needs}")
+
+
+def _test(side: Side) -> Callable[[bool], Iterator[Ids]]:
+    return lambda joined: side.split("test", joined=joined)
+
+
+def _seen(measured: Measured) -> str:
+    return f", {measured.left_out:,} having been seen in training" if measured.left_out else ""
 
 
 def _why_not(ours: Side, theirs: Side) -> str | None:
