@@ -183,7 +183,8 @@ class PromotionConfig(StageConfig):
     fewest_blocks: Annotated[int, Field(ge=2)] = 5
     """The text is cut into so many blocks at least, however short."""
     most_blocks: Annotated[int, Field(ge=2)] = 20
-    """And into so many at most: a longer text has longer ones."""
+    """And into so many at most: a longer text has longer ones. Fewer blocks are cut into parts, so many at least, which
+    say when a few blocks agree by chance."""
     fewest_characters: Annotated[int, Field(ge=1)] = 2000
     """With fewer unseen characters than this, a text says nothing about two models."""
 

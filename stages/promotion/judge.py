@@ -133,10 +133,11 @@ def judge(
     measure = partial(Bench([ours, theirs], rule).measure, fewest=rule.fewest_characters)
     today = measure(_test(ours))
     tests = [compare("today", today, rule)]
-    if ground:
-        # A text that both have is read once.
-        same = ours.which("test") == theirs.which("test")
-        tests.append(compare("champion", today if same else measure(_test(theirs)), rule))
+    if ground and ours.which("test") == theirs.which("test"):
+        same = compare("champion", today, rule)
+        tests.append(replace(same, reason=f"{same.reason}; it is the same text as today's"))
+    elif ground:
+        tests.append(compare("champion", measure(_test(theirs)), rule))
     if reference:
         pinned = measure(lambda joined: ours.other(reference / "corpus.txt", joined=joined))
         tests.append(compare("reference", pinned, rule))

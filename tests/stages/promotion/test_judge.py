@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from data.corpus.level import CHAR
-from data.errors import StoreError
+from data.errors import CorpusError, StoreError
 from data.progress import LogLines
 from data.store.folder import Store
 from data.tables.tokens import Ids, IndexTable
@@ -266,6 +266,83 @@ def test_what_the_champion_was_trained_on_is_left_out(make: Make) -> None:
     assert today.characters == ends - border
     losses, _, _ = measured(candidate)
     assert today.bits == pytest.approx(losses[border - begins - 1 :].mean(), rel=1e-6)
+
+
+def by_text(verdict: Verdict) -> dict[str, Comparison]:
+    return {test.text: test for test in verdict.tests}
+
+
+def with_digits(text: str) -> str:
+    """A tenth of the characters are others now: what length, script and markup do not tell."""
+    rng = np.random.default_rng(0)
+    drawn = zip(text, rng.random(len(text)), rng.integers(10, size=len(text)), strict=True)
+    return "".join(str(digit) if chance < 0.1 else letter for letter, chance, digit in drawn)
+
+
+def without_vowels(text: str) -> str:
+    return re.sub("[aeiou]", "", text)
+
+
+@pytest.mark.parametrize("spoil", [with_digits, without_vowels])
+def test_a_corpus_that_got_worse_makes_no_champion(make: Make, tmp_path: Path, spoil: Callable[[str], str]) -> None:
+    """On its own text the model is better than the champion, which knows no such text, and worse on what was there."""
+    champion, candidate = make(epochs=4), make(spoil(TEXT), epochs=4)
+    verdict, today = judge(candidate, champion)
+    assert today.passed
+    assert not verdict.promoted
+    ground = by_text(verdict)["champion"]
+    assert ground.passed is False
+    assert verdict.reason == ground.reason
+    assert verdict.reason.startswith(
+        "on the champion's own test text this model is worse than the champion by more than chance and 0.02 bits"
+    )
+    losses, _, _ = measured(champion)
+    assert ground.bits_champion == pytest.approx(losses.mean(), rel=1e-6)
+    assert ground.upper is not None
+    assert ground.upper < -0.02
+    assert judge(candidate, champion, largest_setback=3)[0].promoted
+
+    (tmp_path / "corpus.txt").write_text(TEXT[-4_000:].upper(), encoding="utf-8")
+    pinned = by_text(judge(candidate, champion, tmp_path, largest_setback=0.03)[0])
+    assert pinned["reference"].passed is False
+    assert "on the reference text this model is worse" in judge(candidate, champion, tmp_path)[0].reason
+    assert pinned["reference"].characters == 3_999
+
+
+def test_a_text_that_the_new_model_has_learnt_says_nothing(make: Make, tmp_path: Path) -> None:
+    """A corpus that grows: yesterday's test text is trained on today, and what is pinned counts on."""
+    champion, candidate = make(TEXT[:20_000], epochs=1), make(epochs=4)
+    (tmp_path / "corpus.txt").write_text(TEXT[-3_000:], encoding="utf-8")
+    verdict, _ = judge(candidate, champion, tmp_path)
+    assert verdict.promoted
+    found = by_text(verdict)
+    assert found["champion"] == Comparison(
+        text="champion",
+        passed=None,
+        reason="the champion's own test text has 0 unseen characters, 2,000 too few to tell anything, 2,000 having "
+        "been seen in training",
+        left_out=2_000,
+    )
+    assert found["reference"].passed
+    assert found["reference"].characters == 2_999
+
+
+def test_one_text_for_both_is_said_to_be_one(make: Make, tmp_path: Path) -> None:
+    found = by_text(judge(make(epochs=4), make(epochs=1))[0])
+    assert found["champion"].reason.endswith("; it is the same text as today's")
+    assert found["champion"].gain == found["today"].gain
+    corpus = (make().corpus / "corpus.txt").read_text(encoding="utf-8")
+    start = IndexTable.open(make().tokens / "tokens.arrow").splits["test"].start
+    (tmp_path / "corpus.txt").write_text(corpus[start:], encoding="utf-8")
+    pinned = by_text(judge(make(epochs=4), make(epochs=1), tmp_path)[0])["reference"]
+    assert (pinned.gain, pinned.lower, pinned.characters) == (
+        *(found["today"].gain, found["today"].lower, found["today"].characters),
+    )
+
+
+def test_a_reference_that_cannot_be_read_is_one_sentence(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"corpus\.txt cannot be read .*: name another reference"):
+        judge(make(epochs=4), make(epochs=1), tmp_path)
 
 
 def test_all_seen_is_too_little_to_tell(make: Make) -> None:
