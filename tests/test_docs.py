@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from stages import config
 from stages.cli import app as cli
 from stages.pipeline import graph, settings
+from stages.report import words
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {
@@ -121,6 +122,27 @@ def test_a_deployment_that_is_named_is_declared(document: str) -> None:
     assert {span for span in spans(document) if re.fullmatch(r"[\w-]+/(nightly|on-demand)", span)} <= names
     if document == "flows/README.md":
         assert all(f"| `{name}` |" in DOCUMENTS[document] for name in names)
+
+
+def test_the_readme_shows_what_the_first_command_trains() -> None:
+    """And that is better than counting, which nobody would show who did not believe it."""
+    preset = settings.load()
+    table = {cells[0]: cells for line in README.splitlines() if len(cells := line.strip("| ").split(" | ")) == 9}
+    described = words.description(
+        {**preset.train.model_dump(), "vocab_size": int(float(table["train"][8])), "level": preset.tokenize.level},
+        preset.train.epochs,
+    )
+    assert described in README.splitlines()
+    perplexity, fivegram = float(table["test"][2]), float(table["test"][6])
+    assert perplexity < fivegram
+    assert f"{perplexity:.2f} on unseen text, where a 5-gram reaches {fivegram:.2f}." in README
+
+
+def test_a_night_trains_as_the_first_command_does() -> None:
+    declared = yaml.safe_load((ROOT / "flows" / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    [nightly] = [one for one in declared if one["name"] == "nightly"]
+    night = settings.parse(nightly["parameters"]["config"])
+    assert (night.train, night.tokenize) == (settings.load().train, settings.load().tokenize)
 
 
 def anchors(path: Path) -> set[str]:

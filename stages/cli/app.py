@@ -31,7 +31,7 @@ app = typer.Typer(
     "Only what changed reruns.",
     epilog="""\b
 Examples:
-  rnnlm run                                     our own story, offline, in a minute
+  rnnlm run                                     our own story, offline, in half a minute
   rnnlm run --corpus my.txt                     your own text
   rnnlm run --preset book                       the book's model on its text
   rnnlm run --set train.hidden_size=512         one field changed: what depends on it reruns
