@@ -6,7 +6,10 @@ Called from Python, outside of any flow run, there is nobody to ask, and everyth
 from __future__ import annotations
 
 import signal
+import threading
 import time
+from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,7 +21,7 @@ from data.errors import ConfigError, Interrupted, ServerError
 from stages.pipeline.settings import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from prefect.client.schemas.objects import FlowRun, State
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 SECONDS_TO_ANSWER = 120
 """How long a server may be away, restarting for one, before a run does without its answer."""
+SECONDS_BETWEEN_LOOKS, LOOKS = 10.0, 4
+"""How often a run looks whether it was cancelled, and how many looks in a row have to say so: by then Prefect's worker
+has ended it, if it can."""
 
 
 def configuration(config: RunConfig) -> RunConfig:
@@ -54,13 +60,31 @@ def configuration(config: RunConfig) -> RunConfig:
 def cancelled() -> bool:
     """Whether somebody has cancelled this run, as far as the server answers."""
     run = _own()
-    if run is None:
-        return False
+    return run is not None and _is_cancelled(run)
+
+
+@contextmanager
+def watched() -> Iterator[threading.Event]:
+    """While this holds, what it gives is set once somebody has cancelled this run and Prefect has not ended it.
+
+    Ending it is its worker's business. But one whose server was away for half a minute does not hear of cancellations
+    any more, one that was killed hears of nothing, and a run that was started by hand has none.
+    """
+    run, unheeded, over = _own(), threading.Event(), threading.Event()
+
+    def watch(run: FlowRun) -> None:
+        looks = 0
+        while looks < LOOKS and not over.wait(SECONDS_BETWEEN_LOOKS):
+            looks = looks + 1 if _is_cancelled(run) else 0
+        if looks == LOOKS:
+            unheeded.set()
+
+    if run is not None:
+        threading.Thread(target=copy_context().run, args=(watch, run), daemon=True, name="cancellation").start()
     try:
-        state = _state(run)
-    except (httpx.HTTPError, ObjectNotFound):
-        return False
-    return state is not None and _is_cancelled(state)
+        yield unheeded
+    finally:
+        over.set()
 
 
 def check_wanted() -> None:
@@ -87,7 +111,7 @@ def check_wanted() -> None:
             time.sleep(2)
     if state is None or state.is_running():
         return
-    if _is_cancelled(state):
+    if state.is_cancelling() or state.is_cancelled():
         raise Interrupted("nothing was decided, for the run was cancelled by then: the champion stays", signal.SIGTERM)
     raise ServerError(
         f"nothing was decided, for the Prefect server had this run as {state.name} by then: the champion stays"
@@ -104,8 +128,12 @@ def _state(run: FlowRun) -> State[Any] | None:
         return client.read_flow_run(run.id).state
 
 
-def _is_cancelled(state: State[Any]) -> bool:
-    return state.is_cancelling() or state.is_cancelled()
+def _is_cancelled(run: FlowRun) -> bool:
+    try:
+        state = _state(run)
+    except Exception:  # whatever is wrong with the server: work that nobody can be asked about goes on
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _over(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

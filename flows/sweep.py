@@ -61,7 +61,10 @@ def sweep(
         candidates = [Trial(*found) for found in space.configurations(config, vary, trials, seed)]
         prepare(candidates, lambda chosen: walk(chosen, opened))
         at_a_time = pool.at_a_time(jobs, len(candidates))
-        with pool.processes(at_a_time, _as_task(list(candidates[0].values))) as workers:
+        with (
+            own_run.watched() as cancelled,
+            pool.processes(at_a_time, _as_task(list(candidates[0].values), cancelled.is_set)) as workers,
+        ):
             ranked = search(candidates, keep, opened, workers, LogLines("sweep"))
 
         way = walk(ranked[0].config, opened)
@@ -93,7 +96,7 @@ def _trial(label: str, job: worker.Job, stopped: worker.Stopped) -> Any:
     return Completed(name="Completed" if answer.ran else "Cached", message=f"model {answer.key[:16]}", data=answer)
 
 
-def _as_task(fields: list[str]) -> worker.Do:
+def _as_task(fields: list[str], cancelled: worker.Stopped) -> worker.Do:
     """What does a trial's job as a task of this flow run, from whatever thread; its label has these fields' values."""
     context = copy_context()
 
@@ -102,7 +105,7 @@ def _as_task(fields: list[str]) -> worker.Do:
         named = [name.partition(".") for name in fields]
         label = ", ".join(f"{field}={config[stage][field]}" for stage, _, field in named)
         label += f", {config['train']['epochs']} epochs"
-        state = context.copy().run(_trial, label, job, stopped, return_state=True)
+        state = context.copy().run(_trial, label, job, lambda: stopped() or cancelled(), return_state=True)
         answer = state.result(raise_on_failure=False)
         if isinstance(answer, BaseException):
             raise answer

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
@@ -30,6 +31,7 @@ from stages.report.gather import gather
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from threading import Event
     from uuid import UUID
 
     from prefect.client.schemas.objects import State, TaskRun
@@ -79,17 +81,22 @@ def leave_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Ma
     logger.info("report: %s", page)
 
 
-class _Shown(LogLines):
-    """Progress as log lines and, once it takes a while, as a progress artifact of the run."""
+class Shown(LogLines):
+    """Progress as log lines and, once it takes a while, as a progress artifact of the run; and where work ends that
+    was cancelled without Prefect's ending it."""
 
-    def __init__(self, stage: str, seconds_between: float = 5.0) -> None:
+    def __init__(self, stage: str, cancelled: Event, seconds_between: float = 5.0) -> None:
         super().__init__(stage)
+        self._cancelled = cancelled
         self._artifact: UUID | None = None
         self._seconds_between = seconds_between
         self._due = time.monotonic() + seconds_between
 
     def __call__(self, done: float, total: float, figures: str) -> None:
         super().__call__(done, total, figures)
+        if self._cancelled.is_set():
+            self._cancelled.clear()
+            _end()
         if not total or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + self._seconds_between
@@ -111,6 +118,13 @@ class _Shown(LogLines):
             logger.warning("progress cannot be shown (%s)", error)
 
 
+def _end() -> None:
+    try:
+        signal.raise_signal(signal.SIGTERM)  # which training notes, to put its checkpoint down first
+    except TerminationSignal:
+        raise Interrupted("the run was cancelled; what was finished is kept", signal.SIGTERM) from None
+
+
 def run_name() -> str:
     """A flow run's name: what it trains, and on what."""
     given = flow_run.parameters["config"]
@@ -130,9 +144,10 @@ def ended_by(error: RnnlmError) -> State[Any]:
 
 
 def _run_stage(name: str, config: RunConfig, upstream: dict[str, Artifact], store: Store, forced: bool) -> State[Any]:
-    progress = _Shown(name)
     try:
-        outcome = pipeline.perform(name, config, upstream, store, progress, forced=forced)
+        with own_run.watched() as cancelled:
+            progress = Shown(name, cancelled)
+            outcome = pipeline.perform(name, config, upstream, store, progress, forced=forced)
     except TransientError:
         raise
     except Interrupted as interrupted:

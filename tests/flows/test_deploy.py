@@ -167,8 +167,9 @@ def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site) -> None:
     (nightly,) = site.api.ask("deployments", deployments={"name": {"any_": ["nightly"]}})
     assert nightly["entrypoint"] == "flows.retrain.retrain"
     assert [entry["schedule"]["cron"] for entry in nightly["schedules"]] == ["0 3 * * *"]
-    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    assert nightly["global_concurrency_limit"]["limit"] == 1
+    (sweep,) = (entry for entry in site.api.ask("deployments") if entry["entrypoint"] == "flows.sweep.sweep")
+    assert sweep["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert sweep["global_concurrency_limit"]["limit"] == 1
 
     soon = datetime.now(UTC) + timedelta(seconds=3)
     kept = ("flow_id", "entrypoint", "path", "pull_steps", "work_pool_name")
@@ -242,9 +243,9 @@ def kill_flows(site: Site) -> None:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
-def test_a_second_night_is_cancelled_while_one_lasts(site: Site, lasting: str) -> None:
+def test_a_second_night_ends_at_once_while_one_lasts(site: Site, lasting: str) -> None:
     second = site.start("retrain/nightly", site.long)
-    site.wait_for(second, "Cancelled")
+    site.wait_for(second, "Unchanged")
     assert site.state(lasting)[0] == "Running"
 
 
@@ -274,7 +275,6 @@ def test_one_process_serves_all_deployments_without_a_pool(site: Site, tmp_path:
         site.wait(lambda: site.api.call("GET", nightly).status_code == 200)
         served = site.api.call("GET", nightly).json()
         assert served["work_pool_name"] is None
-        assert served["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
         assert [entry["schedule"]["cron"] for entry in served["schedules"]] == ["0 3 * * *"]
         site.wait_for(site.start("language-model/on-demand", site.config), "Completed")
     finally:

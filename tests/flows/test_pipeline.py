@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +158,7 @@ def test_progress_that_takes_a_while_becomes_an_artifact(api: Api) -> None:
 
     @flow(name="long-work")
     def work() -> None:
-        shown = walk._Shown("test", seconds_between=0)
+        shown = walk.Shown("test", threading.Event(), seconds_between=0)
         shown(1, 4, "epoch 1 of 4 · perplexity 4.1 · 98,000 tokens/s")
         artifact = shown_last()
         seen.append((artifact["type"], artifact["data"], artifact["description"]))
@@ -177,9 +178,40 @@ def test_progress_that_cannot_be_shown_ends_no_work(monkeypatch: pytest.MonkeyPa
         raise httpx.ConnectError("the server is away")
 
     monkeypatch.setattr(walk, "create_progress_artifact", away)
-    shown = walk._Shown("train", seconds_between=0)
+    shown = walk.Shown("train", threading.Event(), seconds_between=0)
     shown(1, 2, "perplexity 4.1")
     shown.finish()
+
+
+def test_a_training_that_was_cancelled_ends_where_no_worker_ends_it(
+    flow: Flow, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that runs under a worker which was killed, or from which the server was away for half a minute."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import own_run, walk
+    from flows.pipeline import language_model
+    from stages.pipeline.settings import load
+
+    def cancel(shown: walk.Shown, *given: Any) -> None:
+        epochs.append(given)
+        if len(epochs) == 1:
+            state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+            run = api.ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]["id"]
+            api.call("POST", f"flow_runs/{run}/set_state", json=state).raise_for_status()
+        report(shown, *given)
+
+    epochs: list[Any] = []
+    report = walk.Shown.__call__
+    monkeypatch.setattr(walk.Shown, "__call__", cancel)
+    monkeypatch.setattr(own_run, "SECONDS_BETWEEN_LOOKS", 0.1)
+    with temporary_settings({PREFECT_API_URL: api.address}):
+        config = load(str(flow.preset), None, ["train.epochs=1000000"])
+        state: Any = language_model(config, store=str(tmp_path / "store"), return_state=True)
+    assert state.name == "Cancelled"
+    assert "nothing is lost" in state.message
+    assert list((tmp_path / "store").glob("checkpoints/*/*.safetensors"))
+    assert states(tasks_of(api, {"id": str(state.state_details.flow_run_id)}))["train"] == "Cancelled"
 
 
 def test_a_server_that_is_away_is_one_sentence(flow: Flow) -> None:
