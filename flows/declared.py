@@ -1,4 +1,4 @@
-"""What ``prefect.yaml`` declares for whom no work pool runs it, read by the code that `prefect deploy` reads it with."""
+"""What ``prefect.yaml`` declares, for who serves it without a work pool, read by the code of `prefect deploy`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _deployment(file: Path, declared: dict[str, Any]) -> RunnerDeployment:
 
 
 def _served(declared: dict[str, Any]) -> RunnerDeployment:
-    """As `prefect deploy` goes about it: old spellings, what stands for a block or a variable, schedules, automations."""
+    """As `prefect deploy` goes about it: old spellings, what stands for a block or a variable, schedules, triggers."""
     entry = _handle_deprecated_schedule_fields(_merge_with_default_deploy_config(declared))
     entry = asyncio.run(_resolved(entry))
     schedules = _construct_schedules(entry, {}, console=Console(quiet=True), is_interactive=lambda: False)
