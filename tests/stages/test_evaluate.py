@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.corpus.level import WORD
 from data.errors import Interrupted
 from data.store.collect import collect
 from data.store.folder import Store
@@ -24,7 +23,7 @@ from data.tables.tokens import IndexTable, Split
 from data.tables.vocab import Vocab
 from stages import evaluate as module
 from stages import tokenize as tokenizing
-from stages.config import EvaluateConfig, TrainConfig
+from stages.config import EvaluateConfig, PromotionConfig, TrainConfig
 from stages.evaluate import evaluate, memorized
 from stages.lm import network
 from stages.lm.model import LanguageModel
@@ -32,7 +31,8 @@ from stages.lm.ngram import NGram
 from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
 from stages.pipeline.decide import status
-from stages.promotion.passage import Passage, split
+from stages.promotion.contender import Contender
+from stages.promotion.judge import judge
 from stages.report import markdown
 from stages.report.gather import gather
 
@@ -168,9 +168,9 @@ def test_words_are_measured_per_character_too(tmp_path: Path, tiny: Path) -> Non
 
 
 def test_a_vocabulary_that_throws_words_away_does_not_win(tmp_path: Path, tiny: Path) -> None:
-    """And its figure is the one that the judge compares models by, for the judge's text and charges are the same."""
+    """And its figure is the judge's, but for the length of the first word and what was seen in training."""
     (tmp_path / "text.txt").write_text(SAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
-    bits, unspelled = {}, {}
+    bits, unspelled, judged = {}, {}, {}
     for min_freq in (0, 200):
         folders = run(tmp_path, tiny, "tokenize.level=word", f"tokenize.min_freq={min_freq}", "train.epochs=1")
         figures, table = metrics(folders)["test"], IndexTable.open(folders["tokenize"] / "tokens.arrow")
@@ -179,20 +179,17 @@ def test_a_vocabulary_that_throws_words_away_does_not_win(tmp_path: Path, tiny: 
             figures["loss"] / math.log(2) * len(table.splits["test"]) / table.splits["test"].characters
         )
 
-        model = LanguageModel.load(folders["train"])
-        passage = Passage(
-            split(folders["download"] / "corpus.txt", table, "test", joined=True), by_words=True, joined=True
-        )
-        reading = passage.read(WORD, model.vocab)
-        nats = np.concatenate(list(model.network.losses(reading.ids))).astype(float)
-        judged = (nats / math.log(2) + reading.cost[1:]).sum() / (len(passage.codes) - reading.starts[1])
-        assert bits[min_freq] == pytest.approx(judged, rel=0.005), "but for the length of the first word"
+        contender = Contender(folders["train"], folders["tokenize"], folders["download"])
+        (today,) = judge(contender, None, PromotionConfig()).tests
+        judged[min_freq] = today.bits or math.nan
+        assert bits[min_freq] == pytest.approx(judged[min_freq], rel=0.005)
         for baseline in metrics(folders)["baselines"].values():
             charged = baseline["test"]["bits_per_character"] - figures["bits_per_character"]
             plain = (baseline["test"]["loss"] - figures["loss"]) / math.log(2)
             assert charged == pytest.approx(plain * len(table.splits["test"]) / table.splits["test"].characters)
     assert figures["unknown_rate"] > 0.5
     assert bits[0] < bits[200]
+    assert judged[0] < judged[200]
     assert unspelled[0] > unspelled[200]
 
 
