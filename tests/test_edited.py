@@ -36,12 +36,13 @@ from data.store.folder import Store
 from stages.pipeline import run, settings
 
 CONFIG, STORE = settings.load("../tiny.toml", "../text.txt"), Store(Path("../store"))
+OUTCOMES = []
 
 def pipeline(*assignments, until="evaluate"):
     config = settings.load("../tiny.toml", "../text.txt", assignments)
     try:
-        steps = run.run(config, STORE, lambda stage: lambda done, total, figures: None, until=until)
-        return {one.name: one.state for one in steps}
+        OUTCOMES[:] = run.run(config, STORE, lambda stage: lambda done, total, figures: None, until=until)
+        return {one.name: one.state for one in OUTCOMES}
     except RnnlmError as error:
         return str(error)
 """
@@ -113,6 +114,10 @@ class Place:
         newest = max(self.store.artifacts("evaluate"), key=lambda artifact: artifact.manifest.created)
         measured: dict[str, Any] = json.loads((newest.folder / "metrics.json").read_text(encoding="utf-8"))
         return measured
+
+    def report(self) -> str:
+        (page,) = self.store.root.glob("reports/*.md")
+        return page.read_text(encoding="utf-8")
 
     def contents(self) -> dict[Path, bytes]:
         """All artifacts, to the byte."""
@@ -214,12 +219,16 @@ def test_an_edit_of_what_trains_publishes_nothing_and_loses_nothing(place: Place
 
 
 def test_a_kernel_that_goes_on_speaks_of_the_code_that_it_has(place: Place, kernel: Kernel) -> None:
-    kernel.do("import stages.lm.model; _ = 0")
+    kernel.do("import stages.lm.model, stages.report.markdown; _ = 0")
     place.edit("stages/evaluate.py", *FIGURE)  # which it loads later
+    place.edit("stages/report/markdown.py", "## How it learnt", "## How it learned")
     kernel.do(f"{PIPELINE}; _ = 0")
     assert kernel.do("_ = pipeline()") == dict.fromkeys(("download", "tokenize", "train", "evaluate"), "ran")
     assert "another" in place.metrics()
+    kernel.do("from stages.report import kept; _ = kept.keep(STORE, OUTCOMES) and 0")
+    assert "## How it learnt\n" in place.report(), "in no key, and as it was loaded"
     assert set(place.run().values()) == {"cached"}, "and so says a process that is new"
+    assert "## How it learned\n" in place.report(), "which tells it in the words of today"
 
     before = place.contents()
     place.append("stages/lm/network.py", NEW)
@@ -237,7 +246,7 @@ def test_what_a_kernel_loads_only_later_is_what_its_keys_name(place: Place, kern
     kernel.do("_ = pipeline(until='tokenize') and [one.name for one in decide.status(CONFIG, STORE)]")
     place.append("stages/training/gluon.py", NEW)
     assert kernel.do("_ = pipeline()") == edited("stages/training/gluon.py")
-    assert place.store.artifacts("train") == []
+    assert not list(place.store.root.glob("checkpoints/*/*")), "it is noticed before anything is trained"
 
 
 def test_a_file_that_goes_is_noticed_too(place: Place, kernel: Kernel) -> None:
