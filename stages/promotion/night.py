@@ -160,8 +160,8 @@ class Night:
         moved = self._moved(corpus)
         champion = _contender(self._made) if self._made else None
         rule = self._config.promotion
-        accepted = champion.corpus if champion and not moved else None
-        step("guard", lambda: guard.check(corpus.folder, accepted, largest_loss=rule.largest_loss))
+        accepted = None if moved else champion
+        logger.info("%s", step("guard", lambda: guard.check(corpus.folder, accepted, rule)))
         reference = walk(_only(self._reference)).to(corpus_stage()).folder if self._reference else None
         way.to(graph.LAST)
 

@@ -12,6 +12,9 @@ import pytest
 
 from data.corpus import text
 from data.errors import CorpusError
+from stages.config import PromotionConfig
+from stages.promotion import surprise
+from stages.promotion.contender import Contender
 from stages.promotion.guard import check
 
 ROOT = Path(__file__).parents[3]
@@ -39,29 +42,39 @@ JAPANESE = chapters("時間 旅行者 は わたしたち に 難解 な 問題 
 KOREAN = chapters("시간 여행자는 우리에게 어려운 문제를 설명하고 있었다 그의 회색 눈은 반짝였고 얼굴은 상기되어 있었다")
 ERROR = "Service temporarily unavailable. Please try again in a few minutes.\n"
 PAGE = "<div class='c'><p>{}</p><ul><li><a href='/x'>more</a></li></ul></div>\n"
+LOG = "".join(
+    f"2026-01-{day:02} {hour:02}:{seed:02}:07 INFO worker-3 GET /api/v1/orders/{day * hour * seed} 200 in {seed} ms\n"
+    for day in range(1, 15)
+    for hour in range(24)
+    for seed in random.Random(day * hour).sample(range(60), 4)
+)
 LESSON = chapters(
     "a paragraph begins with <p> and ends with </p> whereas the element that is called anchor has an attribute which "
     "names the address where readers are taken once they have chosen the words between both of its ends"
 )
 
 
-def folder(path: Path, body: str | bytes) -> Path:
+Untrained = Callable[..., Contender]
+
+
+def folder(path: Path, body: str) -> Path:
     path.mkdir(parents=True)
-    (path / "corpus.txt").write_bytes(body.encode() if isinstance(body, str) else body)
+    (path / "corpus.txt").write_bytes(body.encode())
     return path
 
 
 @pytest.fixture
-def compare(tmp_path: Path) -> Callable[..., str]:
-    """The guard's objection to a text after another one; empty where it passes."""
+def compare(tmp_path: Path, untrained: Untrained) -> Callable[..., str]:
+    """The guard's objection to a text after another one, which no champion has learnt; empty where it passes."""
     number = iter(range(100))
 
-    def objection(before: str | bytes | None, after: str | bytes, **options: float) -> str:
+    def objection(before: str | None, after: str, **options: float) -> str:
         place = tmp_path / str(next(number))
         today = folder(place / "today", after)
-        accepted = None if before is None else folder(place / "accepted", before)
+        champion = None if before is None else untrained(folder(place / "accepted", before))
         try:
-            check(today, accepted, **options)
+            said = check(today, champion, PromotionConfig.model_validate({"fewest_characters": 10**9, **options}))
+            assert said.startswith("the corpus is fit to train on: it ")
         except CorpusError as refusal:
             what, _, advice = str(refusal).partition("; ")
         else:
@@ -78,6 +91,10 @@ def edited(body: str) -> str:
     draw = random.Random(1)
     lines = [line for line in body.replace("the", "this").splitlines() if draw.random() > 0.1]
     return "\n".join(lines).replace(".", "…").replace("'", "’")
+
+
+def each_line(body: str, times: int) -> str:
+    return "".join(line * times for line in body.splitlines(keepends=True))
 
 
 def tagged(body: str, share: float) -> str:
@@ -114,6 +131,10 @@ PASSED: dict[str, tuple[str, str]] = {
     "no longer HTML": (f"<!doctype html>\n{ENGLISH}", ENGLISH),
     "angle brackets": (ENGLISH, "if a < b and c > d then <unk> <stage direction> <john@example.org> 1<2\n" + ENGLISH),
     "repetitive as ever": (ERROR * 300, ERROR * 500),
+    "half of it repeated, as ever": (ENGLISH * 2, ENGLISH * 3),
+    "a refrain behind each verse": (ENGLISH, re.sub(r"(.*\n){8}", rf"\g<0>{ERROR}", ENGLISH)),
+    "a log": (LOG[:8_000], LOG),
+    "a chapter in two places": (ENGLISH, ENGLISH + ENGLISH[: len(ENGLISH) // 4]),
 }
 
 REFUSED: dict[str, tuple[str, str, str]] = {
@@ -158,7 +179,16 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     "an error message many times": (
         ENGLISH,
         ERROR * 1000,
-        r"says the same over and over: it compresses to 0\.\d% of its size, the accepted text to \d\d\.\d%",
+        "says the same over and over: 100% of it comes again further on, 0% of the accepted text",
+    ),
+    "each line ten times": (ENGLISH, each_line(ENGLISH, 10), r"[78]\d% of it comes again further on, 0% of"),
+    "a tenth ten times": (ENGLISH, ENGLISH[: len(ENGLISH) // 10] * 10, "90% of it comes again further on, 0% of"),
+    "itself twice": (ENGLISH, ENGLISH * 2, "50% of it comes again further on, 0% of"),
+    "half of it an error message": (ENGLISH, ENGLISH[:18_000] + ERROR * 250, r"[45]\d% of it comes again"),
+    "more of an error message than ever": (
+        ENGLISH + ERROR * 100,
+        ENGLISH + ERROR * 1000,
+        r"7\d% of it comes again further on, 2\d% of the accepted text",
     ),
 }
 
@@ -197,7 +227,7 @@ def test_where_a_text_is_cut_into_chunks_does_not_matter(
     compare: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = text.read
-    monkeypatch.setattr(text, "read", lambda path: read(path, 7))
+    monkeypatch.setattr(text, "read", lambda path: read(path, 67))
     assert "became an HTML page" in compare(ENGLISH, f" \n<!doctype html>\n{ENGLISH}")
     assert "CYRILLIC" in compare(ENGLISH, RUSSIAN)
     assert compare(RUSSIAN, edited(RUSSIAN)) == ""
@@ -214,7 +244,7 @@ def test_the_real_texts(compare: Callable[..., str], name: str) -> None:
     sample = (ROOT / "data" / "corpus" / "sample.txt").read_text(encoding="utf-8")
 
     assert compare(None, body) == ""
-    for after in (body, body * 2, edited(body), body.upper(), "".join(lines[len(lines) // 3 :]), body + sample):
+    for after in (body, edited(body), body.upper(), "".join(lines[len(lines) // 3 :]), body + sample):
         assert compare(body, after) == ""
     assert compare(sample, body) == ""
 
@@ -223,4 +253,40 @@ def test_the_real_texts(compare: Callable[..., str], name: str) -> None:
     assert "became HTML" in compare(body, paragraphs)
     assert "became an HTML page" in compare(None, f"<!DOCTYPE html><title>Wells</title><pre>{body}</pre>")
     assert "CYRILLIC" in compare(body, RUSSIAN * 60)
-    assert "over and over" in compare(body, ERROR * (len(body) // len(ERROR)))
+    tenth = "".join(lines[: len(lines) // 10])
+    for after in (ERROR * (len(body) // len(ERROR)), body * 2, tenth * 10, each_line(body, 10)):
+        assert "over and over" in compare(body, after)
+
+
+def test_the_champion_reads_what_looks_as_it_should(
+    champion: Contender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surprise, "STRETCHES", 8)
+    story = (ROOT / "data" / "corpus" / "sample.txt").read_text(encoding="utf-8")
+    longer = folder(tmp_path / "longer", story + story[:3_000].replace("the", "thy"))
+    figures = (
+        r"surprises the champion by (-?\d\.\d{3}) bits per character: what is new in it, (\d+)%, takes \d\.\d{3}, and "
+        r"the champion's own test text \d\.\d{3}"
+    )
+    said = check(longer, champion, PromotionConfig())
+    sizes = rf"it has {len(story) + 3_000:,} characters"
+    assert re.fullmatch(
+        rf"the corpus is fit to train on: {sizes}, the accepted one {len(story):,}, and it {figures}", said
+    )
+
+    draw = random.Random(0)
+    noisy = folder(tmp_path / "noisy", "".join(draw.choice(story) if draw.random() < 0.1 else one for one in story))
+    with pytest.raises(CorpusError) as refused:
+        check(noisy, champion, PromotionConfig())
+    found = re.fullmatch(rf"the corpus {figures}, where 0\.5 are let pass; look at .*", str(refused.value))
+    assert found
+    assert float(found[1]) > 0.5
+    assert int(found[2]) > 90
+    assert "surprises the champion by" in check(noisy, champion, PromotionConfig(largest_surprise=5))
+    assert check(champion.corpus, champion, PromotionConfig(largest_surprise=0)) == (
+        "the corpus is fit to train on: it is the one that the champion was trained on"
+    )
+    begun = folder(tmp_path / "begun", story[:30_000])
+    assert check(begun, champion, PromotionConfig()).endswith(
+        "and it holds nothing that the champion was not trained on"
+    )
