@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from data.store.folder import Store
+from stages.config import TrainConfig
 
 if TYPE_CHECKING:
     from tests.flows.conftest import Api
@@ -36,7 +37,8 @@ class Site:
         corpus.write_text(text, encoding="utf-8")
         self.config: dict[str, Any] = {
             "download": {"corpus": str(corpus)},
-            "train": {"hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2},
+            # All fields: whatever a deployment says, the same training.
+            "train": TrainConfig(hidden_size=8, batch_size=4, num_steps=8, epochs=2).model_dump(),
             "evaluate": {"length": 8, "prefixes": ["the"]},
         }
         self.long = {**self.config, "train": {**self.config["train"], "epochs": LONG}}
