@@ -14,8 +14,10 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -283,16 +285,45 @@ def test_nothing_is_decided_where_nobody_can_say_whether_the_run_is_wanted(
     assert "cannot say whether this run is still wanted" in message
 
 
-def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_path: Path) -> None:
+def recipes() -> list[dict[str, Any]]:
+    """The automations of the README."""
     readme = (ROOT / "flows" / "README.md").read_text(encoding="utf-8")
-    (recipe,) = re.findall(r"automation create --from-json '(.*?)'\n```", readme, re.DOTALL)
-    automation = json.loads(recipe)
-    assert automation["actions"][0]["type"] == "send-notification"
-    automation["actions"] = [{"type": "do-nothing"}]  # the real one needs somebody's notification block
+    found = re.findall(r"automation create --from-json '(.*?)'\n```", readme, re.DOTALL)
+    return [json.loads(recipe) for recipe in found]
+
+
+def create(automation: dict[str, Any], api: Api, folder: Path) -> None:
     command = [sys.executable, "-m", "prefect", "automation", "create", "--from-json", json.dumps(automation)]
-    environment = {**os.environ, "PREFECT_API_URL": night.api.address, "PREFECT_HOME": str(tmp_path / "home")}
+    environment = {**os.environ, "PREFECT_API_URL": api.address, "PREFECT_HOME": str(folder / "home")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readmes_automation_ends_a_run_that_is_not_heard_of_any_more(api: Api, tmp_path: Path) -> None:
+    """The run of a process that there never was, after its one heartbeat."""
+    _, automation = recipes()
+    flow = api.call("POST", "flows/", json={"name": "silent"}).json()["id"]
+    running = {"flow_id": flow, "state": {"type": "RUNNING", "name": "Running"}}
+    run = api.call("POST", "flow_runs/", json=running).json()["id"]
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+    assert automation["trigger"]["match"] == {"prefect.resource.id": "prefect.flow-run.*"}
+    automation["trigger"] |= {"match": resource, "within": 10}  # the least there is
+    create(automation, api, tmp_path)
+    now = datetime.now(UTC).isoformat()
+    beat = {"event": "prefect.flow-run.heartbeat", "resource": resource, "occurred": now, "id": str(uuid4())}
+    api.call("POST", "events", json=[beat]).raise_for_status()
+    deadline = time.monotonic() + 60
+    while (state := api.call("GET", f"flow_runs/{run}").json()["state"])["name"] != "Crashed":
+        assert time.monotonic() < deadline, state
+        time.sleep(0.2)
+    assert "its process is gone" in state["message"]
+
+
+def test_the_readmes_automation_hears_of_a_rejected_model(night: Nights, tmp_path: Path) -> None:
+    automation, _ = recipes()
+    assert automation["actions"][0]["type"] == "send-notification"
+    automation["actions"] = [{"type": "do-nothing"}]  # the real one needs somebody's notification block
+    create(automation, night.api, tmp_path)
     night.source.text = GROWN
     assert night(epochs=BETTER)[0] == "Promoted"
     assert night()[0] == "Rejected"
