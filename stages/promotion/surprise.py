@@ -81,7 +81,7 @@ def surprise(champion: Contender, corpus: Path, fewest_characters: int) -> Surpr
 
     Both texts are normalised as the champion's was and read in stretches, each from the zero state. All characters
     count but those of the first token, which nothing predicts, and, of words, the last, which may be cut. Unknown
-    tokens are spelled out as the judge has it (`Passage.read`).
+    tokens are spelled out as the judge has it (`Passage.read`), and so is a stretch that has no other words.
 
     Args:
         champion: whoever is to be surprised.
@@ -89,7 +89,7 @@ def surprise(champion: Contender, corpus: Path, fewest_characters: int) -> Surpr
         fewest_characters: with fewer of its own test text, as far as it was not trained on that, nothing can be said.
 
     Raises:
-        CorpusError: today's text has no words to speak of, and the champion reads words.
+        CorpusError: today's text cannot be read.
         StoreError: the champion's folders are damaged or do not belong together.
     """
     side = Side(champion)
@@ -114,9 +114,13 @@ def _read(side: Side, text: Callable[[], Iterator[Ids]]) -> _Sum:
             left_out[-1] = words
             left_out = passage.whole(left_out)
             known = left_out | passage.whole(seen[start : start + len(codes)])
+            if left_out.all():  # noise without white space
+                known, left_out = ~left_out, ~left_out
+                bits += float(passage.read(side.level, side.model.vocab).cost.sum())
+            else:
+                bits += float(side.bits(passage, np.where(known, -1, 0).astype(np.int32), 1)[0])
             characters += int(np.count_nonzero(~left_out))
             new += int(np.count_nonzero(~known))
-            bits += float(side.bits(passage, np.where(known, -1, 0).astype(np.int32), 1)[0])
         start += len(codes)
     return _Sum(bits, new, characters)
 

@@ -154,6 +154,8 @@ def test_words_are_read_as_words(untrained: Untrained, tmp_path: Path) -> None:
     assert found.bits == pytest.approx(found.own)
     found = met(champion, tmp_path / "unknown", today.upper().replace("A", "Q").lower(), 300)
     assert found.excess > LIMIT
+    found = met(champion, tmp_path / "unbroken", today + " " + letters(5_000, alphabet="efghijkl"), 300)
+    assert found.excess > LIMIT
 
 
 def test_without_enough_of_its_own_a_champion_says_nothing(champion: Contender, tmp_path: Path) -> None:
