@@ -171,9 +171,11 @@ class PromotionConfig(StageConfig):
     largest_loss: Share = 0.5
     """A corpus is refused that has lost more than this share of its characters against the champion's."""
     largest_surprise: Annotated[float, Field(ge=0)] = 0.5
-    """A corpus is refused that costs the champion so many bits per character more than its own test text did."""
+    """Bits per character of a whole corpus: it is refused where what is new in it costs the champion so much more than
+    its own test text does. What the champion was trained on adds nothing."""
     smallest_gain: Annotated[float, Field(ge=0)] = 0.01
-    """Bits per character: a model is promoted when the lower end of the interval of its gain is above this."""
+    """Bits per character: a model is promoted when, on today's test text, the lower end of the interval of its gain is
+    above this, and no other text speaks against it."""
     largest_setback: Annotated[float, Field(ge=0)] = 0.02
     """Bits per character that a model may lose, beyond chance, on the champion's own test text and on the reference."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
@@ -186,7 +188,8 @@ class PromotionConfig(StageConfig):
     """And into so many at most: a longer text has longer ones. Fewer blocks are cut into parts, so many at least, which
     say when a few blocks agree by chance."""
     fewest_characters: Annotated[int, Field(ge=1)] = 2000
-    """With fewer unseen characters than this, a text says nothing about two models."""
+    """With fewer unseen characters than this, a text says nothing about two models, nor the champion's own test text
+    about how surprising a corpus is."""
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> PromotionConfig:
