@@ -84,7 +84,7 @@ def _sampled(pieces: Iterable[Ids], step: int) -> Iterator[NDArray[np.uint64]]:
     for codes in _overlapping(pieces):
         starts = np.arange(-at % step, len(codes) - WINDOW + 1, step)
         chosen = codes[starts[:, None] + np.arange(WINDOW)]
-        yield _hashes(chosen.ravel())[::WINDOW]
+        yield _hashes(chosen.ravel())[::WINDOW].copy()  # a view would keep the others
         at += max(len(codes) - WINDOW + 1, 0)
 
 

@@ -137,6 +137,6 @@ def _stretches(text: Callable[[], Iterator[Ids]]) -> list[Ids]:
     position = 0
     for piece in text():
         for parts, start in zip(found, starts - position, strict=True):
-            parts.append(piece[max(start, 0) : max(start + LENGTH, 0)])
+            parts.append(piece[max(start, 0) : max(start + LENGTH, 0)].copy())  # a view would keep the whole piece
         position += len(piece)
     return [np.concatenate(parts) for parts in found]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,13 @@ def test_how_much_of_a_text_comes_again_wherever_it_is_cut(monkeypatch: pytest.M
     assert repeated(lambda: np.split(text, cuts)) == pytest.approx(expected, abs=0.03)
     assert repeated(lambda: [text[:49]]) == repeated(lambda: []) == 0
     assert repeated(lambda: [text[:50]]) == 0
+
+
+def test_memory_does_not_grow_with_the_text() -> None:
+    piece = np.random.default_rng(5).integers(97, 123, 100_000).astype(np.uint8)
+    tracemalloc.start()
+    try:
+        assert repeated(lambda: (piece for _ in range(100))) == pytest.approx(0.99, abs=0.001)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()

@@ -7,6 +7,7 @@ import math
 import random
 import re
 import textwrap
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,3 +197,17 @@ def test_of_a_long_text_evenly_spaced_stretches_are_read(
     read = text.read
     monkeypatch.setattr(text, "read", lambda path: read(path, 37))
     assert surprise(champion, today, 300) == some
+
+
+def test_memory_does_not_grow_with_the_text(untrained: Untrained, tmp_path: Path) -> None:
+    champion = untrained(
+        folder(tmp_path / "before" / "corpus", letters(1_000)), valid_share=0.1, test_share=0.4, train_share=0.5
+    )
+    size = 40_000_000
+    today = folder(tmp_path / "today", letters(1_000) * (size // 1_000))
+    tracemalloc.start()
+    try:
+        assert surprise(champion, today, 300)
+        assert tracemalloc.get_traced_memory()[1] < size / 2
+    finally:
+        tracemalloc.stop()
