@@ -123,3 +123,12 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(tmp_path: Path, said: st
     with pytest.raises(ConfigError, match=r"prefect\.yaml") as refused:
         deployments(file)
     assert meant in str(refused.value)
+
+
+def test_serving_needs_a_server_that_stays(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "flows.serve"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("rnnlm: serving needs a server that stays")

@@ -279,5 +279,9 @@ def test_one_process_serves_all_deployments_without_a_pool(site: Site, tmp_path:
         assert served["work_pool_name"] is None
         assert [entry["schedule"]["cron"] for entry in served["schedules"]] == ["0 3 * * *"]
         site.wait_for(site.start("language-model/on-demand", site.config), "Completed")
+        serving.terminate()
+        assert serving.wait(60) == 0, "with nothing on, one signal ends it"
+        assert site.api.call("GET", nightly).json()["paused"]
     finally:
-        end(serving)
+        serving.kill()
+        serving.wait()
