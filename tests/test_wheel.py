@@ -74,7 +74,7 @@ def test_the_main_job_runs_and_has_the_keys_that_it_has_in_a_clone(
 def test_what_is_packaged_is_there(site: Path, tmp_path: Path) -> None:
     for command in ("presets", "corpora"):
         assert "sample" in ask(site / "bin" / "rnnlm", command, cwd=tmp_path, PYTHONPATH=str(site))
-    deployments = "from flows.serve import deployments; print(*[one.name for one in deployments()])"
+    deployments = "from flows.serve import DECLARED, deployments; print(*[one.name for one in deployments(DECLARED)])"
     printed = ask(
         sys.executable, "-c", deployments, cwd=tmp_path, PYTHONPATH=str(site), PREFECT_HOME=str(tmp_path / "prefect")
     )

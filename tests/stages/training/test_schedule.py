@@ -92,7 +92,7 @@ def test_patience_ends_after_so_many_epochs_without_improvement() -> None:
     [
         (["train.schedule=step"], "train: schedule=step needs decay_epochs of 1 or more"),
         (["train.schedule=plateau", "train.decay_epochs=3", "train.patience=3"], "patience has to be more than"),
-        (["train.tie_weights=true"], "tie_weights needs an embedding_size of hidden_size, 256, not 0"),
+        (["train.tie_weights=true"], "tie_weights needs an embedding_size of hidden_size, 160, not 32"),
         (["train.output_dropout=1"], "train.output_dropout: '1' does not fit"),
         (["train.bptt_keep=0"], "train.bptt_keep: '0' does not fit"),
         (["train.optimizer=lion"], "train.optimizer: 'lion' does not fit"),
