@@ -173,13 +173,14 @@ class PromotionConfig(StageConfig):
     largest_surprise: Annotated[float, Field(ge=0)] = 0.5
     """Bits per character of a whole corpus: it is refused where what is new in it costs the champion so much more than
     its own test text does. What the champion was trained on adds nothing."""
-    smallest_gain: Annotated[float, Field(ge=0)] = 0.01
+    smallest_gain: Annotated[float, Field(ge=0)] = 0.02
     """Bits per character: a model is promoted when, on today's test text, the lower end of the interval of its gain is
-    above this, and no other text speaks against it."""
+    above this, and no other text speaks against it. With less, seeds of one recipe take turns; with more, what is
+    better by 0.05 waits (`flows/README.md` has the table)."""
     largest_setback: Annotated[float, Field(ge=0)] = 0.02
     """Bits per character that a model may lose, beyond chance, on the champion's own test text and on the reference."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
-    """Of the interval: Student's t over blocks of the text."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.98
+    """Of the interval: Student's t over blocks of the text. At 0.98 its lower end is a bound at 99 %."""
     block_length: Annotated[int, Field(ge=1)] = 1000
     """Characters of a block, at least, where the text is long enough for `fewest_blocks` of them."""
     fewest_blocks: Annotated[int, Field(ge=2)] = 5

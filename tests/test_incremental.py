@@ -137,7 +137,7 @@ FIELDS: dict[str, Row] = {
         for name, value in {
             "largest_loss": "0.4",
             "largest_surprise": "0.4",
-            "smallest_gain": "0.02",
+            "smallest_gain": "0.03",
             "largest_setback": "0.03",
             "confidence": "0.95",
             "block_length": "500",
