@@ -27,6 +27,7 @@ from flows.walk import ended_by, leave_report, run_name, walk
 from stages.config import RunConfig
 from stages.promotion.night import Night
 from stages.report import nights as report
+from stages.report import words
 
 if TYPE_CHECKING:
     from stages.promotion.night import Result, Step
@@ -127,7 +128,7 @@ def _tell_nights(store: str | None, name: str) -> None:
     except RnnlmError:  # which the run has ended with, too
         return
     if told:
-        decided = f"{told[-1].decision}: {told[-1].reason}"
+        decided = words.decided(told[-1].decision, told[-1].reason, {"tests": told[-1].tests})
         create_markdown_artifact(report.text(name, told), key=f"nights-{name}", description=decided)
 
 

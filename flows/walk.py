@@ -26,7 +26,7 @@ from flows import own_run
 from stages.pipeline import graph
 from stages.pipeline import run as pipeline
 from stages.pipeline.settings import parse
-from stages.report import kept, markdown
+from stages.report import kept, markdown, words
 from stages.report.gather import gather
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def leave_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Ma
     """Leave a page in the store and the same in Prefect's UI, once all stages are done."""
     page = kept.keep(store, outcomes, verdict).page
     report = gather(outcomes, verdict)
-    said = f"{'promoted' if verdict['promoted'] else 'rejected'}: {verdict['reason']}" if verdict else report.summary
+    said = report.summary
+    if verdict:
+        said = words.decided("promoted" if verdict["promoted"] else "rejected", verdict["reason"], verdict)
     create_markdown_artifact(markdown.artifact(report), key="report", description=said)
     logger.info("report: %s", page)
 

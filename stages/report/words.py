@@ -207,6 +207,22 @@ def decision(verdict: Mapping[str, Any]) -> str:
     return "✓ Promoted" if verdict["promoted"] else "✕ Not promoted"
 
 
+def decided(decision: str, reason: str, verdict: Mapping[str, Any]) -> str:
+    """A decision with its figures first, for lists that cut what is long: ``promoted: +0.0213 (+0.0117 to +0.0309): …``
+
+    Args:
+        decision: in a word.
+        reason: in a sentence.
+        verdict: what has ``tests``, as `comparisons` takes it.
+    """
+    gains = [
+        f"{signed(one['gain'])} ({signed(one['lower'])} to {signed(one['upper'])}): "
+        for one in comparisons(verdict)
+        if one["text"] == "today"
+    ]
+    return f"{decision}: {''.join(gains)}{reason}"
+
+
 TEXTS = {"today": "today's test text", "champion": "the champion's test text", "reference": "the reference"}
 """What both models were compared on, `Comparison.text` → words."""
 

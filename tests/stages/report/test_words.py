@@ -206,3 +206,10 @@ def test_a_duration_is_told_in_the_units_of_a_clock(seconds: float, spelt: str) 
 def test_a_phrase_becomes_a_sentence() -> None:
     assert words.sentence("it could be chance") == "It could be chance."
     assert words.sentence("It is one.") == "It is one."
+
+
+def test_a_decision_in_a_list_begins_with_its_figures(promoted: dict[str, Any]) -> None:
+    assert words.decided("promoted", "it is better", promoted) == (
+        "promoted: +0.0213 (+0.0117 to +0.0309): it is better"
+    )
+    assert words.decided("refused", "the corpus shrank", {"tests": []}) == "refused: the corpus shrank"
