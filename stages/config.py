@@ -178,7 +178,8 @@ class PromotionConfig(StageConfig):
     above this, and no other text speaks against it. With less, seeds of one recipe take turns; with more, what is
     better by 0.05 waits (`flows/README.md` has the table)."""
     largest_setback: Annotated[float, Field(ge=0)] = 0.02
-    """Bits per character that a model may lose, beyond chance, on the champion's own test text and on the reference."""
+    """Bits per character that a model may lose on the champion's own test text and on the reference: it is not promoted
+    where it loses more, if that is more than chance as well (the interval of its gain lies below zero)."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.98
     """Of the interval: Student's t over blocks of the text. At 0.98 its lower end is a bound at 99 %."""
     block_length: Annotated[int, Field(ge=1)] = 1000

@@ -13,7 +13,7 @@ all the text the champion needs 0.05 bits per character more, or 0.2. That is wh
 probabilities costs at most (by Hölder's inequality, what it sums up to is at most 1).
 
 Prints a row for each length of text; exit code 1 where one lacks what is asked for. A corpus of a million characters,
-and ten minutes; trained seeds are kept in the store.
+and a minute; seeds take a few more the first time, and are kept in the store.
 """
 
 from __future__ import annotations

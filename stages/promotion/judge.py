@@ -95,8 +95,8 @@ def judge(
     the training split of either model as well. With less than ``rule.fewest_characters`` of them a text says nothing.
 
     The candidate is promoted when, on today's text, the whole interval of its gain lies above ``rule.smallest_gain``,
-    and on no other text the whole interval lies below -``rule.largest_setback``. Where there is no champion, a
-    candidate of finite figures is promoted.
+    and on no other text the whole interval lies below zero and the gain below -``rule.largest_setback``. Where there is
+    no champion, a candidate of finite figures is promoted.
 
     How levels and normalisers that differ are dealt with:
 
@@ -180,7 +180,8 @@ def compare(text: Text, measured: Measured, rule: PromotionConfig) -> Comparison
         passed, margin = lower > rule.smallest_gain, rule.smallest_gain
         said = "better" if passed else "worse" if upper < 0 else "no better"
     else:
-        passed, margin = upper >= -rule.largest_setback, rule.largest_setback
+        margin = rule.largest_setback
+        passed = upper >= 0 or gain >= -margin
         said = "not worse" if passed else "worse"
     beyond = "" if said == "worse" and text == "today" else " by more than chance"
     beyond += f" and {margin:g} bits" if beyond and margin else ""

@@ -29,6 +29,7 @@ from stages.promotion import judge as judging
 from stages.promotion import overlap
 from stages.promotion.contender import Contender
 from stages.promotion.judge import Comparison, Verdict
+from stages.promotion.measure import Measured
 
 TEXT = (Path(__file__).parents[3] / "data" / "corpus" / "sample.txt").read_text(encoding="utf-8")
 SHARES = {"train_share": 0.8, "valid_share": 0.1, "test_share": 0.1}
@@ -298,8 +299,8 @@ def test_a_corpus_that_got_worse_makes_no_champion(make: Make, tmp_path: Path, s
     )
     losses, _, _ = measured(champion)
     assert ground.bits_champion == pytest.approx(losses.mean(), rel=1e-6)
-    assert ground.upper is not None
-    assert ground.upper < -0.02
+    assert interval(ground)[1] < -0.02
+    assert interval(ground)[2] < 0
     assert judge(candidate, champion, largest_setback=3)[0].promoted
 
     (tmp_path / "corpus.txt").write_text(TEXT[-4_000:].upper(), encoding="utf-8")
@@ -307,6 +308,20 @@ def test_a_corpus_that_got_worse_makes_no_champion(make: Make, tmp_path: Path, s
     assert pinned["reference"].passed is False
     assert "on the reference text this model is worse" in judge(candidate, champion, tmp_path)[0].reason
     assert pinned["reference"].characters == 3_999
+
+
+@pytest.mark.parametrize(
+    ("gain", "scatter", "passed"),
+    [(-0.03, 0.001, False), (-0.03, 0.1, True), (-0.01, 0.001, True), (0.01, 0.001, True)],
+    ids=["lost", "lost by chance, maybe", "hardly lost", "better"],
+)
+def test_ground_is_lost_by_more_than_chance_and_a_margin(gain: float, scatter: float, passed: bool) -> None:
+    characters = np.full((20, 1), 1_000.0)
+    theirs = 2.5 * characters
+    ours = theirs - (gain + scatter * np.resize([1, -1], (20, 1))) * characters
+    found = judging.compare("champion", Measured(characters, (ours, theirs)), PromotionConfig())
+    assert found.gain == pytest.approx(gain)
+    assert found.passed is passed
 
 
 def test_a_text_that_the_new_model_has_learnt_says_nothing(make: Make, tmp_path: Path) -> None:
