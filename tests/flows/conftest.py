@@ -73,6 +73,10 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     try:
         yield Api(address)
     finally:
+        from prefect.logging.handlers import APILogHandler
+
+        # What flows have logged here is sent while there is a server: Prefect would try for a minute to find it.
+        APILogHandler().flush()
         with _users(home) as users:
             users.remove(os.getpid())
             if len(users) == 1:

@@ -187,6 +187,7 @@ def test_a_training_that_was_cancelled_ends_where_no_worker_ends_it(
     flow: Flow, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does one that runs under a worker which was killed, or from which the server was away for half a minute."""
+    from prefect.runtime import flow_run
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows import own_run, walk
@@ -197,8 +198,7 @@ def test_a_training_that_was_cancelled_ends_where_no_worker_ends_it(
         epochs.append(given)
         if len(epochs) == 1:
             state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-            run = api.ask("flow_runs", sort="START_TIME_DESC", limit=1)[0]["id"]
-            api.call("POST", f"flow_runs/{run}/set_state", json=state).raise_for_status()
+            api.call("POST", f"flow_runs/{flow_run.id}/set_state", json=state).raise_for_status()
         report(shown, *given)
 
     epochs: list[Any] = []
@@ -206,7 +206,7 @@ def test_a_training_that_was_cancelled_ends_where_no_worker_ends_it(
     monkeypatch.setattr(walk.Shown, "__call__", cancel)
     monkeypatch.setattr(own_run, "SECONDS_BETWEEN_LOOKS", 0.1)
     with temporary_settings({PREFECT_API_URL: api.address}):
-        config = load(str(flow.preset), None, ["train.epochs=1000000"])
+        config = load(str(flow.preset), None, ["train.epochs=5000"])
         state: Any = language_model(config, store=str(tmp_path / "store"), return_state=True)
     assert state.name == "Cancelled"
     assert "nothing is lost" in state.message
