@@ -29,7 +29,7 @@ WAIT = """
 """Has a training that is all but done wait until the test has edited something."""
 FIGURE = ('    measured["memorization"] =', '    measured["another"] = 1\n    measured["memorization"] =')
 """An edit of what the evaluation measures."""
-SCRIPT = """
+PIPELINE = """
 from pathlib import Path
 from data.errors import RnnlmError
 from data.store.folder import Store
@@ -46,7 +46,6 @@ def pipeline(*assignments, until="evaluate"):
     except RnnlmError as error:
         return str(error)
 """
-PIPELINE = f"exec({SCRIPT!r})"
 
 
 class Place:
@@ -134,6 +133,15 @@ def place(tmp_path: Path, tiny_settings: str, tiny_text: str) -> Place:
     return Place(tmp_path)
 
 
+KERNEL = """
+import code, json, sys
+interpreter = code.InteractiveInterpreter()
+for line in sys.stdin:
+    interpreter.runsource(json.loads(line), symbol="exec")
+    print(json.dumps(interpreter.locals.pop("_")), flush=True)
+"""
+
+
 class Kernel:
     """A Python that goes on, as a notebook's does, in the copy of the project."""
 
@@ -142,9 +150,8 @@ class Kernel:
         self.start()
 
     def start(self) -> None:
-        loop = "import sys\nfor line in sys.stdin: exec(eval(line), globals()); print(repr(_), flush=True)"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", loop],
+            [sys.executable, "-c", KERNEL],
             cwd=self.place.project,
             env=self.place.environment,
             stdin=subprocess.PIPE,
@@ -152,15 +159,15 @@ class Kernel:
             text=True,
         )
 
-    def do(self, code: str) -> object:
+    def do(self, code: str) -> Any:
         """Run some code there; what it leaves in ``_``."""
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(f"{code!r}\n")
+        self.process.stdin.write(f"{json.dumps(code)}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         assert answer, "the process has ended"
-        return eval(answer)
+        return json.loads(answer)
 
     def end(self) -> None:
         self.process.communicate()
@@ -222,7 +229,7 @@ def test_a_kernel_that_goes_on_speaks_of_the_code_that_it_has(place: Place, kern
     kernel.do("import stages.lm.model, stages.report.markdown; _ = 0")
     place.edit("stages/evaluate.py", *FIGURE)  # which it loads later
     place.edit("stages/report/markdown.py", "## How it learnt", "## How it learned")
-    kernel.do(f"{PIPELINE}; _ = 0")
+    kernel.do(f"{PIPELINE}\n_ = 0")
     assert kernel.do("_ = pipeline()") == dict.fromkeys(("download", "tokenize", "train", "evaluate"), "ran")
     assert "another" in place.metrics()
     kernel.do("from stages.report import kept; _ = kept.keep(STORE, OUTCOMES) and 0")
@@ -242,7 +249,7 @@ def test_a_kernel_that_goes_on_speaks_of_the_code_that_it_has(place: Place, kern
 
 
 def test_what_a_kernel_loads_only_later_is_what_its_keys_name(place: Place, kernel: Kernel) -> None:
-    kernel.do(f"{PIPELINE}; from stages.pipeline import decide; _ = 0")
+    kernel.do(f"{PIPELINE}\nfrom stages.pipeline import decide; _ = 0")
     kernel.do("_ = pipeline(until='tokenize') and [one.name for one in decide.status(CONFIG, STORE)]")
     place.append("stages/training/gluon.py", NEW)
     assert kernel.do("_ = pipeline()") == edited("stages/training/gluon.py")
@@ -250,14 +257,14 @@ def test_what_a_kernel_loads_only_later_is_what_its_keys_name(place: Place, kern
 
 
 def test_a_file_that_goes_is_noticed_too(place: Place, kernel: Kernel) -> None:
-    kernel.do(f"{PIPELINE}; _ = 0")
+    kernel.do(f"{PIPELINE}\n_ = 0")
     (place.project / "data/corpus/fetch.py").unlink()
     said = "data/corpus/fetch.py was removed after this process had loaded it: "
     assert str(kernel.do("_ = pipeline()")).startswith(said)
 
 
 def test_a_library_that_is_exchanged_under_a_process_is_noticed(place: Place, kernel: Kernel) -> None:
-    kernel.do(f"{PIPELINE}; _ = 0")
+    kernel.do(f"{PIPELINE}\n_ = 0")
     assert kernel.do("_ = pipeline(until='tokenize')") == {"download": "ran", "tokenize": "ran"}
     before, installed = place.contents(), version("numpy")
     folder = place.project / "numpy-99.0.dist-info"
@@ -270,12 +277,12 @@ def test_a_library_that_is_exchanged_under_a_process_is_noticed(place: Place, ke
     assert place.contents() == before
     kernel.end()
     kernel.start()
-    assert kernel.do(f"{PIPELINE}; _ = pipeline(until='tokenize')") == {"download": "cached", "tokenize": "ran"}
+    assert kernel.do(f"{PIPELINE}\n_ = pipeline(until='tokenize')") == {"download": "cached", "tokenize": "ran"}
 
 
 def test_a_notebook_that_had_numpy_before_the_project_says_which(place: Place, kernel: Kernel) -> None:
     kernel.do("import numpy; numpy.__version__ = '1.0'; _ = 0")  # and it was upgraded since
-    assert kernel.do(f"{PIPELINE}; from stages.pipeline import decide; _ = decide.version('numpy')") == "1.0"
+    assert kernel.do(f"{PIPELINE}\nfrom stages.pipeline import decide; _ = decide.version('numpy')") == "1.0"
     assert str(kernel.do("_ = pipeline()")).startswith(f"numpy 1.0 became {version('numpy')} after this process")
 
 

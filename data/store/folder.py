@@ -2,7 +2,8 @@
 
     <store>/<stage>/<first 16 digits of the key>/   manifest.json and the stage's files
     <store>/checkpoints/<identity>/                 unfinished (and finished, resumable) training
-    <store>/reports/                                a page per run, and what belongs to it
+    <store>/champion.json, champions/, nights/      who is champion, and what each night decided
+    <store>/index.html, reports/                    a page of the nights, and one per run with what belongs to it
     <store>/tmp/, <store>/locks/                    work in progress
 
 An artifact is built in ``tmp`` on the same file system, synced, and renamed into place with its manifest inside, so
@@ -20,6 +21,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from data.errors import ConfigError, StoreError
 from data.store import fingerprint
@@ -123,14 +125,8 @@ class Store:
     @contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the only right to build an artifact; ``waiting`` is called once if another process has it."""
-        with self._errors():
-            path = self._lock_file(stage, key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with self._lock(self._lock_file(stage, key)) as (file, free):
+            if not free:
                 waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -139,17 +135,22 @@ class Store:
     def alone(self, what: str) -> Iterator[bool]:
         """Whether nobody else is at something that only one process may do at a time, and until the block ends nobody
         will be. The kernel frees the place however the process ends."""
+        with self._lock(self.root / "locks" / what) as (_, free):
+            yield free
+
+    @contextmanager
+    def _lock(self, path: Path) -> Iterator[tuple[IO[str], bool]]:
+        """The file of a lock, and whether the lock was free and is held from now on."""
         with self._errors():
-            path = self.root / "locks" / what
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
             except BlockingIOError:
-                yield False
-            else:
-                yield True
+                free = False
+            yield file, free
 
     @contextmanager
     def building(self, stage: str, key: str) -> Iterator[Path]:
