@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
 
 ROOT = Path(__file__).parents[2]
+End = Callable[["subprocess.Popen[bytes]"], None]
 
 
 class Api:
@@ -57,6 +58,21 @@ class Api:
     def task_runs(self, flow_run: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.ask("task_runs", flow_runs={"id": {"any_": [flow_run]}})
         return found
+
+
+@pytest.fixture(scope="session")
+def end() -> End:
+    """Ctrl-C, and `kill -9` for what does not end: Prefect's worker and runner sometimes do not on a busy server."""
+
+    def ended(process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    return ended
 
 
 @pytest.fixture(scope="session")

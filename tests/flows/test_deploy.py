@@ -20,7 +20,7 @@ from data.store.folder import Store
 from stages.config import TrainConfig
 
 if TYPE_CHECKING:
-    from tests.flows.conftest import Api
+    from tests.flows.conftest import Api, End
 
 ROOT = Path(__file__).parents[2]
 LONG = 1_000_000
@@ -110,18 +110,8 @@ class Site:
         return "\n".join(line["message"] for line in lines)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C, and `kill -9` for what does not end: Prefect's worker and runner sometimes do not on a busy server."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(scope="module")
-def site(api: Api, tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Iterator[Site]:
+def site(api: Api, end: End, tmp_path_factory: pytest.TempPathFactory, tiny_text: str) -> Iterator[Site]:
     """The commands of the README; the worker starts while the deployments are made."""
     folder = tmp_path_factory.mktemp("site")
     opened = Site(api, folder, tiny_text)
@@ -285,3 +275,13 @@ def test_one_process_serves_all_deployments_without_a_pool(site: Site, tmp_path:
     finally:
         serving.kill()
         serving.wait()
+
+
+def test_a_server_that_is_started_in_the_root_keeps_leases_and_shows_logs() -> None:
+    """Or a server that restarts ends the runs that hold a place, and `--watch` shows no verdict."""
+    asked = (
+        "from prefect.settings import get_current_settings; found = get_current_settings().server; "
+        "print(found.concurrency.lease_storage, found.logs.stream_publishing_enabled, found.logs.stream_out_enabled)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["prefect.server.concurrency.lease_storage.filesystem", "True", "True"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.flows.conftest import Api
+    from tests.flows.conftest import Api, End
 
 ROOT = Path(__file__).parents[2]
 SERVE = """
@@ -50,7 +49,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_a_run_of_a_served_flow_notices_an_edit_and_the_next_one_runs_it(
-    api: Api, tmp_path: Path, tiny_text: str
+    api: Api, end: End, tmp_path: Path, tiny_text: str
 ) -> None:
     project, trains, edited = tmp_path / "project", tmp_path / "trains", tmp_path / "edited"
     for floor in ("data", "stages", "flows"):
@@ -109,10 +108,5 @@ def test_a_run_of_a_served_flow_notices_an_edit_and_the_next_one_runs_it(
         (measured,) = tmp_path.glob("store/evaluate/*/metrics.json")
         assert "another" in json.loads(measured.read_text(encoding="utf-8"))
     finally:
-        serving.send_signal(signal.SIGINT)
-        try:
-            serving.wait(30)
-        except subprocess.TimeoutExpired:
-            serving.kill()
-            serving.wait()
+        end(serving)
         api.call("DELETE", f"deployments/{deployment}")

@@ -43,6 +43,12 @@ def test_a_text_is_cut_into_few_blocks_of_one_length(characters: int, shape: tup
     assert (np.diff(parts) >= 0).all()
 
 
+def test_how_a_text_is_cut_is_for_the_rule_to_say() -> None:
+    few = {"fewest_blocks": 3, "most_blocks": 4}
+    assert blocks(10_000, PromotionConfig(block_length=2_000, **few)) == (4, 1)
+    assert blocks(10_000, PromotionConfig(block_length=5_000, **few)) == (3, 2)
+
+
 def test_of_pieces_of_one_length_the_standard_error_is_that_of_a_mean() -> None:
     gains = np.array([30.0, 10, 20, 50, 40])
     assert standard_error(gains, np.full(5, 100.0)) == pytest.approx((gains / 100).std(ddof=1) / 5**0.5)

@@ -324,6 +324,25 @@ def test_ground_is_lost_by_more_than_chance_and_a_margin(gain: float, scatter: f
     assert found.passed is passed
 
 
+@pytest.mark.parametrize(
+    ("rule", "passed"),
+    [
+        (PromotionConfig(), True),
+        (PromotionConfig(smallest_gain=0.03), False),
+        (PromotionConfig(confidence=0.999), False),
+        (PromotionConfig(fewest_characters=20_001), None),
+    ],
+    ids=["as it comes", "a larger gain", "more confidence", "more characters"],
+)
+def test_how_much_is_asked_for_is_for_the_rule_to_say(rule: PromotionConfig, passed: bool | None) -> None:
+    characters = np.full((20, 1), 1_000.0)
+    theirs = 2.5 * characters
+    ours = theirs - (0.05 + 0.04 * np.resize([1, -1], (20, 1))) * characters
+    found = judging.compare("today", Measured(characters, (ours, theirs)), rule)
+    assert found.passed is passed
+    assert passed is not None or "20,000 unseen characters, 1 too few" in found.reason
+
+
 def test_a_text_that_the_new_model_has_learnt_says_nothing(make: Make, tmp_path: Path) -> None:
     """A corpus that grows: yesterday's test text is trained on today, and what is pinned counts on."""
     champion, candidate = make(TEXT[:20_000], epochs=1), make(epochs=4)
