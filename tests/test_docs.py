@@ -202,7 +202,7 @@ def test_a_preset_explains_itself_and_fits(name: str) -> None:
 def test_pins_hold_what_the_project_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pinned = dict(
-        line.split("==")
+        line.split("==", 1)
         for name in ("requirements.txt", "requirements-dev.txt")
         for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
     )

@@ -8,8 +8,11 @@ until a figure is read. What comes out is the same; a test holds the two loops a
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from contextlib import contextmanager
 from itertools import groupby
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
@@ -32,6 +35,10 @@ _NUMPY_1_NAMES = (
 )
 
 
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)))
+
+
 @contextmanager
 def _what_mxnet_expects() -> Iterator[None]:
     # MXNet calls logging.info, which puts a handler on a root logger without one, for good.
@@ -40,9 +47,17 @@ def _what_mxnet_expects() -> Iterator[None]:
     absent = [name for name in _NUMPY_1_NAMES if name not in vars(np)]
     for name in absent:
         setattr(np, name, None)
+    # It compares NumPy's version by what left Python's library in 3.12, and warns of that before.
+    versions = ModuleType("distutils.version")
+    vars(versions).update(StrictVersion=_version, LooseVersion=_version)
+    before = sys.modules.get(versions.__name__)
+    sys.modules[versions.__name__] = versions
     try:
         yield
     finally:
+        del sys.modules[versions.__name__]
+        if before is not None:
+            sys.modules[versions.__name__] = before
         for name in absent:
             delattr(np, name)
         logging.root.removeHandler(handler)

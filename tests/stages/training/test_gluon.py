@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +109,23 @@ def test_a_step_is_one_graph_unless_the_gradient_is_cut_step_by_step(masks: tupl
     assert made._measuring._active is compiled
 
 
-def test_importing_mxnet_changes_neither_numpy_nor_logging() -> None:
+def test_importing_mxnet_changes_neither_numpy_nor_logging_nor_modules() -> None:
     code = (
-        "import logging, numpy; from stages.training import gluon; "
-        "print([name for name in gluon._NUMPY_1_NAMES if name in vars(numpy)], logging.root.handlers)"
+        "import logging, sys, numpy; from stages.training import gluon; "
+        "print([name for name in gluon._NUMPY_1_NAMES if name in vars(numpy)], logging.root.handlers, "
+        "[name for name in sys.modules if name.startswith('distutils')])"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said == "[] []\n"
+    done = subprocess.run([sys.executable, "-W", "always", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[] [] []\n"
+    assert "distutils" not in done.stderr
+
+
+def test_mxnet_trains_where_neither_python_nor_setuptools_brings_distutils(
+    rnnlm: Callable[..., object], tiny: Path, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    for name in ("distutils", "setuptools"):
+        (hidden / f"{name}.py").write_text("raise ModuleNotFoundError(__name__)", encoding="utf-8")
+    environment = {**os.environ, "RNNLM_STORE": str(tmp_path / "store"), "PYTHONPATH": str(hidden)}
+    rnnlm("train", "--preset", tiny, env=environment)
