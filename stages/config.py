@@ -131,8 +131,13 @@ class TrainConfig(StageConfig):
     of them. 0 publishes the last step's."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seeds the initial weights, the minibatches and what is dropped."""
+    engine: Literal["auto", "mxnet", "bptt", "torch"] = "auto"
+    """What computes: `mxnet`, the chapter's own; `bptt`, its derivation written out in NumPy, on the CPU only; `torch`,
+    for current GPUs. `auto` is one that can use a GPU, where there is one and `device` lets it; else `mxnet` if it is
+    installed, else `bptt`. The cache key has what that comes down to."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
-    """`auto` (a GPU that MXNet can use, else the CPU), `cpu`, `gpu` or `gpu:N`. Only CPU or GPU is in the cache key."""
+    """`auto` (a GPU that the engine can use, else the CPU), `cpu`, `gpu` or `gpu:N`. Only CPU or GPU is in the cache
+    key."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:

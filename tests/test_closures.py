@@ -89,7 +89,10 @@ BESIDE = {
     "data.errors": fingerprint.OUTSIDE["data.errors"],
     "stages.config": "its values are in the key, and what they mean stands in the code that uses them",
     "stages.training.engines": "chooses the engine: what it chose is in the key",
-    "stages.training.device": "chooses the device: what it chose is in the key",
+    "stages.training.builds": "knows which engine can use which GPU: what was chosen is in the key",
+    "stages.training.cards": "asks the driver for GPUs: what was chosen is in the key",
+    "stages.training.cores": "how many threads MXNet takes changes no bit of the result",
+    "stages.training.device": "names what was chosen",
 }
 """Modules that are loaded where a stage runs and that are not in its key, and why."""
 

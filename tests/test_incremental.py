@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +127,7 @@ FIELDS: dict[str, Row] = {
     "train.clip_norm": Row("0.01", STAGES[2:]),
     "train.averaging": Row("3", STAGES[2:]),
     "train.seed": Row("1", STAGES[2:]),
+    "train.engine": Row("bptt", STAGES[2:] if find_spec("mxnet") else []),
     "train.device": Row("cpu", []),
     "evaluate.prefixes": Row("a cat", STAGES[3:]),
     "evaluate.length": Row("9", STAGES[3:]),
@@ -214,6 +216,7 @@ CODE: list[tuple[str, Edit, list[str]]] = [
         STAGES[1:],
     ),
     ("what chooses the engine", lambda place: place.append("stages/training/engines.py", "\nNEW = 1\n"), []),
+    ("what knows the engines' builds", lambda place: place.append("stages/training/builds.py", "\nNEW = 1\n"), []),
     ("what names the device", lambda place: place.append("stages/training/device.py", "\nNEW = 1\n"), []),
     (
         "a library of three stages",

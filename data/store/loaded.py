@@ -19,7 +19,7 @@ from types import CodeType, ModuleType
 
 PACKAGES = ("data", "stages", "flows")
 """The project's code is these, whatever else lies beside them. Each calls `record` before anything of it is loaded."""
-LIBRARIES = ("mxnet", "numpy", "pyarrow", "safetensors")
+LIBRARIES = ("mxnet", "numpy", "pyarrow", "safetensors", "torch")
 """The distributions that a stage's result can depend on; MXNet's builds for a GPU are called mxnet-cu…."""
 
 
@@ -45,7 +45,8 @@ def record() -> None:
     sys.meta_path.insert(0, _Finder())
     _versions.update(_installed())
     for name in LIBRARIES[1:]:  # a notebook may have loaded one before, and another version may have come since
-        if name in _versions and (loaded := getattr(sys.modules.get(name), "__version__", None)):
+        loaded = str(getattr(sys.modules.get(name), "__version__", ""))
+        if name in _versions and loaded and _release(loaded) != _release(_versions[name]):
             _versions[name] = loaded
     for name, module in [*sys.modules.items()]:
         if _ours(name) and (file := getattr(module, "__file__", None)):
@@ -71,6 +72,16 @@ def versions(library: str) -> dict[str, str]:
     return {name: version for name, version in _versions.items() if name.partition("-")[0] == library}
 
 
+def version(library: str) -> str:
+    """The version of a library as this process began, and the name of its build, where that has one of its own.
+
+    Empty where there is none. Where there are two, the build for a GPU is what the user meant.
+    """
+    found = versions(library)
+    name = max(found, key=lambda name: name != library, default="")
+    return found.get(name, "") + (f" ({name})" if name not in ("", library) else "")
+
+
 def exchanged(libraries: Sequence[str]) -> str:
     """Which of some libraries has another version than this process began with, in words; empty where none has."""
     now = _installed()
@@ -79,6 +90,11 @@ def exchanged(libraries: Sequence[str]) -> str:
         if before != after and name.partition("-")[0] in libraries:
             return f"{name} {before} became {after} after this process had begun"
     return ""
+
+
+def _release(version: str) -> str:
+    """Without what torch adds: 2.13.0+cpu, and +cu130 that only the loaded module says."""
+    return version.partition("+")[0]
 
 
 def _ours(name: str) -> bool:

@@ -14,7 +14,6 @@ from data.moment import minute
 from data.store import fingerprint, loaded
 from stages.config import StageConfig
 from stages.pipeline import graph
-from stages.training import device
 
 if TYPE_CHECKING:
     from data.store.artifact import Artifact
@@ -150,23 +149,21 @@ def differences(config: StageConfig, artifact: Artifact, components: Mapping[str
         was, now = before.get(name), after.get(name)
         if was == now:
             continue
-        if manifest.config.get(name) != settings.get(name):  # people know the corpus by its name, not by its digest
-            was, now = manifest.config.get(name), settings.get(name)
-        elif str(now).startswith("sha256:"):
-            phrases.append(f"the bytes of {settings[name]} changed")
-            continue
+        if any(str(value).startswith("sha256:") for value in (was, now)):
+            if manifest.config.get(name) == settings.get(name):
+                phrases.append(f"the bytes of {settings[name]} changed")
+                continue
+            was, now = manifest.config.get(name), settings.get(name)  # people know the corpus by its name
         phrases.append(f"{stage}.{name}: {was} → {now}")
     return phrases
 
 
 def version(distribution: str) -> str:
-    """The version that was installed when this process began; MXNet's builds for a GPU go by other names."""
+    """The version that was installed when this process began."""
     if distribution == "unicode":  # lower-casing and white space follow the tables that Python was built with
         return unicodedata.unidata_version
-    if distribution == "mxnet":
-        return device.build_version()
-    if noted := loaded.versions(distribution):
-        return noted[distribution]
+    if noted := loaded.version(distribution):
+        return noted
     try:
         return installed(distribution)
     except PackageNotFoundError:

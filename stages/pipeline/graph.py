@@ -48,7 +48,7 @@ class Stage:
     """Keyword of ``function`` → what is read."""
     sources: Callable[[Any], Mapping[str, str | None]] = lambda config: {}
     """Of the configuration: field → what stands in the key in that field's place, None for nothing. For a corpus it is
-    the digest of its bytes, whatever its name; for a device, whether it is a CPU or a GPU."""
+    the digest of its bytes, whatever its name; for engine and device, what they come down to here."""
     modules: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Modules that the configuration chooses and ``lend`` gives, such as an engine's: their code is in the key without
     being imported by the stage."""
@@ -84,7 +84,7 @@ STAGES: dict[str, Stage] = {
             "Train the model, or go on where training stopped.",
             train,
             inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
-            sources=lambda config: {"device": engines.choose(config).device.kind},
+            sources=lend.computing,
             modules=lambda config: engines.choose(config).modules,
             libraries=lambda config: (*engines.choose(config).libraries, "numpy", "pyarrow", "safetensors"),
             lend=lend.training,

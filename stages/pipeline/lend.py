@@ -1,7 +1,7 @@
 """What the graph's entries say about one stage in code: what stands for a field in its key, and what it is lent.
 
 A stage is *lent* what changes no byte of its result, only how long that takes: an earlier download that may still be
-what an address has, the checkpoints of an interrupted training, a number of cores.
+what an address has, the checkpoints of an interrupted training, the engine that its key names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus import catalogue
 from data.store import fingerprint, nights
-from data.tables.tokens import IndexTable
-from stages.lm.parameters import Architecture
-from stages.training import cores, engines, schedule
+from stages.training import engines, schedule
 
 if TYPE_CHECKING:
     from data.store.folder import Store
@@ -80,21 +78,25 @@ def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
 # --- train
 
 
+def computing(config: TrainConfig) -> dict[str, str | None]:
+    """What stands for engine and device in the key: what they come down to on this machine."""
+    choice = engines.choose(config)
+    return {"device": choice.device.kind, "engine": choice.name}
+
+
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """An engine, the checkpoints of this training and of no other, and the number of cores that suits it."""
+    """An engine, and the checkpoints of this training and of no other."""
     config: TrainConfig = attempt.config
-    identity = training_identity(config, attempt.components)
-    tokens = IndexTable.open(attempt.folders["tokens"] / "tokens.arrow")
+    choice, identity = engines.choose(config), training_identity(config, attempt.components)
     # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
-    with (
-        attempt.store.lock("checkpoints", identity, attempt.waiting),
-        cores.set_for(Architecture.of(config, tokens.vocab_size)),
-    ):
+    with attempt.store.lock("checkpoints", identity, attempt.waiting):
         checkpoints = attempt.store.checkpoints(identity)
         if attempt.forced:
             shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
-        yield {"checkpoints": checkpoints, "engine": engines.choose(config).build}
+        if choice.reason:
+            logger.info("%s", choice.reason)
+        yield {"checkpoints": checkpoints, "engine": choice.build}
 
 
 def training_identity(config: TrainConfig, components: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 IN_A_ROW = 3
 """After so many lost nights it is said."""
-_LUCK = {"seed", "device"}
+_LUCK = {"seed", "engine", "device"}
 """Settings of which none is stronger than another."""
 
 

@@ -15,6 +15,7 @@ from stages.pipeline import graph, settings
 from stages.pipeline.decide import Decision, decide
 from stages.pipeline.run import run
 from stages.training import engines
+from stages.training.builds import Name
 from stages.training.device import Device
 
 
@@ -25,8 +26,8 @@ def tokenized(tiny: Path) -> tuple[RunConfig, dict[str, Artifact], Store]:
     return config, {outcome.name: outcome.artifact for outcome in outcomes}, store
 
 
-def chosen(name: str, *modules: str) -> engines.Choice:
-    return engines.Choice(name, Device("cpu"), "", modules, (name,))
+def chosen(name: Name, library: str, *modules: str) -> engines.Choice:
+    return engines.Choice(name, Device("cpu"), "", modules, (library,))
 
 
 def test_another_engine_is_in_no_key_but_those_of_its_own_models(
@@ -38,7 +39,8 @@ def test_another_engine_is_in_no_key_but_those_of_its_own_models(
         monkeypatch.setattr(engines, "choose", lambda config: choice)
         return decide("train", *tokenized)
 
-    first, second = key(chosen("mxnet", "stages.training.gluon")), key(chosen("numpy", "stages.lm.layers"))
+    first = key(chosen("mxnet", "mxnet", "stages.training.gluon"))
+    second = key(chosen("bptt", "numpy", "stages.lm.layers"))
     assert first.key != second.key
     assert "stages/training/gluon.py" in first.components["code"]
     assert "mxnet" in first.components["libraries"]
@@ -51,13 +53,14 @@ def test_another_engine_is_in_no_key_but_those_of_its_own_models(
 def test_a_library_of_every_stage_is_watched_for_another_version() -> None:
     sections = dict(RunConfig())
     named = {one for stage in graph.STAGES.values() for one in stage.libraries(sections.get(stage.name))}
+    named |= {build.library for build in engines.installed().values()}
     assert named - {"unicode"} == set(loaded.LIBRARIES), "Unicode's tables are Python's own"
 
 
 def test_what_stands_for_a_field_takes_its_place(tokenized: tuple[RunConfig, dict[str, Artifact], Store]) -> None:
     components = decide("train", *tokenized).components
-    assert components["sources"] == {"device": "cpu"}
-    assert "device" not in components["config"]
+    assert components["sources"] == {"device": "cpu", "engine": engines.choose(RunConfig().train).name}
+    assert not {"device", "engine"} & components["config"].keys()
     components = decide("download", *tokenized).components
     assert components["sources"]["corpus"].startswith("sha256:")
     assert components["config"] == {}

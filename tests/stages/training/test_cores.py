@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
-from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data.store.folder import Store
-from data.tables.tokens import IndexTable
 from stages.config import TrainConfig
 from stages.lm.parameters import Architecture
-from stages.pipeline import graph
-from stages.pipeline import run as pipeline
-from stages.pipeline.settings import load
 from stages.training import cores
 
 
@@ -54,22 +46,3 @@ def test_mxnet_finds_the_number_unless_the_user_has_set_one(monkeypatch: pytest.
     with cores.set_for(architecture):
         assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["OMP_NUM_THREADS"] == "3"
-
-
-def test_a_training_runs_with_what_suits_it_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(cores, "suited", lambda architecture: architecture.vocab_size)
-    stage = graph.STAGES["train"]
-    seen = []
-
-    @wraps(stage.function)
-    def train(*arguments: Any, **named: Any) -> Any:
-        seen.append(os.environ["OMP_NUM_THREADS"])
-        return stage.function(*arguments, **named)
-
-    monkeypatch.setitem(graph.STAGES, "train", replace(stage, function=train))
-    store = Store(tiny.parent / "store")
-    outcomes = list(pipeline.run(load(str(tiny)), store, lambda name: lambda *call: None, until="train"))
-    tokens = IndexTable.open(outcomes[1].artifact.folder / "tokens.arrow")
-    assert seen == [str(tokens.vocab_size)]
-    assert "OMP_NUM_THREADS" not in os.environ
