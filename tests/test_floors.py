@@ -15,13 +15,9 @@ from stages.pipeline import graph
 
 ROOT = Path(__file__).parent.parent
 BELOW = {"data": {"data"}, "stages": {"data", "stages"}, "flows": {"data", "stages", "flows"}}
-<<<<<<< HEAD
-MXNET = ROOT / "stages" / "training" / "gluon.py"
-BPTT = ROOT / "stages" / "training" / "bptt.py"
-=======
 ROOMS = {"mxnet": ROOT / "stages" / "training" / "gluon.py", "torch": ROOT / "stages" / "training" / "torch.py"}
 """An engine's library, and the only module that imports it."""
->>>>>>> 3471c22 (train.engine: auto, mxnet, bptt or torch; what is installed of each and what it makes of a card is known without loading it)
+BPTT = ROOT / "stages" / "training" / "bptt.py"
 MODULES = [path for floor in BELOW for path in sorted((ROOT / floor).rglob("*.py"))]
 
 
@@ -93,11 +89,7 @@ def test_stages_shows_the_four_stages_their_settings_and_named_folders() -> None
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_is_short_enough_to_be_read(path: Path) -> None:
-<<<<<<< HEAD
-    if path not in (MXNET, BPTT):  # an engine is one file, and one of them has a derivation to tell
-=======
-    if path != ROOMS["mxnet"]:
->>>>>>> 3471c22 (train.engine: auto, mxnet, bptt or torch; what is installed of each and what it makes of a card is known without loading it)
+    if path not in (ROOMS["mxnet"], BPTT):  # an engine is one file, and one of them has a derivation to tell
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 

@@ -19,7 +19,7 @@ import typer
 from typer.exceptions import TyperException
 
 from data.errors import Interrupted, RnnlmError
-from stages.cli import champions, lists, models, nights, runs, stores, sweeps
+from stages.cli import champions, device, lists, models, nights, runs, stores, sweeps
 from stages.pipeline import graph
 
 STAGES = ", ".join(graph.shown())
@@ -72,6 +72,7 @@ for _command in (
     champions.rollback,
     lists.presets,
     lists.corpora,
+    device.device,
 ):
     app.command()(_command)
 

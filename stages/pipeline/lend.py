@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus import catalogue
 from data.store import fingerprint, nights
-from stages.training import engines, schedule
+from stages.pipeline import begun
+from stages.training import engines
 
 if TYPE_CHECKING:
     from data.store.folder import Store
@@ -87,27 +88,18 @@ def computing(config: TrainConfig) -> dict[str, str | None]:
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """An engine, and the checkpoints of this training and of no other."""
-    config: TrainConfig = attempt.config
-    choice, identity = engines.choose(config), training_identity(config, attempt.components)
+    choice, identity = engines.choose(attempt.config), begun.identity(attempt.config, attempt.components)
     # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
     with attempt.store.lock("checkpoints", identity, attempt.waiting):
         checkpoints = attempt.store.checkpoints(identity)
-        if attempt.forced:
-            shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
         if choice.reason:
             logger.info("%s", choice.reason)
+        if attempt.forced:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
+        elif not checkpoints.exists() and (said := begun.elsewhere(attempt.config, attempt.components, attempt.store)):
+            logger.info("%s", said)
+        begun.note(checkpoints, attempt.config, attempt.components)
         yield {"checkpoints": checkpoints, "engine": choice.build}
-
-
-def training_identity(config: TrainConfig, components: Mapping[str, Any]) -> str:
-    """What a training is but for its length: trainings with one identity share their checkpoints.
-
-    Where the learning rate falls towards a last epoch, that one counts, whichever field it is asked for with.
-    """
-    settings = {**components["config"], "epochs": None}
-    if (horizon := schedule.horizon(config)) is not None:
-        settings["decay_epochs"] = horizon
-    return fingerprint.digest({**components, "config": settings})
 
 
 # --- evaluate

@@ -10,9 +10,9 @@ import pytest
 
 from data.store.folder import Store
 from stages.config import RunConfig, TrainConfig
+from stages.pipeline import begun
 from stages.pipeline import run as pipeline
 from stages.pipeline.decide import decide
-from stages.pipeline.lend import training_identity
 from stages.sweep.trial import Trial
 
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ def identity(trials: Callable[..., list[Trial]], walk: Callable[[RunConfig], pip
 
     def of(train: TrainConfig) -> str:
         components = decide("train", tiny.config.model_copy(update={"train": train}), upstream, store).components
-        return training_identity(train, components)
+        return begun.identity(train, components)
 
     return of
 
