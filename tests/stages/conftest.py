@@ -40,6 +40,7 @@ class Build:
 ENGINES = {
     "mxnet": Build("mxnet", "stages.training.gluon", "GluonEngine"),
     "bptt": Build("numpy", "stages.training.bptt", "BpttEngine"),
+    "torch": Build("torch", "stages.training.torch", "TorchEngine"),
 }
 TEXT = "the quick brown fox jumps over the lazy dog and runs away from it. " * 12
 SMALL: dict[str, Any] = {"hidden_size": 12, "batch_size": 4, "num_steps": 9, "epochs": 6, "clip_norm": 0.5}

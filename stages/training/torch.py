@@ -1,0 +1,414 @@
+"""The PyTorch engine: the layers of ``torch.nn`` on current cards by cuDNN, a whole training step launched at once.
+
+The only file that imports PyTorch. Small models are bound by what it costs to launch a kernel, so that a step (forward,
+backward, clip, update, average) is captured as one CUDA graph, and all that changes from step to step lies in memory
+that the graph reads: what the steps of a call come with (ids, rates, masks) is uploaded in one copy, and nothing is
+read before the last of them is on its way.
+
+It computes in full float32, no TF32, and the same bits each time: by PyTorch's deterministic algorithms, cuDNN's among
+them, and with one size of cuBLAS's workspace. That costs the faster of two algorithms where there are two: of those
+used here, the gradient of an embedding is summed in order. On the CPU, where it is slower than the other engines, it
+serves tests. Untested: ROCm, which PyTorch calls CUDA, and MPS, where nothing is captured.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from contextlib import contextmanager
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from data.errors import TrainingError
+from stages.lm.parameters import GATES, Architecture
+from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, recurrent_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from stages.training.device import Device
+    from stages.training.engine import Arrays
+    from stages.training.minibatches import Minibatch
+
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names and shapes of what one step comes with, in the order in which it is uploaded."""
+
+# What the modules of torch.nn call. Taken without the modules, for these want their parameters for themselves: they
+# neither take a masked weight nor leave one vector of all parameters as it is.
+_OPERATORS: dict[str, Any] = {
+    "relu": torch.rnn_relu,
+    "tanh": torch.rnn_tanh,
+    "gru": torch.gru,
+    "lstm": torch.lstm,
+}
+_DECAY_RATES = 0.9, 0.999
+"""Of the moments; the first is the momentum of `momentum` too."""
+_WARM_UPS = 2
+"""Steps before one is captured; libraries set up in the first what a capture must not."""
+
+
+class _Model:
+    """One-hot (or an embedding) of the inputs, recurrent layers, a dense layer: ids → logits.
+
+    Args:
+        architecture: of the model; the weights that its methods take go by the names of `Architecture.shapes`.
+        device: where to compute.
+    """
+
+    def __init__(self, architecture: Architecture, device: torch.device) -> None:
+        self._architecture = architecture
+        self._operator = _OPERATORS[architecture.activation if architecture.cell == "rnn" else architecture.cell]
+        self._vocabulary = torch.arange(architecture.vocab_size, dtype=torch.int32, device=device)
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], inputs: Tensor, state: Sequence[Tensor], masks: Mapping[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Ids (steps, batch) and a state of (layers, batch, hidden) each → logits (steps · batch, vocab), new state."""
+        outputs, state = self._recur(weights, self._embed(weights, inputs), state, masks)
+        outputs = _dropped(outputs, masks.get("output")).reshape(-1, self._architecture.hidden_size)
+        output = "embedding.weight" if self._architecture.tie_weights else "dense.weight"
+        return functional.linear(outputs, weights[output], weights["dense.bias"]), state
+
+    def _embed(self, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Ids (steps, batch) → (steps, batch, vocab or embedding)."""
+        if self._architecture.embedding_size:
+            return functional.embedding(inputs, weights["embedding.weight"])
+        return (inputs[..., None] == self._vocabulary).to(torch.float32)
+
+    def _recur(
+        self, weights: Mapping[str, Tensor], outputs: Tensor, state: Sequence[Tensor], masks: Mapping[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(steps, batch, in) and a state of (layers, batch, hidden) each → (steps, batch, hidden), new state."""
+        outputs = _dropped(outputs, masks.get("input"))
+        layers = self._architecture.layers
+        # One call for all layers, unless something happens within them that the operator knows nothing of.
+        stacks = [[layer] for layer in range(layers)] if masks.keys() - {"input", "output"} else [[*range(layers)]]
+        states = []
+        for stack in stacks:
+            outputs = _dropped(outputs, masks.get(f"hidden{stack[0]}"))
+            parameters = [
+                _dropped(
+                    weights[f"rnn.{name}_l{layer}"], masks.get(f"recurrent{layer}") if name == "weight_hh" else None
+                )
+                for layer in stack
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            ]
+            before = [array[stack[0] : stack[-1] + 1] for array in state]
+            if "gradient" in masks:
+                outputs, after = self._cut(outputs, before, parameters, masks["gradient"])
+            else:
+                outputs, after = self._layers(outputs, before, parameters)
+            states.append(after)
+        return outputs, [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*states, strict=True)]
+
+    def _layers(self, inputs: Tensor, state: list[Tensor], parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Layers upon each other over all steps → outputs of the last and their new state."""
+        outputs, *after = self._operator(
+            inputs,
+            state if self._architecture.cell == "lstm" else state[0],
+            parameters,
+            has_biases=True,
+            num_layers=len(state[0]),
+            dropout=0.0,
+            train=torch.is_grad_enabled(),
+            bidirectional=False,
+            batch_first=False,
+        )
+        return outputs, after
+
+    def _cut(
+        self, inputs: Tensor, state: list[Tensor], parameters: list[Tensor], factors: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same, one step at a time: what flows back into the step before is multiplied by that step's factor."""
+        outputs = []
+        for number, row in enumerate(torch.split(inputs, 1)):
+            if number:
+                passed = [array * factors[number] for array in state]
+                state = [(array - own).detach() + own for array, own in zip(state, passed, strict=True)]
+            output, state = self._layers(row, state, parameters)
+            outputs.append(output)
+        return torch.cat(outputs), state
+
+
+def _dropped(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else values * mask
+
+
+class TorchEngine:
+    """The engine as `stages.training.engine.Engine` describes it.
+
+    The parameters are one vector, and so are their average, each moment and the gradient: what is done to all of them
+    takes one kernel.
+
+    Args:
+        recipe: what to build.
+        device: where to compute.
+
+    Raises:
+        TrainingError: from here and from every method: a card without enough memory.
+    """
+
+    def __init__(self, recipe: Recipe, device: Device) -> None:
+        architecture = recipe.architecture
+        self._recipe = recipe
+        self._where = f"{device} ({device.card})" if device.card else str(device)
+        self._device = _place(device)
+        self._threads = _threads(architecture)
+        self._stream: Any = None
+        if self._device.type == "cuda":
+            # Read when cuBLAS is first used. Buffers of one size, or what it computes depends on which is free.
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+            cuda: Any = torch.cuda  # its classes have no types
+            self._stream = cuda.Stream(self._device)
+        # In the order that cuDNN has them in: it takes memory that begins with the recurrent weights of all layers, and
+        # then all of their biases, as it is, and would copy any other in each step.
+        self._shapes = dict(
+            sorted(architecture.shapes().items(), key=lambda item: (not item[0].startswith("rnn."), "bias" in item[0]))
+        )
+        self._sizes = [math.prod(shape) for shape in self._shapes.values()]
+        with self._computing():
+            self._model = _Model(architecture, self._device)
+            self._weights = self._zeros(sum(self._sizes)).requires_grad_()
+            self._averages = torch.zeros_like(self._weights, requires_grad=False)
+            self._moments = {name: torch.zeros_like(self._averages) for name in MOMENTS[recipe.optimizer]}
+            self._decay = torch.cat(
+                [
+                    torch.full((size,), recipe.weight_decay if "weight" in name else 0.0, device=self._device)
+                    for name, size in zip(self._shapes, self._sizes, strict=True)
+                ]
+            )
+            self._state = self._zero_state(recipe.batch_size)
+            self._figures = self._zeros(2)
+
+    def run(self, steps: Sequence[Step]) -> list[Figures]:
+        """Train these steps; nothing waits for the device until the last is on its way."""
+        with self._computing():
+            return [Figures(*row) for row in self._enqueue(steps).tolist()]
+
+    def loss(self, minibatches: Iterable[Minibatch]) -> float:
+        """The mean loss of the averaged weights; nothing is read before the last minibatch is on its way."""
+        state: list[Tensor] | None = None
+        losses, tokens = [], 0
+        with self._computing(), torch.no_grad():
+            weights = self._named(self._averages)
+            for inputs, targets in minibatches:
+                state = state or self._zero_state(len(inputs))
+                ids = self._upload(np.array([inputs.T, np.maximum(targets.T, -1)]))
+                logits, state = self._model(weights, ids[0], state, {})
+                losses.append(_cross_entropy(logits, ids[1], "sum"))
+                tokens += int((targets >= 0).sum())
+            total: float = torch.stack(losses).cpu().numpy().sum(dtype=np.float64)
+        return float(total) / tokens
+
+    def state(self) -> EngineState:
+        """A copy of all that decides how training goes on."""
+        with self._computing():
+            return EngineState(
+                parameters=self._arrays(self._weights),
+                averages=self._arrays(self._averages),
+                moments={
+                    f"{moment}/{name}": array
+                    for moment, vector in self._moments.items()
+                    for name, array in self._arrays(vector).items()
+                },
+                recurrent={
+                    name: _array(tensor)
+                    for name, tensor in zip(recurrent_names(self._recipe.architecture), self._state, strict=True)
+                },
+            )
+
+    def restore(self, state: EngineState) -> None:
+        """Take what `state` gave."""
+        with self._computing(), torch.no_grad():
+            self._fill(self._weights, state.parameters)
+            self._fill(self._averages, state.averages)
+            for moment, vector in self._moments.items():
+                self._fill(vector, {name: state.moments[f"{moment}/{name}"] for name in self._shapes})
+            for name, tensor in zip(recurrent_names(self._recipe.architecture), self._state, strict=True):
+                tensor.copy_(self._upload(np.array(state.recurrent[name])))
+
+    def _enqueue(self, steps: Sequence[Step]) -> Tensor:
+        """Give the device all of these steps, and a tensor (steps, 2) of their figures."""
+        figures = self._zeros(len(steps), 2)
+        done = 0
+        for layout, group in groupby(steps, key=_layout):
+            alike = list(group)
+            rows = self._upload(np.array([_row(step, layout) for step in alike]))
+            for step, row in zip(alike, rows, strict=True):
+                if step.reset_state:
+                    for tensor in self._state:
+                        tensor.zero_()
+                self._step(row, layout)
+                figures[done].copy_(self._figures)
+                done += 1
+        return figures
+
+    def _step(self, row: Tensor, layout: Layout) -> None:
+        """One step on what was uploaded; all that changes is changed in place, its figures too."""
+        given = _parts(row, layout)
+        rate, corrected, fraction = given.pop("numbers").unbind()
+        inputs, targets = given.pop("inputs"), given.pop("targets")
+        logits, state = self._model(self._named(self._weights), inputs, self._state, given)
+        loss = _cross_entropy(logits, targets, "mean")
+        [gradient] = torch.autograd.grad(loss, [self._weights])
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(gradient)
+            if self._recipe.clip_norm:
+                gradient.mul_((self._recipe.clip_norm / norm).clamp(max=1.0))
+            self._update(gradient, rate, corrected)
+            self._averages.lerp_(self._weights, fraction)  # exactly the weights at 1, and nothing at 0
+            for held, new in zip(self._state, state, strict=True):
+                held.copy_(new)
+            self._figures.copy_(torch.stack([loss, norm]))
+
+    def _update(self, gradient: Tensor, rate: Tensor, corrected: Tensor) -> None:
+        """The optimizer's step, by the formulas that `stages.training.gluon.GluonEngine` documents.
+
+        Args:
+            gradient: clipped; overwritten.
+            rate: η, the learning rate.
+            corrected: η √(1 - β₂ᵗ) / (1 - β₁ᵗ).
+        """
+        optimizer, weights, moments = self._recipe.optimizer, self._weights, self._moments
+        decays = self._recipe.weight_decay > 0
+        if decays and optimizer != "adamw":
+            gradient.addcmul_(self._decay, weights)
+        if optimizer == "sgd":
+            weights.addcmul_(gradient, rate, value=-1)
+        elif optimizer == "momentum":
+            moments["momentum"].mul_(_DECAY_RATES[0]).addcmul_(gradient, rate, value=-1)
+            weights.add_(moments["momentum"])
+        else:
+            beta1, beta2 = _DECAY_RATES
+            mean, variance = moments["mean"], moments["variance"]
+            mean.mul_(beta1).add_(gradient, alpha=1 - beta1)
+            variance.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            if decays and optimizer == "adamw":
+                weights.addcmul_(self._decay * rate, weights, value=-1)
+            weights.addcmul_(mean / variance.sqrt().add_(1e-8), corrected, value=-1)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """PyTorch's settings are this engine's while this holds: threads, determinism, precision, the stream.
+
+        Raises:
+            TrainingError: instead of PyTorch's own error where the card's memory does not suffice.
+        """
+        threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+        matmul: Any = torch.backends.cuda.matmul
+        memory: Any = torch.utils.deterministic
+        tf32, fill = matmul.allow_tf32, memory.fill_uninitialized_memory
+        torch.set_num_threads(self._threads)
+        torch.set_deterministic_debug_mode("error")
+        matmul.allow_tf32 = memory.fill_uninitialized_memory = False  # the latter is one more kernel for each tensor
+        try:
+            with (
+                torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+                torch.cuda.stream(self._stream),
+                warnings.catch_warnings(),
+            ):
+                # Of weights that are masked, or of layers that are called one by one; those are copied in each step.
+                warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+                yield
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{self._where} has too little memory for this training: set a smaller train.batch_size, "
+                "train.num_steps or train.hidden_size, or train.device=cpu"
+            ) from error
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_deterministic_debug_mode(mode)
+            matmul.allow_tf32, memory.fill_uninitialized_memory = tf32, fill
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, device=self._device)
+
+    def _zero_state(self, rows: int) -> list[Tensor]:
+        architecture = self._recipe.architecture
+        shape = (architecture.layers, rows, architecture.hidden_size)
+        return [self._zeros(*shape) for _ in recurrent_names(architecture)]
+
+    def _upload(self, values: npt.NDArray[Any]) -> Tensor:
+        """Bring an array of one's own to the device; on a card nothing waits for that."""
+        tensor = torch.from_numpy(values)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
+
+    def _named(self, vector: Tensor) -> dict[str, Tensor]:
+        """The parameters as views of a vector. The gradient of it is put together in one go, as it is split in one."""
+        parts = torch.split(vector, self._sizes)
+        return {name: part.view(shape) for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)}
+
+    def _arrays(self, vector: Tensor) -> Arrays:
+        """Copies of what a vector holds, in the order of `Architecture.shapes`."""
+        ends = np.cumsum(self._sizes)[:-1]
+        parts = dict(zip(self._shapes, np.split(_array(vector), ends), strict=True))
+        return {name: parts[name].reshape(shape) for name, shape in self._recipe.architecture.shapes().items()}
+
+    def _fill(self, vector: Tensor, values: Arrays) -> None:
+        vector.copy_(self._upload(np.concatenate([values[name].ravel() for name in self._shapes])))
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    """Of logits (steps · batch, vocab) and int32 targets (steps, batch); those of -1 are not counted."""
+    return functional.cross_entropy(logits, targets.reshape(-1).long(), ignore_index=-1, reduction=reduction)
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().copy()
+    return array
+
+
+def _layout(step: Step) -> Layout:
+    shape = step.inputs.T.shape
+    masks = tuple((name, mask.shape) for name, mask in step.masks.items())
+    return (("numbers", (3,)), ("inputs", shape), ("targets", shape), *masks)
+
+
+def _row(step: Step, layout: Layout) -> npt.NDArray[np.int32]:
+    """All that a step comes with as words of four bytes, so that one copy brings it all."""
+    beta1, beta2 = _DECAY_RATES
+    rate = step.learning_rate
+    corrected = rate * (1 - beta2**step.number) ** 0.5 / (1 - beta1**step.number)
+    numbers = np.array([rate, corrected, step.averaging], np.float32)
+    floats = [numbers, *(np.ascontiguousarray(step.masks[name], np.float32) for name, _ in layout[3:])]
+    first, *rest = [array.ravel().view(np.int32) for array in floats]
+    return np.concatenate([first, step.inputs.T.ravel(), step.targets.T.ravel(), *rest])
+
+
+def _parts(row: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """Views of an uploaded row: ids as int32, the rest as float32."""
+    parts = torch.split(row, [math.prod(shape) for _, shape in layout])
+    return {
+        name: (part if name in ("inputs", "targets") else part.view(torch.float32)).view(shape)
+        for part, (name, shape) in zip(parts, layout, strict=True)
+    }
+
+
+def _place(device: Device) -> torch.device:
+    """Where PyTorch has a device; a card that it cannot use is for CUDA to say something about."""
+    if device.kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available() and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cuda", device.index)
+
+
+def _threads(architecture: Architecture) -> int:
+    """On the CPU; it changes bits, so that it follows from the model alone."""
+    return 2 if GATES[architecture.cell] * architecture.hidden_size**2 >= 1 << 20 else 1
+
+
+def probe(device: Device) -> None:
+    """Train one step on a device; whatever is wrong with PyTorch, its libraries or the card comes up here."""
+    recipe = Recipe(architecture=Architecture("rnn", "relu", 2, 1, 3), batch_size=1, optimizer="sgd", clip_norm=1.0)
+    ids = np.zeros((1, 2), np.int32)
+    TorchEngine(recipe, device).run([Step(inputs=ids, targets=ids, learning_rate=1.0, number=1)])
