@@ -1,0 +1,189 @@
+"""How fast the engine `torch` is on a device, what bounds it, and that nothing waits or grows while it trains."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stages.training import dropout
+from stages.training.engine import EngineState, Recipe, Step
+from stages.training.torch import TorchEngine
+from tests.card.bounds import Bounds, stretch
+from tests.card.plain import RATE, PlainLoop
+from tests.card.preset import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stages.config import TrainConfig
+    from stages.training.minibatches import Minibatch
+    from tests.card.table import Table, Trial
+
+PER_CALL = 50
+"""Steps that the training loop gives an engine at once."""
+FLAT = 500
+"""Steps over which memory must not grow."""
+BOOK, SHAKESPEARE = 28, 65
+"""Sizes of vocabularies."""
+
+
+def speed(trial: Trial, table: Table) -> None:
+    """Speed, in turn with a plain loop over torch.nn, full float32 in both"""
+    small, large = trial.hidden, 2 * trial.hidden
+    lstm: dict[str, Any] = {"cell": "lstm", "layers": 2, "hidden_size": large, "batch_size": 128, "num_steps": 64}
+    bounds = Bounds(trial.place, trial.rounds)
+    table.note("one large matrix product", f"{bounds.peak / 1e12:.2f} TFLOP/s", "the rate of operations below")
+    if trial.gpu:
+        alone, node, graph = (f"{seconds * 1e6:.2f} µs" for seconds in bounds.launches)
+        table.note("an empty kernel, launched alone", alone)
+        table.note("an empty kernel, one of many in a graph", node, f"and a graph of one: {graph}")
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        rate = _race(trial, table, bounds, f"rnn {small}", settings("book", hidden_size=small), BOOK, 2.0)
+        table.aim(rate >= 4e6, f"rnn {small}: and in itself", f"{rate:,.0f}", "aim, on an H100: 4,000,000")
+        _race(trial, table, bounds, f"lstm 2 × {large}", settings("book", **lstm), SHAKESPEARE, 1.0)
+
+
+def masks(trial: Trial, table: Table) -> None:
+    """What masks cost that are drawn on the host: the preset `shakespeare`"""
+    dropping = settings("shakespeare", hidden_size=2 * trial.hidden)
+    plain = settings(
+        "shakespeare", hidden_size=2 * trial.hidden, input_dropout=0.0, output_dropout=0.0, weight_dropout=0.0
+    )
+    minibatches = _minibatches(trial, dropping, SHAKESPEARE)
+    tokens = sum(inputs.size for inputs, _ in minibatches)
+    bare, dropped = (_engine(trial, config, SHAKESPEARE) for config in (plain, dropping))
+    bare_steps, drawn = (_steps(config, SHAKESPEARE, minibatches) for config in (plain, dropping))
+    ways = {
+        "no masks": lambda: _run(bare, bare_steps),
+        "masks, drawn before": lambda: _run(dropped, drawn),
+        "masks, drawn meanwhile": lambda: _run(dropped, _steps(dropping, SHAKESPEARE, minibatches)),
+    }
+    for name, run in ways.items():
+        seconds = Bounds(trial.place, trial.rounds).seconds(run)
+        table.note(f"{name}: tokens/s", f"{tokens / seconds:,.0f}", f"{seconds / len(minibatches) * 1e3:.2f} ms a step")
+
+
+def flow(trial: Trial, table: Table) -> None:
+    """Nothing waits between the first step of a call and its figures, and memory stays as it is"""
+    for name, config, vocab_size in (
+        ("the book's", settings("book", hidden_size=trial.hidden), BOOK),
+        ("with masks", settings("shakespeare", hidden_size=trial.hidden, num_steps=35), SHAKESPEARE),
+    ):
+        engine = _engine(trial, config, vocab_size)
+        steps = _steps(config, vocab_size, _minibatches(trial, config, vocab_size, trial.steps))
+        engine.run(steps)
+        if not trial.gpu:
+            continue
+        few, many = (_waits(engine, steps[:count]) for count in (2, len(steps)))
+        table.require(few == many, f"{name}: waits in {len(steps)} steps", f"{many}", f"in 2 steps: {few}")
+        before = torch.cuda.memory_allocated(trial.place)
+        for _ in range(FLAT // len(steps)):
+            engine.run(steps)
+        grown = torch.cuda.memory_allocated(trial.place) - before
+        table.require(grown <= 0, f"{name}: {FLAT} steps later, bytes more", f"{grown:,}", f"of {before:,}")
+    if trial.gpu:
+        table.note("memory at its highest", f"{torch.cuda.max_memory_reserved(trial.place) / 2**20:,.0f} MiB")
+    else:
+        table.note("waiting and the card's memory show on a card only")
+
+
+def _race(
+    trial: Trial, table: Table, bounds: Bounds, name: str, config: TrainConfig, vocab_size: int, aim: float
+) -> float:
+    """Tokens/s of the engine; the ratio is the median of pairs, so that a machine that drifts cancels out."""
+    minibatches = _minibatches(trial, config, vocab_size)
+    tokens = sum(inputs.size for inputs, _ in minibatches)
+    engine, steps = _engine(trial, config, vocab_size), _steps(config, vocab_size, minibatches)
+    recipe = Recipe.of(config, vocab_size)
+    loop = PlainLoop(recipe.architecture, recipe.architecture.initial("uniform", seed=1), trial.place)
+    uploaded = loop.upload(minibatches)
+
+    expected = float(loop.train_on(uploaded))
+    away = abs(_run(engine, steps) / expected - 1)
+    table.require(away <= 1e-3, f"{name}: loss of both, apart", f"{away:.1e}", f"of {expected:.4f}, at most 1e-03")
+    pairs = [
+        (stretch(trial.place, lambda: loop.train_on(uploaded)), stretch(trial.place, lambda: _run(engine, steps)))
+        for _ in range(trial.rounds)
+    ]
+    plain, ours = (tokens / statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(slow / fast for slow, fast in pairs)
+    shape = f"{config.batch_size} × {config.num_steps}"
+    table.note(f"{name}, {shape}: tokens/s, plain", f"{plain:,.0f}")
+    table.aim(
+        ratio >= aim, f"{name}, {shape}: tokens/s, torch", f"{ours:,.0f}", f"{ratio:.2f} × plain; aim {aim:.0f} ×"
+    )
+
+    each = config.batch_size * config.num_steps
+    if trial.gpu:
+        alone, node, graph = bounds.launches
+        few = min(4, len(steps))
+        launched = bounds.kernels(lambda: loop.train_on(uploaded[:few])) / few
+        captured = bounds.kernels(lambda: engine.run(steps[:few])) / few
+        at_most = f"at most {each / (launched * alone):,.0f} tokens/s"
+        table.note(f"{name}: kernels of a step, plain", f"{launched:.0f}", f"launched alone {at_most}")
+        at_most = f"at most {each / (captured * node + graph):,.0f} tokens/s"
+        table.note(f"{name}: kernels of a step, torch", f"{captured:.0f}", f"in a graph {at_most}")
+    seconds, operations = bounds.products(recipe.architecture, config.batch_size, config.num_steps)
+    at_most = f"at most {each / seconds:,.0f} tokens/s"
+    table.note(f"{name}: a step's matrix products alone", f"{seconds * 1e3:.3f} ms", at_most)
+    at_most = f"at most {each * bounds.peak / operations:,.0f} tokens/s"
+    table.note(
+        f"{name}: a step's operations", f"{operations / 1e9:.2f} GFLOP", f"at the large product's rate {at_most}"
+    )
+    return float(ours)
+
+
+def _minibatches(trial: Trial, config: TrainConfig, vocab_size: int, count: int = 0) -> list[Minibatch]:
+    """Neighbouring ones of any ids, so many or as many as the trial's tokens fill."""
+    width = config.num_steps
+    count = count or max(1, trial.tokens // (config.batch_size * width))
+    ids = np.random.default_rng(0).integers(1, vocab_size, (config.batch_size, count * width + 1)).astype(np.int32)
+    return [
+        (np.ascontiguousarray(ids[:, at : at + width]), np.ascontiguousarray(ids[:, at + 1 : at + width + 1]))
+        for at in range(0, count * width, width)
+    ]
+
+
+def _steps(config: TrainConfig, vocab_size: int, minibatches: Sequence[Minibatch]) -> list[Step]:
+    architecture = Recipe.of(config, vocab_size).architecture
+    return [
+        Step(
+            inputs=inputs,
+            targets=targets,
+            masks=dropout.masks(config, architecture, inputs.shape[1], number),
+            learning_rate=RATE if config.optimizer == "sgd" else config.learning_rate,
+            number=number,
+            reset_state=number == 1,
+            averaging=0.1,
+        )
+        for number, (inputs, targets) in enumerate(minibatches, 1)
+    ]
+
+
+def _engine(trial: Trial, config: TrainConfig, vocab_size: int) -> TorchEngine:
+    recipe = Recipe.of(config, vocab_size)
+    engine = TorchEngine(recipe, trial.device)
+    engine.restore(EngineState.initial(recipe, recipe.architecture.initial("uniform", seed=1)))
+    return engine
+
+
+def _run(engine: TorchEngine, steps: Sequence[Step]) -> float:
+    """Train as the loop does, a call for so many steps → the mean loss."""
+    calls = [engine.run(steps[begin : begin + PER_CALL]) for begin in range(0, len(steps), PER_CALL)]
+    return statistics.fmean(figures.loss for call in calls for figures in call)
+
+
+def _waits(engine: TorchEngine, steps: Sequence[Step]) -> int:
+    """How often a call waits for the card, by what PyTorch says of itself."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            engine.run(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
