@@ -122,4 +122,4 @@ class Runs:
 @pytest.fixture
 def run(tokens: Path, tmp_path: Path) -> Runs:
     """Trains on the engine that is there on every machine."""
-    return Runs(tokens, tmp_path, ENGINES["mxnet"])
+    return Runs(tokens, tmp_path, ENGINES["bptt"])
