@@ -259,7 +259,7 @@ def test_what_was_chosen_is_said_in_one_line(tiny: Path, caplog: pytest.LogCaptu
     assert said == [engines.choose(TrainConfig()).reason]
 
 
-@pytest.mark.parametrize("engine", ["mxnet", "bptt"])
+@pytest.mark.parametrize("engine", ["mxnet", "bptt", "torch"])
 def test_an_engine_is_in_the_key_of_what_it_trains_and_what_chooses_it_in_none(engine: Any) -> None:
     stage = STAGES["train"]
     [module] = modules = (INSTALLED[engine].module,)
