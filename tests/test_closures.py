@@ -17,9 +17,10 @@ import pytest
 from data.store import fingerprint
 from data.store.artifact import Artifact
 from data.store.folder import Store
-from stages.config import RunConfig, StageConfig
+from stages.config import TrainConfig
 from stages.pipeline import graph, settings
 from stages.pipeline.run import Outcome, Walk, perform
+from stages.training import engines
 
 if TYPE_CHECKING:
     from stages.pipeline.decide import Upstream
@@ -54,7 +55,6 @@ CLOSURES = {
         "stages/training/checkpoint.py",
         "stages/training/dropout.py",
         "stages/training/engine.py",
-        "stages/training/gluon.py",
         "stages/training/loop.py",
         "stages/training/minibatches.py",
         "stages/training/schedule.py",
@@ -85,6 +85,10 @@ CLOSURES = {
     ],
 }
 
+ENGINES: dict[str, list[str]] = {
+    build.engine: [f"{build.module.replace('.', '/')}.py"] for build in engines.installed().values()
+}
+"""What comes to those of `train`, which imports no engine."""
 BESIDE = {
     "data.errors": fingerprint.OUTSIDE["data.errors"],
     "stages.config": "its values are in the key, and what they mean stands in the code that uses them",
@@ -114,16 +118,22 @@ print(*[name for name in sys.modules if name.partition(".")[0] in ("data", "stag
 """
 
 
-def in_key(name: str, config: RunConfig) -> list[str]:
-    """The project's files in a stage's key."""
-    stage = graph.STAGES[name]
-    own = getattr(config, name, StageConfig())
-    return list(fingerprint.code(stage.function.__module__, *stage.modules(own)))
+def in_key(name: str, engine: str = "") -> list[str]:
+    """The project's files in a stage's key, and in that of `train` with an engine."""
+    chosen = [engines.installed()[engine].module] if engine else []
+    return list(fingerprint.code(graph.STAGES[name].function.__module__, *chosen))
 
 
 @pytest.mark.parametrize("name", graph.STAGES)
 def test_a_key_covers_exactly_these_files(name: str) -> None:
-    assert in_key(name, RunConfig()) == CLOSURES[name]
+    assert in_key(name) == CLOSURES[name]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_adds_exactly_these(engine: str) -> None:
+    assert in_key("train", engine) == sorted([*CLOSURES["train"], *ENGINES[engine]])
+    choice = engines.choose(TrainConfig())
+    assert choice.modules == graph.STAGES["train"].modules(TrainConfig()) == (engines.installed()[choice.name].module,)
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +152,19 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_text
     return walk.artifacts
 
 
-@pytest.mark.parametrize("name", graph.STAGES)
-def test_a_stage_loads_nothing_that_is_not_in_its_key(name: str, made: dict[str, Artifact], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [*((name, "") for name in graph.STAGES if name != "train"), *(("train", engine) for engine in ENGINES)],
+)
+def test_a_stage_loads_nothing_that_is_not_in_its_key(
+    name: str, engine: str, made: dict[str, Artifact], tmp_path: Path
+) -> None:
     stage = graph.STAGES[name]
     config = {one: made[one].manifest.config for one in graph.shown()}
+    if engine:
+        if engines.installed()[engine].absent:
+            pytest.skip(engines.installed()[engine].absent)
+        config["train"] = {**config["train"], "engine": engine, "device": "cpu"}
     folders = {keyword: str(made[one.stage].folder) for keyword, one in stage.inputs.items()}
     (tmp_path / "out").mkdir()
     own = {"out", "checkpoints"} & inspect.signature(stage.function).parameters.keys()
@@ -163,5 +182,5 @@ def test_a_stage_loads_nothing_that_is_not_in_its_key(name: str, made: dict[str,
     assert done.returncode == 0, done.stderr
     # A package's docstring is no code.
     loaded = {module for module in done.stdout.splitlines()[-1].split() if fingerprint.code(module)}
-    key = {path.removesuffix(".py").replace("/", ".") for path in in_key(name, RunConfig.model_validate(config))}
+    key = {path.removesuffix(".py").replace("/", ".") for path in in_key(name, engine)}
     assert loaded - key - BESIDE.keys() == set()

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from data.store.folder import Store
+from stages.config import TrainConfig
+from stages.training import engines
 
 ROOT = Path(__file__).parent.parent
 WAIT = """
@@ -27,12 +29,16 @@ WAIT = """
         time.sleep(0.01)
     _export(loop, """
 """Has a training that is all but done wait until the test has edited something."""
+ENGINE = f"{engines.choose(TrainConfig()).modules[0].replace('.', '/')}.py"
+"""The file of the one that trains here."""
 FIGURE = ('    measured["memorization"] =', '    measured["another"] = 1\n    measured["memorization"] =')
 """An edit of what the evaluation measures."""
 PIPELINE = """
 from pathlib import Path
 from data.errors import RnnlmError
 from data.store.folder import Store
+from stages.config import TrainConfig
+from stages.training import engines
 from stages.pipeline import run, settings
 
 CONFIG, STORE = settings.load("../tiny.toml", "../text.txt"), Store(Path("../store"))
@@ -251,8 +257,8 @@ def test_a_kernel_that_goes_on_speaks_of_the_code_that_it_has(place: Place, kern
 def test_what_a_kernel_loads_only_later_is_what_its_keys_name(place: Place, kernel: Kernel) -> None:
     kernel.do(f"{PIPELINE}\nfrom stages.pipeline import decide; _ = 0")
     kernel.do("_ = pipeline(until='tokenize') and [one.name for one in decide.status(CONFIG, STORE)]")
-    place.append("stages/training/gluon.py", NEW)
-    assert kernel.do("_ = pipeline()") == edited("stages/training/gluon.py")
+    place.append(ENGINE, NEW)
+    assert kernel.do("_ = pipeline()") == edited(ENGINE)
     assert not list(place.store.root.glob("checkpoints/*/*")), "it is noticed before anything is trained"
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from stages.config import RunConfig
 from stages.pipeline import graph, settings
 from stages.pipeline import run as pipeline
 from stages.pipeline.run import Outcome
+from stages.training import engines
+from stages.training.builds import Build
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["download", "tokenize", "train", "evaluate"]
@@ -88,6 +90,8 @@ class Row(NamedTuple):
     """What else has to be set for it to fit."""
 
 
+ENGINE = engines.installed()[engines.choose(RunConfig().train).name]
+"""The one that trains here."""
 FIELDS: dict[str, Row] = {
     "download.corpus": Row("sample", STAGES, also="tokenize.max_tokens=2000"),
     "download.as_of": Row("tonight", []),  # the text is known by its content, whatever the day
@@ -127,7 +131,7 @@ FIELDS: dict[str, Row] = {
     "train.clip_norm": Row("0.01", STAGES[2:]),
     "train.averaging": Row("3", STAGES[2:]),
     "train.seed": Row("1", STAGES[2:]),
-    "train.engine": Row("bptt", STAGES[2:] if find_spec("mxnet") else []),
+    "train.engine": Row("bptt", [] if ENGINE.engine == "bptt" else STAGES[2:]),
     "train.device": Row("cpu", []),
     "evaluate.prefixes": Row("a cat", STAGES[3:]),
     "evaluate.length": Row("9", STAGES[3:]),
@@ -185,6 +189,14 @@ def test_the_value_counts_and_not_how_it_is_written(place: Workplace, assignment
     assert {outcome.state for outcome in rerun(place, assignment)} == {"cached"}
 
 
+def file(engine: Build) -> str:
+    return f"{engine.module.replace('.', '/')}.py"
+
+
+def append_to(engine: Build, place: Workplace) -> None:
+    place.append(file(engine), "\nNEW = 1\n")
+
+
 Edit = Callable[[Workplace], object]
 CODE: list[tuple[str, Edit, list[str]]] = [
     ("comment", lambda place: place.append("stages/train.py", "\n# Nothing to see here.\n"), []),
@@ -200,7 +212,12 @@ CODE: list[tuple[str, Edit, list[str]]] = [
     ("train's code", lambda place: place.append("stages/train.py", "\nNEW = 1\n"), ["train"]),
     ("evaluate's code", lambda place: place.append("stages/evaluate.py", "\nNEW = 1\n"), ["evaluate"]),
     ("a helper of train", lambda place: place.append("stages/training/checkpoint.py", "\nNEW = 1\n"), ["train"]),
-    ("the engine", lambda place: place.append("stages/training/gluon.py", "\nNEW = 1\n"), ["train"]),
+    ("the engine", lambda place: place.append(file(ENGINE), "\nNEW = 1\n"), ["train"]),
+    *(
+        (f"the engine {build.engine}, which has trained nothing", partial(append_to, build), [])
+        for build in engines.installed().values()
+        if build != ENGINE
+    ),
     ("a helper of evaluate", lambda place: place.append("stages/lm/side_by_side.py", "\nNEW = 1\n"), ["evaluate"]),
     # Measured anew, they are the same to the byte, and nobody is told of them.
     ("the baselines' code", lambda place: place.append("stages/lm/ngram.py", "\nNEW = 1\n"), []),

@@ -44,7 +44,7 @@ def rnnlm(python: Path, tmp_path: Path) -> Rnnlm:
 
     def call(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "RNNLM_STORE": str(tmp_path / "store"), "CUDA_VISIBLE_DEVICES": ""}
-        command = [python, "-P", "-m", "stages.cli", *map(str, arguments)]
+        command = [str(python), "-P", "-m", "stages.cli", *map(str, arguments)]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == code, done.stderr
         return done

@@ -110,13 +110,14 @@ def _provenance(report: Report) -> Iterator[str]:
         f"bytes, SHA-256 `{source['sha256']}`."
     )
     yield ""
-    yield "| stage | key | made from | made | commit | device | seed | with |"
+    yield "| stage | key | made from | made | commit | by | seed | with |"
     yield "|---|---|---|---|---|---|---|---|"
     for one in outcomes:
         manifest = one.artifact.manifest
         parents = ", ".join(f"{name} `{key[:16]}`" for name, key in manifest.parents.items())
         cells = [manifest.stage, f"`{manifest.key[:16]}`", parents or "the corpus", minute(manifest.created)]
-        cells += [_commit(manifest.git), manifest.device or "", "" if manifest.seed is None else str(manifest.seed)]
+        cells += [_commit(manifest.git), words.computed(manifest.components, manifest.device)]
+        cells += ["" if manifest.seed is None else str(manifest.seed)]
         cells += [", ".join(f"{name} {version}" for name, version in _versions(one).items())]
         yield f"| {' | '.join(cells)} |"
 

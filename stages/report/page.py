@@ -56,7 +56,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    spelt = {name: getattr(words, name) for name in ("duration", "figure", "sentence", "signed", "size")}
+    spelt = {name: getattr(words, name) for name in ("computed", "duration", "figure", "sentence", "signed", "size")}
     environment.filters.update(spelt, minute=minute)
     return environment
 

@@ -30,6 +30,17 @@ MOSTLY_UNKNOWN = 0.5
 # --- the model
 
 
+def computed(components: Mapping[str, Any], device: str | None) -> str:
+    """What computed a stage, such as `bptt on the CPU`; empty where no device did.
+
+    Args:
+        components: of the stage's key.
+        device: as its manifest has it.
+    """
+    engine = components.get("sources", {}).get("engine")
+    return f"{engine} on the {device.upper()}" if device and engine else f"the {device.upper()}" if device else ""
+
+
 def description(model: Mapping[str, Any], epochs: int) -> str:
     """The model in one sentence.
 

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import tracemalloc
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +107,7 @@ def test_losses_equal_the_formulas(architecture: Architecture) -> None:
     np.testing.assert_allclose(all_losses(network(architecture), ids), expected, atol=1e-5)
 
 
+@pytest.mark.skipif(find_spec("mxnet") is None, reason="MXNet is not installed")
 @every_architecture
 def test_losses_equal_those_of_mxnet(architecture: Architecture) -> None:
     gluon: Any = importlib.import_module("stages.training.gluon")

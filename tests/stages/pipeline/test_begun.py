@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,7 +55,7 @@ class Trainings:
 
 
 @pytest.fixture
-def trained(tiny: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Trainings]:
+def trained(tiny: Path, caplog: pytest.LogCaptureFixture) -> Trainings:
     return Trainings(tiny, caplog)
 
 

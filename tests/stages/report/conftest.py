@@ -17,7 +17,7 @@ NASTY = "<script>alert(1)</script>"
 TEXT = "".join(f"The {animal} saw {number} birds {NASTY}\n" for number in range(20) for animal in ("cat", "dog"))
 TINY: dict[str, Any] = {
     "tokenize": {"train_share": 0.8, "valid_share": 0.1, "test_share": 0.1},
-    "train": {"hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2, "device": "cpu"},
+    "train": {"hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2, "engine": "bptt", "device": "cpu"},
     "evaluate": {"prefixes": ["the", NASTY], "length": 8},
 }
 Run = Callable[..., Report]

@@ -77,7 +77,7 @@ def test_the_page_tells_the_run(run: Run, promoted: dict[str, Any]) -> None:
         assert outcome.artifact.manifest.key in shown.text
     for name, key in gathered.outcomes["evaluate"].artifact.manifest.parents.items():
         assert f"{name} {key[:8]}" in shown.text  # the baselines among them
-    for word in ("hidden_size", "temperature 0.7", "mxnet", "on the CPU", "tokens per second"):
+    for word in ("hidden_size", "temperature 0.7", "trained by bptt on the CPU", "numpy", "tokens per second"):
         assert word in shown.text
 
 

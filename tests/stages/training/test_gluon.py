@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+if find_spec("mxnet") is None:
+    pytest.skip("MXNet is not installed", allow_module_level=True)
 
 from stages.lm.parameters import Architecture, Parameters
 from stages.training import gluon
