@@ -50,8 +50,8 @@ class Build:
     """That it is not installed, and what to do about it; empty where it is."""
     cuda: tuple[int, int] | None = None
     """The version of CUDA that it was built for; None where it was built for none."""
-    capabilities: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (99, 9))
-    """The oldest and the newest compute capability that any build of it can use."""
+    capabilities: tuple[tuple[int, int], tuple[int, int]] | None = None
+    """The oldest and the newest compute capability that any build of it can use; None where only a step can tell."""
     remedy: str = ""
     """How to get a build for CUDA."""
     other: str = ""
@@ -154,9 +154,9 @@ def gpu(build: Build, wanted: int | None, driver: Callable[[], Driver | str], pr
 
 def _fault(build: Build, card: Card, driver: Driver) -> str:
     """What keeps an engine from a card, as far as that can be read; empty where nothing does."""
-    oldest, newest = build.capabilities
     if build.absent:
         return build.absent
+    oldest, newest = build.capabilities or (card.capability, card.capability)
     if not oldest <= card.capability <= newest:
         newer = ": torch is for newer cards" if card.capability > newest else ""
         return (
