@@ -31,12 +31,13 @@ from stages.lm.parameters import GATES, Architecture
 from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, recurrent_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from stages.training.device import Device
     from stages.training.engine import Arrays
     from stages.training.minibatches import Minibatch
 
+_cuda: Any = torch.cuda  # its classes have no types
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 """Names and shapes of what one step comes with, in the order in which it is uploaded."""
 
@@ -161,12 +162,12 @@ class TorchEngine:
         self._where = f"{device} ({device.card})" if device.card else str(device)
         self._device = _place(device)
         self._threads = _threads(architecture)
+        self._captures = self._device.type == "cuda"
         self._stream: Any = None
-        if self._device.type == "cuda":
+        if self._captures:
             # Read when cuBLAS is first used. Buffers of one size, or what it computes depends on which is free.
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-            cuda: Any = torch.cuda  # its classes have no types
-            self._stream = cuda.Stream(self._device)
+            self._stream = _cuda.Stream(self._device)
         # In the order that cuDNN has them in: it takes memory that begins with the recurrent weights of all layers, and
         # then all of their biases, as it is, and would copy any other in each step.
         self._shapes = dict(
@@ -175,9 +176,9 @@ class TorchEngine:
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         with self._computing():
             self._model = _Model(architecture, self._device)
-            self._weights = self._zeros(sum(self._sizes)).requires_grad_()
-            self._averages = torch.zeros_like(self._weights, requires_grad=False)
-            self._moments = {name: torch.zeros_like(self._averages) for name in MOMENTS[recipe.optimizer]}
+            self._weights = self._zeros(sum(self._sizes))
+            self._averages = torch.zeros_like(self._weights)
+            self._moments = {name: torch.zeros_like(self._weights) for name in MOMENTS[recipe.optimizer]}
             self._decay = torch.cat(
                 [
                     torch.full((size,), recipe.weight_decay if "weight" in name else 0.0, device=self._device)
@@ -186,6 +187,9 @@ class TorchEngine:
             )
             self._state = self._zero_state(recipe.batch_size)
             self._figures = self._zeros(2)
+            # The longest row that a step was captured for, and what launches that step on it.
+            self._given = torch.empty(0, dtype=torch.int32, device=self._device)
+            self._replay: Callable[[], None] = lambda: None
 
     def run(self, steps: Sequence[Step]) -> list[Figures]:
         """Train these steps; nothing waits for the device until the last is on its way."""
@@ -196,7 +200,7 @@ class TorchEngine:
         """The mean loss of the averaged weights; nothing is read before the last minibatch is on its way."""
         state: list[Tensor] | None = None
         losses, tokens = [], 0
-        with self._computing(), torch.no_grad():
+        with self._computing():
             weights = self._named(self._averages)
             for inputs, targets in minibatches:
                 state = state or self._zero_state(len(inputs))
@@ -226,7 +230,7 @@ class TorchEngine:
 
     def restore(self, state: EngineState) -> None:
         """Take what `state` gave."""
-        with self._computing(), torch.no_grad():
+        with self._computing():
             self._fill(self._weights, state.parameters)
             self._fill(self._averages, state.averages)
             for moment, vector in self._moments.items():
@@ -245,28 +249,60 @@ class TorchEngine:
                 if step.reset_state:
                     for tensor in self._state:
                         tensor.zero_()
-                self._step(row, layout)
+                self._launch(row, layout)
                 figures[done].copy_(self._figures)
                 done += 1
         return figures
+
+    def _launch(self, row: Tensor, layout: Layout) -> None:
+        """One step on what was uploaded, on a card as one graph.
+
+        One is kept, of the longest minibatch there has been. The one that may be shorter is an epoch's last, of another
+        length in each epoch: it is launched kernel by kernel, for it would be hardly faster than a capture.
+        """
+        if not self._captures or len(row) < len(self._given):
+            self._step(row, layout)
+            return
+        if len(row) > len(self._given):
+            given = row.clone()
+            self._replay = self._captured(given, layout)
+            self._given = given
+        self._given.copy_(row)
+        self._replay()
+
+    def _captured(self, given: Tensor, layout: Layout) -> Callable[[], None]:
+        """Capture a step on what lies in ``given``; called, the result launches it, and until then nothing changes."""
+        changed = [self._weights, self._averages, *self._moments.values(), *self._state]
+        kept = [tensor.clone() for tensor in changed]
+        for _ in range(_WARM_UPS):
+            self._step(given, layout)
+        for tensor, before in zip(changed, kept, strict=True):
+            tensor.copy_(before)
+        graph = _cuda.CUDAGraph()
+        # What other threads do meanwhile, another training say, is none of its business.
+        with _cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            self._step(given, layout)
+        replay: Callable[[], None] = graph.replay
+        return replay
 
     def _step(self, row: Tensor, layout: Layout) -> None:
         """One step on what was uploaded; all that changes is changed in place, its figures too."""
         given = _parts(row, layout)
         rate, corrected, fraction = given.pop("numbers").unbind()
         inputs, targets = given.pop("inputs"), given.pop("targets")
-        logits, state = self._model(self._named(self._weights), inputs, self._state, given)
-        loss = _cross_entropy(logits, targets, "mean")
-        [gradient] = torch.autograd.grad(loss, [self._weights])
-        with torch.no_grad():
-            norm = torch.linalg.vector_norm(gradient)
-            if self._recipe.clip_norm:
-                gradient.mul_((self._recipe.clip_norm / norm).clamp(max=1.0))
-            self._update(gradient, rate, corrected)
-            self._averages.lerp_(self._weights, fraction)  # exactly the weights at 1, and nothing at 0
-            for held, new in zip(self._state, state, strict=True):
-                held.copy_(new)
-            self._figures.copy_(torch.stack([loss, norm]))
+        with torch.enable_grad():
+            weights = self._weights.detach().requires_grad_()  # the same memory, and nothing left of another step
+            logits, state = self._model(self._named(weights), inputs, self._state, given)
+            loss = _cross_entropy(logits, targets, "mean")
+        [gradient] = torch.autograd.grad(loss, [weights])
+        norm = torch.linalg.vector_norm(gradient)
+        if self._recipe.clip_norm:
+            gradient.mul_((self._recipe.clip_norm / norm).clamp(max=1.0))
+        self._update(gradient, rate, corrected)
+        self._averages.lerp_(self._weights, fraction)  # exactly the weights at 1, and nothing at 0
+        for held, new in zip(self._state, state, strict=True):
+            held.copy_(new)
+        self._figures.copy_(torch.stack([loss, norm]))
 
     def _update(self, gradient: Tensor, rate: Tensor, corrected: Tensor) -> None:
         """The optimizer's step, by the formulas that `stages.training.gluon.GluonEngine` documents.
@@ -312,6 +348,7 @@ class TorchEngine:
             with (
                 torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
                 torch.cuda.stream(self._stream),
+                torch.no_grad(),
                 warnings.catch_warnings(),
             ):
                 # Of weights that are masked, or of layers that are called one by one; those are copied in each step.
@@ -338,7 +375,7 @@ class TorchEngine:
     def _upload(self, values: npt.NDArray[Any]) -> Tensor:
         """Bring an array of one's own to the device; on a card nothing waits for that."""
         tensor = torch.from_numpy(values)
-        if self._device.type == "cuda":
+        if self._stream:
             tensor = tensor.pin_memory()
         return tensor.to(self._device, non_blocking=True)
 
@@ -363,7 +400,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
 
 
 def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.detach().cpu().numpy().copy()
+    array: npt.NDArray[np.float32] = tensor.cpu().numpy().copy()
     return array
 
 
