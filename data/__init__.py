@@ -1,4 +1,4 @@
-"""Data at rest: corpora, Arrow tables and the artifact store. Knows neither MXNet nor Prefect."""
+"""Data at rest: corpora, Arrow tables and the artifact store. Knows neither an engine nor Prefect."""
 
 from data.store import loaded
 

@@ -292,6 +292,21 @@ def test_a_notebook_that_had_numpy_before_the_project_says_which(place: Place, k
     assert str(kernel.do("_ = pipeline()")).startswith(f"numpy 1.0 became {version('numpy')} after this process")
 
 
+@pytest.mark.parametrize(("had", "says"), [("2.13.0+cu130", "2.13.0"), ("2.12.1+cu130", "2.12.1+cu130")])
+def test_a_build_that_only_the_loaded_library_names_is_no_other_version(had: str, says: str, tmp_path: Path) -> None:
+    """PyTorch's wheel for CUDA is 2.13.0, and says 2.13.0+cu130 once it is loaded."""
+    folder = tmp_path / "torch-2.13.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
+    code = (
+        "import sys, types; sys.modules['torch'] = types.ModuleType('torch'); "
+        f"sys.modules['torch'].__version__ = {had!r}; from data.store import loaded; print(loaded.version('torch'))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{says}\n", done.stderr
+
+
 def test_what_was_compiled_before_an_edit_is_not_run(place: Place) -> None:
     """Python keeps it, if the edit came within the second and left the length as it was."""
     path = place.project / "stages" / "lm" / "metrics.py"

@@ -1,7 +1,7 @@
 """One training of a sweep, in a process of its own.
 
-The process is a fresh one, so that it sees nobody else's MXNet, its share of the cores is set before MXNet is loaded,
-and if it dies it takes nothing with it. It puts its checkpoint down when it is asked to stop, or is left alone.
+The process is a fresh one, so that its share of the cores is set before an engine is loaded, and if it dies it takes
+nothing with it. It puts its checkpoint down when it is asked to stop, or is left alone.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ def do(job: Job, stopped: Stopped) -> Answer:
         return reused
     environment = {
         **os.environ,
+        # For MXNet, which reads it while it is loaded. An engine whose bits depend on the number of threads takes one
+        # that follows from the configuration alone, however many train side by side.
         "OMP_NUM_THREADS": str(job.threads),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(fingerprint.ROOT), os.environ.get("PYTHONPATH")))),
     }

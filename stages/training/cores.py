@@ -1,4 +1,4 @@
-"""How many of the CPU's cores a training uses. It changes how long it takes and no bit of what comes out."""
+"""How many of the CPU's cores there are, and how many MXNet uses: that changes how long it takes and no bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def available() -> int:
 
 
 def suited(architecture: Architecture) -> int:
-    """How many make a training fastest, at most those that there are."""
+    """How many make a training by MXNet fastest, at most those that there are."""
     recurrence = GATES[architecture.cell] * architecture.hidden_size**2
     output = architecture.vocab_size * architecture.hidden_size
     return max(1, min(available(), max(recurrence, output) // _WEIGHTS_PER_CORE))

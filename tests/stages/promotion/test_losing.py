@@ -42,7 +42,7 @@ def made(**config: dict[str, Any]) -> list[Artifact]:
 def test_what_differs_is_what_makes_a_recipe() -> None:
     ours = RunConfig().model_dump(mode="json")
     theirs = {
-        "train": {**ours["train"], "hidden_size": 512, "seed": 7, "device": "cpu"},
+        "train": {**ours["train"], "hidden_size": 512, "seed": 7, "engine": "bptt", "device": "cpu"},
         "tokenize": {"level": "word"},  # the other fields came later
         "download": {"corpus": "another", "as_of": "then"},
         "gone": {"field": 1},
