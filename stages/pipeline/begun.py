@@ -56,8 +56,8 @@ def elsewhere(config: TrainConfig, components: Components, store: Store) -> str:
         state, _ = checkpoint.latest(folder, config.epochs) or (None, None)
         if state and state.epoch < config.epochs and not schedule.exhausted(config, state.history["valid_loss"]):
             return (
-                f"training begins anew: {facts['engine']} has come to epoch {state.epoch + 1:,} of {config.epochs:,}, "
-                "and no engine goes on with another one's training"
+                f"training begins anew: {facts['engine']} would go on in epoch {state.epoch + 1:,} of "
+                f"{config.epochs:,}, but no engine goes on with another one's training"
             )
     return ""
 

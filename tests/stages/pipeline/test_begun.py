@@ -13,13 +13,13 @@ import pytest
 from data.errors import Interrupted, StoreError
 from data.progress import Progress
 from data.store.folder import Store
+from stages.pipeline import decide, settings
 from stages.pipeline import run as pipeline
-from stages.pipeline import settings
 from stages.training import engines
 
 OTHER = next((name for name, build in engines.installed().items() if not build.absent and name != "bptt"), "")
 """An engine beside bptt, which is on every machine."""
-ANEW = "training begins anew: {} has come to epoch {} of {}, and no engine goes on with another one's training"
+ANEW = "training begins anew: {} would go on in epoch {} of {}, but no engine goes on with another one's training"
 
 pytestmark = pytest.mark.skipif(not OTHER, reason="bptt is the only engine that is installed here")
 
@@ -50,8 +50,8 @@ class Trainings:
         return (train.artifact.folder / "model.safetensors").read_bytes()
 
     def said(self) -> list[str]:
-        """What the last one said but for the line that names its engine."""
-        return [line for line in self.caplog.messages if not line.startswith("training with")]
+        """What the last one said of where it begins."""
+        return [line for line in self.caplog.messages if line.startswith(("training begins", "training goes"))]
 
 
 @pytest.fixture
@@ -100,6 +100,15 @@ def test_other_settings_are_another_training(trained: Trainings) -> None:
     trained.tiny.write_text(trained.tiny.read_text().replace("hidden_size = 8", "hidden_size = 9"))
     trained("bptt", epochs=2)
     assert trained.said() == []
+
+
+def test_the_same_engine_with_another_library_is_not_another_engine(
+    trained: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained("bptt", epochs=1)
+    monkeypatch.setattr(decide, "version", lambda library: "99.0")
+    trained("bptt", epochs=2)
+    assert trained.said() == [], "`rnnlm explain` tells of libraries"
 
 
 def test_a_disk_that_cannot_take_the_note_is_named(trained: Trainings) -> None:
