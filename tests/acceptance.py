@@ -57,7 +57,7 @@ def main() -> None:
     if torch.cuda.is_available():
         trial = Trial(device=Device("gpu"), content=content, vocab_size=vocab_size)
     else:
-        rehearsal = {"epochs": 40, "steps": 12, "tokens": 16_000, "rounds": 2}
+        rehearsal = {"epochs": 40, "steps": 12, "tokens": 9_000, "rounds": 2}
         trial = Trial(device=CPU, content=content, vocab_size=vocab_size, **rehearsal)
     raise SystemExit(accept(trial))
 
@@ -65,7 +65,7 @@ def main() -> None:
 def accept(trial: Trial, *parts: Part) -> bool:
     """Some parts, else all, whatever becomes of one before; whether something failed."""
     table = Table(trial)
-    for part in parts or (machine, results.gradients, results.bits, results.book, speed.speed, speed.masks, speed.flow):
+    for part in parts or PARTS:
         print(f"\n{part.__doc__}", flush=True)
         began = time.perf_counter()
         try:
@@ -94,6 +94,9 @@ def machine(trial: Trial, table: Table) -> None:
         driver = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     cudnn: Any = torch.backends.cudnn
     table.note(f"CUDA {torch.version.cuda}, cuDNN {cudnn.version()}, driver {driver}")
+
+
+PARTS = (machine, results.gradients, results.bits, results.book, speed.speed, speed.bounds, speed.masks, speed.flow)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ class Bounds:
         return alone, self.seconds(many, 10) / NODES, self.seconds(single, NODES)
 
     def kernels(self, run: Callable[[], object]) -> int:
-        """How many a call launches, copies among them."""
+        """How many a call launches once it is warm, copies among them."""
+        run()
         seen: Any = profile(activities=[ProfilerActivity.CUDA])
         with seen:
             run()

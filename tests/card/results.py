@@ -108,7 +108,9 @@ def bits(trial: Trial, table: Table) -> None:
         expected = trained()
         table.require(trained() == expected, f"{name}: once more")
         table.require(trained(1, 9, 11) == expected, f"{name}: in calls of 1, 8, 2 and {trial.steps - 11} steps")
-        for stop in (1, trial.steps * 2 // 3):
+        # One goes on with an epoch's last minibatch, which is shorter and may be launched in another way.
+        shorter = next(index for index, step in enumerate(plan) if step.inputs.shape[1] < config.num_steps)
+        for stop in (1, shorter, trial.steps - 2):
             table.require(trained(stop, anew=True) == expected, f"{name}: stopped after {stop}")
 
 
@@ -174,4 +176,4 @@ def off_slope(architecture: Architecture, weights: Parameters, ids: Ids, width: 
         return float(np.concatenate([*Network(architecture, moved).windowed_losses(ids, width)]).mean())
 
     expected = sum(lengths.values())
-    return float(abs((loss(1e-5) - loss(-1e-5)) / 2e-5 / expected - 1))
+    return abs((loss(1e-6) - loss(-1e-6)) / 2e-6 / expected - 1)
