@@ -1,22 +1,33 @@
-"""What the fast paths are worth: each beside the plain way, in turn, in one process, as medians of ratios.
+"""What the fast paths are worth: each beside the plain way, in turn, as medians of paired ratios.
 
     .venv/bin/python -P tests/benchmark.py     (-P, or the folder tests/data would be taken for the package)
 
-Ratios hold on other machines, absolute figures do not. Nothing here is a test: a busy machine fails no one.
+The engines are raced on the CPU with the book's eager loop and with plain loops in torch and JAX, each in a process of
+its own (tests/contenders.py) and the peers in their better setting of threads; what is not installed is left out, and
+said. Ratios hold on other machines, absolute figures do not. Nothing here is a test: a busy machine fails no one.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import re
 import statistics
 import string
+import subprocess
+import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from data.corpus import text
 from data.tables.vocab import Vocab
@@ -24,21 +35,166 @@ from stages import tokenize
 from stages.config import TrainConfig
 from stages.lm.model import LanguageModel
 from stages.lm.parameters import Architecture
-from stages.training import engines
-from stages.training.engine import Engine, EngineState, Recipe, Step
-from stages.training.minibatches import Minibatch, Minibatches
+from stages.training import cores
 
 ROUNDS = 7
 VOCAB_SIZE = 28
 WORDS = ("then", "the", "traveller", "saw", "a", "pale", "light", "over", "the", "sea", "and", "spoke", "of", "time")
+ROOT = Path(__file__).parent.parent
+
+NEEDS = {
+    "book": "mxnet",
+    "plain torch": "torch",
+    "JAX": "jax",
+    "mxnet": "mxnet",
+    "bptt": "numpy",
+    "torch": "torch",
+    "products": "numpy",
+}
+"""Contender → the package that it needs: the peers, our engines, and the matrix products of a training alone."""
+ENGINES = ("mxnet", "bptt", "torch")
+"""They set their number of threads themselves."""
+PEERS = ("plain torch", "JAX")
+RATIOS = (("bptt", "book"), ("bptt", "best peer"), ("bptt", "mxnet"), ("torch", "plain torch"), ("bptt", "products"))
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
+"""How many threads MXNet and torch, NumPy, and XLA take."""
+SPINNING = 0.15
+"""Seconds: OpenBLAS's threads look out for more work for a tenth of one, and take a core from whoever is next."""
+SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+"""Where they are set, NumPy's matrix products are slower than they could be."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained."""
+
+    name: str
+    vocab_size: int
+    minibatches: int
+    """Of a turn."""
+    train: dict[str, Any]
+    """What `train` is configured with; the rest as in the book, 32 × 35 and SGD."""
+    aims: tuple[float, ...]
+    """Of `bptt`, over the book's loop, the best peer, and `mxnet`; 0 where there is none."""
+
+
+PRESET = tomllib.loads((ROOT / "stages" / "presets" / "shakespeare.toml").read_text(encoding="utf-8"))
+SHAPES = (
+    Shape("RNN 256", VOCAB_SIZE, 9, {"cell": "rnn", "hidden_size": 256}, (2.5, 1.5, 0)),
+    Shape("GRU 256", VOCAB_SIZE, 5, {"cell": "gru", "hidden_size": 256}, (1.7, 1.4, 0)),
+    Shape("LSTM 256", VOCAB_SIZE, 5, {"cell": "lstm", "hidden_size": 256}, (1.7, 1.2, 0)),
+    Shape("RNN 512", VOCAB_SIZE, 5, {"cell": "rnn", "hidden_size": 512}, (2.4, 1.2, 0)),
+    Shape("shakespeare, 64 × 128", 65, 1, PRESET["train"] | {"batch_size": 64}, (0, 0, 1.0)),
+)
 
 
 def main() -> None:
-    """Print one row per comparison."""
-    print(f"{'':34} {'plain':>11} {'ours':>11}")
+    """Print the engines' table, and one row per other comparison."""
     train()
+    print(f"{'':34} {'plain':>11} {'ours':>11}")
     normalize()
     sample()
+
+
+class Contender:
+    """A process that trains on a shape, a turn whenever it is told to."""
+
+    def __init__(self, name: str, shape: Shape, threads: int | None) -> None:
+        self.name, self.threads = name, threads
+        self.seconds: list[float] = []
+        """Of each turn."""
+        environment = {name: value for name, value in os.environ.items() if name not in (*THREADS, *SLOWING)}
+        if threads:
+            environment |= dict.fromkeys(THREADS, str(threads))
+        task = json.dumps((name, shape.vocab_size, shape.minibatches, shape.train))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(ROOT / "tests" / "contenders.py"), task],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Contender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def answer(self) -> float:
+        """The next figure that it writes: of the turn that warms it up the mean loss, of any other the seconds."""
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended: {self._process.communicate()[1]}")
+        return float(line)
+
+    def go(self) -> None:
+        """Let it train for a turn."""
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self.seconds.append(self.answer())
+        if NEEDS[self.name] == "numpy":
+            time.sleep(SPINNING)
+
+
+def train() -> None:
+    """Race all engines and peers, shape by shape; and say how far the matrix products alone are."""
+    if absent := sorted({package for package in NEEDS.values() if not find_spec(package)}):
+        print(f"left out, for it is not installed: {', '.join(absent)}")
+    print(f"{'training, tokens/s (threads)':30}", *(f"{name:>12}" for name in NEEDS))
+    ratios = []
+    for shape in SHAPES:
+        best = race(shape)
+        config = TrainConfig(**shape.train)
+        tokens = shape.minibatches * config.batch_size * config.num_steps
+        row = []
+        for name in NEEDS:
+            found = best.get(name)
+            threads = f" ({found.threads})" if found and found.threads else ""
+            row.append(f"{tokens / statistics.median(found.seconds):,.0f}{threads}" if found else "–")
+        print(f"{shape.name:30}", *(f"{figure:>12}" for figure in row), flush=True)
+        ratios.append((shape, best))
+    print(f"\n{'medians of paired ratios (aim)':30}", *(f"{ours + ' / ' + other:>20}" for ours, other in RATIOS))
+    for shape, best in ratios:
+        row = [ratio(best, *pair) for pair in RATIOS]
+        row = [f"{figure} ({aim})" if aim else figure for figure, aim in zip_longest(row, shape.aims)]
+        print(f"{shape.name:30}", *(f"{figure:>20}" for figure in row))
+    print("(bptt / products: the share of its time that its matrix products take)\n")
+
+
+def race(shape: Shape) -> dict[str, Contender]:
+    """Let all of them train in turn, and keep each by its name in its better setting of threads."""
+    with ExitStack() as stack:
+        racing = [
+            stack.enter_context(Contender(name, shape, threads))
+            for name, package in NEEDS.items()
+            if find_spec(package) and not (name == "book" and shape.train.get("optimizer", "sgd") != "sgd")
+            for threads in ((None,) if name in ENGINES else sorted({1, cores.available()}))
+        ]
+        losses = [contender.answer() for contender in racing]
+        agree = 0.01 if "output_dropout" in shape.train else 0.0001
+        trained = [loss for loss in losses if not math.isnan(loss)]
+        assert max(trained) < min(trained) * (1 + agree), losses
+        for _ in range(ROUNDS):
+            for contender in racing:
+                contender.go()
+    best: dict[str, Contender] = {}
+    for contender in sorted(racing, key=lambda contender: statistics.median(contender.seconds)):
+        best.setdefault(contender.name, contender)
+    if peers := [contender for contender in best.values() if contender.name in PEERS]:
+        best["best peer"] = peers[0]
+    return best
+
+
+def ratio(best: dict[str, Contender], ours: str, other: str) -> str:
+    """How many times as fast the first is as the second, turn by turn."""
+    if not (ours in best and other in best):
+        return "–"
+    pairs = zip(best[ours].seconds, best[other].seconds, strict=True)
+    return f"{statistics.median(theirs / own for own, theirs in pairs):.2f}"
 
 
 def compare(name: str, unit: str, amount: int, plain: Callable[[], object], ours: Callable[[], object]) -> None:
@@ -55,61 +211,6 @@ def compare(name: str, unit: str, amount: int, plain: Callable[[], object], ours
     slow, fast = (amount / statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(first / second for first, second in pairs)
     print(f"{name:34} {slow:>11,.0f} {fast:>11,.0f} {unit:9} {ratio:>5.1f}×")
-
-
-def train() -> None:
-    """The book's epoch of 10,000 characters: its eager loop, and our engine's steps, on the same minibatches."""
-    ids = np.random.default_rng(0).integers(1, VOCAB_SIZE, 10_000).astype(np.uint8)
-    minibatches = list(Minibatches(ids, 32, 35, "sequential", np.random.default_rng(0)))
-    tokens = sum(inputs.size for inputs, _ in minibatches)
-    for cell in ("rnn", "gru", "lstm"):
-        architecture = Architecture.of(TrainConfig(cell=cell), VOCAB_SIZE)
-        recipe = Recipe(architecture=architecture, batch_size=32, optimizer="sgd", clip_norm=1.0)
-        engine = engines.choose(TrainConfig(device="cpu")).build(recipe)
-        engine.restore(EngineState.initial(recipe, architecture.initial("normal", seed=0)))
-        steps = [
-            Step(inputs=inputs, targets=targets, learning_rate=0.1, number=number, reset_state=number == 1)
-            for number, (inputs, targets) in enumerate(minibatches, 1)
-        ]
-        book = _BookLoop(architecture)
-
-        def ours(engine: Engine = engine, steps: list[Step] = steps) -> None:
-            engine.run(steps)
-
-        def plain(book: _BookLoop = book) -> None:
-            book.epoch(minibatches)
-
-        compare(f"train, {cell} of 256", "tokens/s", tokens, plain, ours)
-
-
-class _BookLoop:
-    """Training as the chapter writes it: eager, a copy and two reads of the device in every step."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        from stages.training.gluon import RNNModel, gluon, mx
-
-        self.model = RNNModel(architecture)
-        self.model.initialize(mx.init.Normal(0.01))
-        self.trainer = gluon.Trainer(self.model.collect_params(), "sgd", {"learning_rate": 0.1, "wd": 0})
-        self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
-
-    def epoch(self, minibatches: list[Minibatch]) -> None:
-        from stages.training.gluon import autograd, mnp, mx
-
-        state = self.model.begin_state(32, mx.cpu())
-        for inputs, targets in minibatches:
-            state = [array.detach() for array in state]
-            with autograd.record():
-                logits, state = self.model(mnp.array(inputs, dtype="int32"), state)
-                loss = self.loss(logits, mnp.array(targets.T.reshape(-1))).mean()
-            loss.backward()
-            gradients = [parameter.grad() for parameter in self.model.collect_params().values()]
-            norm = float(mnp.sqrt(sum((gradient**2).sum() for gradient in gradients)))
-            if norm > 1:
-                for gradient in gradients:
-                    gradient[:] *= 1 / norm
-            self.trainer.step(1)
-            float(loss)
 
 
 def normalize() -> None:
@@ -135,6 +236,8 @@ def normalize() -> None:
 
 def sample() -> None:
     """One continuation, greedy: MXNet a step at a time as in the book, and our NumPy kernels."""
+    if not find_spec("mxnet"):
+        return
     from stages.training.gluon import RNNModel, mnp, mx
 
     model = RNNModel(Architecture.of(TrainConfig(), VOCAB_SIZE))
