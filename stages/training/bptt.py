@@ -1,40 +1,44 @@
 """The engine in NumPy alone: backpropagation through time, written out.
 
-What the chapter derives for one weight matrix ("Backpropagation Through Time", Dive into Deep Learning) is done here
-for every cell that there is. A vector is a column, as in the derivation, and a minibatch's rows stand side by side as
-columns, so that the formulas below are the code, with δa for ∂L/∂a, ∘ for the product of entries, σ for the logistic
-function. The first entry of every input and every state is 1: what a weight matrix has there, in its first column, is
-the bias, and no formula has to name it.
+What the chapter derives for one cell (Dive into Deep Learning, "Backpropagation Through Time"; Werbos, "Backpropagation
+Through Time: What It Does and How to Do It", 1990) is done here for all of them. A vector is a column, as it is there,
+and a minibatch's rows stand side by side as columns: so the formulas below are the code. δa is ∂L/∂a, ∘ the product of
+entries, σ the logistic function. Every input and every state has a 1 before its first entry, and a weight matrix its
+bias as the first column, so that no formula has to name it.
 
-Forward, for t = 1 … T, from h₀ of the minibatch before (its gradient ends there):
+Forward, t = 1 … T; h_0 (and c_0) is what the last minibatch ended with, and no gradient goes there:
 
-    x_t = 1-hot of the input, or its embedding E[input]     in a deeper layer: h_t of the layer below
-    z_t = W_x x_t, for all t in one product;  s_t = W_h h_{t-1}, one product per step
-    RNN   h_t = φ(z_t + s_t), φ = max(·, 0) or tanh                                                        (Elman 1990)
-    GRU   r, u = σ(z_t + s_t);  n = tanh(z_t + r ∘ s_t);  h_t = (1 - u) ∘ n + u ∘ h_{t-1}      (Cho et al. 2014; torch)
-    LSTM  i, f, o = σ(z_t + s_t);  g = tanh(z_t + s_t)             (Hochreiter and Schmidhuber 1997; Gers et al. 2000)
-          c_t = f ∘ c_{t-1} + i ∘ g;  h_t = o ∘ tanh(c_t)
-    o_t = W_q h_t of the last layer;  p_t = softmax(o_t);  L = -1/(T · rows) Σ log p_t[target]
+    x_t = 1-hot of the id, or its column of the embedding; in deeper layers h_t of the layer below
+    z_t = W_x x_t, for all t at once;  s_t = W_h h_{t-1}, step by step
+    RNN   h_t = φ(z_t + s_t), φ = max(·, 0) or tanh (Elman, "Finding Structure in Time", 1990)
+    GRU   r, u = σ(z_t + s_t);  n = tanh(z_t + r ∘ s_t);  h_t = (1 - u) ∘ n + u ∘ h_{t-1} (Cho et al., "Learning Phrase
+          Representations using RNN Encoder–Decoder", 2014; with r behind the product, as cuDNN and torch have it)
+    LSTM  i, f, o = σ(z_t + s_t);  g = tanh(z_t + s_t);  c_t = f ∘ c_{t-1} + i ∘ g;  h_t = o ∘ tanh(c_t) (Hochreiter and
+          Schmidhuber, "Long Short-Term Memory", 1997; f from Gers, Schmidhuber and Cummins, "Learning to Forget", 2000)
+    o_t = W_q h_t of the last layer;  p_t = softmax(o_t);  L = -Σ log p_t[target] / N, over all N targets
 
-where a gate takes its own rows of z_t and s_t. Backward, by the chain rule, for t = T … 1:
+where each gate takes its own rows of z_t and s_t. Backward, t = T … 1, where a gate's δ is that of what φ, σ or tanh is
+applied to:
 
-    δo_t = (p_t - 1-hot of the target) / (T · rows);  δW_q = Σ δo_t h_tᵀ
-    δh_t = W_qᵀ δo_t + what step t + 1 sends back           in a lower layer W_xᵀ δz_t of the one above, for W_qᵀ δo_t
-    RNN   δz_t = δh_t ∘ φ'(z_t + s_t);  φ' = [h_t > 0] or 1 - h_t²
-    GRU   δn = δh_t ∘ (1 - u) ∘ (1 - n²);  δu = δh_t ∘ (h_{t-1} - n) ∘ u ∘ (1 - u)
-          δr = δn ∘ s_t ∘ r ∘ (1 - r);  and δs_t is δz_t, but δn ∘ r in the rows of n
-    LSTM  δo = δh_t ∘ tanh(c_t) ∘ o ∘ (1 - o);  δc_t = δh_t ∘ o ∘ (1 - tanh(c_t)²) + f ∘ δc_{t+1}, with step t + 1's f
-          δi = δc_t ∘ g ∘ i ∘ (1 - i);  δf = δc_t ∘ c_{t-1} ∘ f ∘ (1 - f);  δg = δc_t ∘ i ∘ (1 - g²)
-    step t sends back ξ_t W_hᵀ δs_t (GRU: and ξ_t u ∘ δh_t), and ξ_t f ∘ δc_t
-    δW_h = Σ δs_t h_{t-1}ᵀ;  δW_x = Σ δz_t x_tᵀ;  δE[input] += W_xᵀ δz_t
+    δo_t = (p_t - 1-hot of the target) / N;  δW_q = Σ δo_t h_tᵀ
+    δh_t = W_qᵀ δo_t + b_{t+1}; in lower layers W_xᵀ δz_t of the layer above, for W_qᵀ δo_t
+    RNN   δz_t = δh_t ∘ φ', φ' = [h_t > 0] or 1 - h_t ∘ h_t;  b_t = ξ_t W_hᵀ δz_t
+    GRU   δn = δh_t ∘ (1 - u) ∘ (1 - n ∘ n);  δu = δh_t ∘ (h_{t-1} - n) ∘ u ∘ (1 - u);  δr = δn ∘ s_t ∘ r ∘ (1 - r)
+          b_t = ξ_t (W_hᵀ δs_t + u ∘ δh_t), where δs_t is δz_t but for δn ∘ r in place of δn
+    LSTM  δo = δh_t ∘ tanh(c_t) ∘ o ∘ (1 - o);  δc_t = δh_t ∘ o ∘ (1 - tanh(c_t) ∘ tanh(c_t)) + e_{t+1}
+          δi = δc_t ∘ g ∘ i ∘ (1 - i);  δf = δc_t ∘ c_{t-1} ∘ f ∘ (1 - f);  δg = δc_t ∘ i ∘ (1 - g ∘ g)
+          b_t = ξ_t W_hᵀ δz_t;  e_t = ξ_t f ∘ δc_t
+    δW_h = Σ δs_t h_{t-1}ᵀ;  δW_x = Σ δz_t x_tᵀ;  the embedding's column of an id: Σ W_xᵀ δz_t where it is read
 
-where a gate's δ is that of what its function is applied to. The sums over t are one product each, of matrices with the
-columns of all steps. ξ_t is 1, or with randomised truncation the factor that `stages.training.dropout` draws.
+with b_{T+1} = e_{T+1} = 0. ξ_t is 1, or what randomised truncation draws (see `stages.training.dropout`). A sum over t
+is one product, of matrices that have the columns of all steps side by side. The mean loss's gradient is then clipped,
+g ← min(θ / ‖g‖, 1) g ("Recurrent Neural Network Implementation from Scratch" there; Pascanu, Mikolov and Bengio, 2013).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,14 +59,19 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+_THREADS = 2
+"""Of the matrix products, on any machine, as the number changes their last bits."""
 _DECAY_RATES = 0.9, 0.999
 """Of the moments; the first is the momentum of `momentum` too."""
-_EPSILON = 1e-8
-_THREADS = 2
+_PIECE = 1 << 15
+"""Parameters that the optimizer takes at once, so that they stay in the cache from one operation to the next."""
+_TINY = 1e-30
+"""Added to moments. One whose gradient stays zero would else end in numbers so small that a CPU takes a hundred times
+as long for each; against what a gradient leaves there it is nothing."""
 
 
 class Vector:
-    """A number for each parameter, in one vector: weights, gradient, averages, moments. The matrices are parts of it.
+    """A number for each parameter, in one vector: weights, gradient, averages and moments. The matrices are its parts.
 
     Args:
         architecture: of the model.
@@ -71,248 +80,238 @@ class Vector:
 
     def __init__(self, architecture: Architecture, dtype: npt.DTypeLike = np.float32) -> None:
         hidden, vocab, embedding = architecture.hidden_size, architecture.vocab_size, architecture.embedding_size
-        gates, layers = GATES[architecture.cell] * hidden, range(architecture.layers)
-        own_table = bool(embedding) and not architecture.tie_weights
-        shapes = [(gates, 1 + (hidden if layer else embedding or vocab)) for layer in layers]
-        shapes += [(gates, 1 + hidden)] * len(layers) + [(vocab, 1 + hidden)] + [(vocab, embedding)] * own_table
-        self.all = np.zeros(sum(rows * columns for rows, columns in shapes), dtype)
+        gates, layers = GATES[architecture.cell] * hidden, architecture.layers
+        shapes = [(gates, 1 + (hidden if layer else embedding or vocab)) for layer in range(layers)]
+        shapes += [(gates, 1 + hidden)] * layers + [(vocab, 1 + hidden)]
+        shapes += [(vocab, embedding)] if embedding and not architecture.tie_weights else []
         ends = np.cumsum([rows * columns for rows, columns in shapes])
-        blocks = [part.reshape(shape) for part, shape in zip(np.split(self.all, ends[:-1]), shapes, strict=True)]
-        self.w_x, self.w_h, self.w_q = (
-            blocks[: len(layers)],
-            blocks[len(layers) : 2 * len(layers)],
-            blocks[2 * len(layers)],
-        )
-        self.table = blocks[-1]
-        """What has the embeddings as its last columns."""
+        self.all = np.zeros(ends[-1], dtype)
+        parts = np.split(self.all, ends[:-1])
+        matrices = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        self.w_x, self.w_h, self.w_q = matrices[:layers], matrices[layers : 2 * layers], matrices[2 * layers]
+        self.table = matrices[-1]
+        """Its last columns are the embedding, a row for each id."""
         self.named: dict[str, Array] = {}
         """The parts by the names, and in the order, of `Architecture.shapes`."""
         for name in architecture.shapes():
             kind, _, layer = name.removeprefix("rnn.").partition("_l")
-            block = {"weight_ih": self.w_x, "bias_ih": self.w_x, "weight_hh": self.w_h, "bias_hh": self.w_h}.get(kind)
-            matrix = block[int(layer)] if block else self.w_q
-            if name == "embedding.weight":
-                self.named[name] = self.table[:, -embedding:]
-            else:
-                self.named[name] = matrix[:, 1:] if "weight" in name else matrix[:, 0]
+            matrix = self.w_q if not layer else (self.w_x if "ih" in kind else self.w_h)[int(layer)]
+            self.named[name] = matrix[:, 1:] if "weight" in name else matrix[:, 0]
+        if embedding:
+            self.named["embedding.weight"] = self.table[:, -embedding:]
 
     def fill(self, values: Arrays) -> None:
-        """Take these."""
+        """Take these, by name."""
         for name, part in self.named.items():
             part[:] = values[name]
 
     def copies(self) -> Arrays:
-        """By name, each contiguous."""
+        """All by name, each contiguous."""
         return {name: part.copy() for name, part in self.named.items()}
 
 
-def _sigmoid(z: Array) -> None:
-    """In place: σ(z) = (1 + tanh(z / 2)) / 2."""
-    z *= 0.5
-    np.tanh(z, out=z)
-    z += 1
-    z *= 0.5
+class Layer:
+    """One recurrent layer over all steps of a minibatch, with room for what it computes.
 
-
-class Rnn:
-    """All steps of one layer of the cell `rnn`; what the cells have in common stands here.
-
-    Attributes:
-        h: the states, (1 + hidden, steps + 1, rows); the first row is 1, and ``h[:, 0]`` the state before.
-        z: what comes in, W_x x, and on the way back its gradient in the same memory: (gates · hidden, steps, rows).
-        d_h: the gradient of ``h[1:, 1:]`` that comes from above.
+    A step's numbers lie together, (steps, …, rows), as most work goes step by step. Only ``h`` and ``d_z`` have the
+    columns of all steps side by side, (…, steps, rows), as the products for the weights' gradients need them.
     """
 
     def __init__(self, architecture: Architecture, steps: int, rows: int, dtype: npt.DTypeLike) -> None:
-        hidden = architecture.hidden_size
-        self.relu = architecture.activation == "relu"
-        self.steps = steps
-        self.h = np.zeros((1 + hidden, steps + 1, rows), dtype)
-        self.h[0] = 1
-        self.z = np.empty((hidden, steps, rows), dtype)
-        self.d_h = np.empty((hidden, steps, rows), dtype)
-        self.state = [self.h[1:, 0]]
-        self.end = [self.h[1:, -1]]
-        self.s = np.empty((hidden, rows), dtype)
-        self.back = np.empty((hidden, rows), dtype)
+        hidden, gates = architecture.hidden_size, GATES[architecture.cell] * architecture.hidden_size
+        self.h = np.ones((1 + hidden, steps + 1, rows), dtype)
+        """1 and h, from the state before the first step on."""
+        self.z = np.empty((steps, gates, rows), dtype)
+        """What comes in; in its place a cell keeps its gates."""
+        self.s = np.empty((gates, rows), dtype)
+        """What comes from the state in one step; on the way back its gradient."""
+        self.d_h = np.empty((steps, hidden, rows), dtype)
+        """First only what is above each step gives; a cell adds what comes back through time."""
+        self.d_z = np.empty((gates, steps, rows), dtype)
+        self.d_n: Array | None = None
+        """The last rows of δz where δs has others; see `Gru`."""
+        self.before, self.after = [self.h[1:, 0]], [self.h[1:, -1]]
+        self._w_h, self._w_h_t = np.empty((gates, 1 + hidden), dtype), np.empty((hidden, gates), dtype)
+        self._cell: Rnn | Gru | Lstm = _CELLS[architecture.cell](self, architecture)
+
+    def forward(self, w_x: Array, w_h: Array, x: Array, mask: Array | None) -> None:
+        """All steps, from inputs (1 + size, steps, rows); ``mask`` is that of the recurrent weights."""
+        np.matmul(w_x, x.transpose(1, 0, 2), out=self.z)
+        if mask is not None:
+            self._w_h[:] = w_h
+            self._w_h[:, 1:] *= mask
+            w_h = self._w_h
+        self._w_h_t[:] = w_h[:, 1:].T  # products with this one take two thirds of the time
+        self._cell.forward(w_h)
+
+    def backward(self, d_w_x: Array, d_w_h: Array, x: Array, mask: Array | None, xi: Array | None) -> None:
+        """From ``d_h`` the gradients of the weights, and in ``d_z`` that of what came in."""
+        self._cell.backward(self._w_h_t, xi)
+        np.matmul(_flat(self.d_z), _flat(self.h[:, :-1]).T, out=d_w_h)
+        if mask is not None:
+            d_w_h[:, 1:] *= mask
+        if self.d_n is not None:
+            self.d_z[-self.d_n.shape[1] :] = self.d_n.transpose(1, 0, 2)
+        np.matmul(_flat(self.d_z), _flat(x).T, out=d_w_x)
+
+
+class Rnn:
+    """The cell `rnn`."""
+
+    def __init__(self, layer: Layer, architecture: Architecture) -> None:
+        self._layer, self._relu = layer, architecture.activation == "relu"
+        self._a = np.empty_like(layer.s)
+        self._zero = np.zeros_like(layer.s)  # with a number, the maximum takes three times as long
 
     def forward(self, w_h: Array) -> None:
-        s = self.s
-        for t in range(self.steps):
-            np.matmul(w_h, self.h[:, t], out=s)
-            s += self.z[:, t]
-            if self.relu:
-                np.maximum(s, 0, out=self.h[1:, t + 1])
+        h, s = self._layer.h, self._layer.s
+        for t, z in enumerate(self._layer.z):
+            np.matmul(w_h, h[:, t], out=s)
+            z += s
+            if self._relu:
+                np.maximum(z, self._zero, out=z)
             else:
-                np.tanh(s, out=self.h[1:, t + 1])
+                np.tanh(z, out=z)
+            h[1:, t + 1] = z
 
-    def backward(self, w_h: Array, xi: Array | None) -> None:
-        slope, back = self.s, self.back
-        back.fill(0)
-        for t in reversed(range(self.steps)):
-            h, d_z = self.h[1:, t + 1], self.z[:, t]
-            back += self.d_h[:, t]
-            if self.relu:
-                np.sign(h, out=slope)
+    def backward(self, w_h_t: Array, xi: Array | None) -> None:
+        h, d_h, d_s, a = self._layer.z, self._layer.d_h, self._layer.s, self._a
+        for t in reversed(range(len(h))):
+            if t + 1 < len(h):
+                np.matmul(w_h_t, d_s, out=a)
+                if xi is not None:
+                    a *= xi[t + 1]
+                d_h[t] += a
+            if self._relu:
+                np.greater(h[t], 0, out=d_s)
             else:
-                np.multiply(h, h, out=slope)
-                np.subtract(1, slope, out=slope)
-            np.multiply(back, slope, out=d_z)
-            np.matmul(w_h[:, 1:].T, d_z, out=back)
-            if xi is not None:
-                back *= xi[t]
-
-    def to_input(self) -> None:
-        """Make ``z`` the gradient of what comes in, where it is that of what comes from the state."""
+                np.square(h[t], out=d_s)
+                np.subtract(1, d_s, out=d_s)
+            d_s *= d_h[t]
+            self._layer.d_z[:, t] = d_s
 
 
 class Gru:
-    def __init__(self, architecture: Architecture, steps: int, rows: int, dtype: npt.DTypeLike) -> None:
-        hidden = architecture.hidden_size
-        self.steps, self.hidden = steps, hidden
-        self.h = np.zeros((1 + hidden, steps + 1, rows), dtype)
-        self.h[0] = 1
-        self.z = np.empty((3 * hidden, steps, rows), dtype)
-        self.d_h = np.empty((hidden, steps, rows), dtype)
-        self.state = [self.h[1:, 0]]
-        self.end = [self.h[1:, -1]]
-        self.s = np.empty((steps, 3, hidden, rows), dtype)
-        self.n = np.empty((steps, hidden, rows), dtype)
-        self.d_n = np.empty((hidden, steps, rows), dtype)
-        self.back = np.empty((hidden, rows), dtype)
-        self.a = np.empty((hidden, rows), dtype)
-        self.b = np.empty((hidden, rows), dtype)
+    """Only the cell's reset gate stands between W_h h and what is added to z, so that δs is not δz in the rows of n."""
+
+    def __init__(self, layer: Layer, architecture: Architecture) -> None:
+        self._layer, self._hidden = layer, architecture.hidden_size
+        self._r_s, self._h_n, self._d_n = (np.empty_like(layer.d_h) for _ in range(3))  # r ∘ s and h_{t-1} - n
+        self._a, self._b = (np.empty_like(layer.d_h[0]) for _ in range(2))
+        layer.d_n = self._d_n
 
     def forward(self, w_h: Array) -> None:
-        hidden = self.hidden
-        for t in range(self.steps):
-            s, n, before, after = self.s[t], self.n[t], self.h[1:, t], self.h[1:, t + 1]
-            flat = s.reshape(3 * hidden, -1)
-            np.matmul(w_h, self.h[:, t], out=flat)
-            gates = flat[: 2 * hidden]
-            gates += self.z[: 2 * hidden, t]
-            _sigmoid(gates)
-            r, u, s_n = s
-            np.multiply(r, s_n, out=n)
-            n += self.z[2 * hidden :, t]
+        hidden, h, s, now = self._hidden, self._layer.h, self._layer.s, self._a
+        now[:] = h[1:, 0]
+        for t, (z, r_s, h_n) in enumerate(zip(self._layer.z, self._r_s, self._h_n, strict=True)):
+            r_u, r, u, n = z[: 2 * hidden], z[:hidden], z[hidden : 2 * hidden], z[2 * hidden :]
+            np.matmul(w_h, h[:, t], out=s)
+            r_u += s[: 2 * hidden]
+            r_u *= 0.5
+            np.tanh(r_u, out=r_u)
+            r_u *= 0.5
+            r_u += 0.5
+            n += np.multiply(r, s[2 * hidden :], out=r_s)
             np.tanh(n, out=n)
-            np.subtract(before, n, out=self.a)
-            self.a *= u
-            np.add(self.a, n, out=after)
+            np.subtract(now, n, out=h_n)
+            np.multiply(u, h_n, out=now)
+            now += n
+            h[1:, t + 1] = now
 
-    def backward(self, w_h: Array, xi: Array | None) -> None:
-        hidden, back, a, b = self.hidden, self.back, self.a, self.b
-        back.fill(0)
-        for t in reversed(range(self.steps)):
-            (r, u, s_n), n, before = self.s[t], self.n[t], self.h[1:, t]
-            d_r, d_u, d_sn, d_n = (
-                self.z[:hidden, t],
-                self.z[hidden : 2 * hidden, t],
-                self.z[2 * hidden :, t],
-                self.d_n[:, t],
-            )
-            d_h = back
-            d_h += self.d_h[:, t]
+    def backward(self, w_h_t: Array, xi: Array | None) -> None:
+        hidden, d_h, d_s, a, b = self._hidden, self._layer.d_h, self._layer.s, self._a, self._b
+        d_r, d_u, d_sn = d_s[:hidden], d_s[hidden : 2 * hidden], d_s[2 * hidden :]
+        u = np.empty(0)
+        for t in reversed(range(len(d_h))):
+            if t + 1 < len(d_h):
+                np.matmul(w_h_t, d_s, out=a)
+                a += np.multiply(u, d_h[t + 1], out=b)
+                if xi is not None:
+                    a *= xi[t + 1]
+                d_h[t] += a
+            z, d_n = self._layer.z[t], self._d_n[t]
+            r, u, n = z[:hidden], z[hidden : 2 * hidden], z[2 * hidden :]
             np.subtract(1, u, out=a)
-            a *= d_h  # (1 - u) δh
-            np.subtract(before, n, out=b)
-            b *= u
+            a *= d_h[t]
+            np.multiply(u, self._h_n[t], out=b)
             np.multiply(a, b, out=d_u)
-            np.multiply(n, n, out=b)
+            np.square(n, out=b)
             np.subtract(1, b, out=b)
-            b *= a  # δn
-            d_n[:] = b
-            np.multiply(b, r, out=d_sn)
-            b *= s_n
+            np.multiply(a, b, out=d_n)
+            np.multiply(d_n, r, out=d_sn)
             np.subtract(1, r, out=a)
-            a *= r
-            np.multiply(a, b, out=d_r)
-            d_h *= u
-            np.matmul(w_h[:, 1:].T, self.z[:, t], out=a)
-            d_h += a
-            if xi is not None:
-                d_h *= xi[t]
-
-    def to_input(self) -> None:
-        self.z[2 * self.hidden :] = self.d_n
+            a *= self._r_s[t]
+            np.multiply(d_n, a, out=d_r)
+            self._layer.d_z[:, t] = d_s
 
 
 class Lstm:
-    def __init__(self, architecture: Architecture, steps: int, rows: int, dtype: npt.DTypeLike) -> None:
-        hidden = architecture.hidden_size
-        self.steps, self.hidden = steps, hidden
-        self.h = np.zeros((1 + hidden, steps + 1, rows), dtype)
-        self.h[0] = 1
-        self.c = np.zeros((steps + 1, hidden, rows), dtype)
-        self.z = np.empty((4 * hidden, steps, rows), dtype)
-        self.d_h = np.empty((hidden, steps, rows), dtype)
-        self.state = [self.h[1:, 0], self.c[0]]
-        self.end = [self.h[1:, -1], self.c[-1]]
-        self.gates = np.empty((steps, 4, hidden, rows), dtype)
-        self.tanh_c = np.empty((steps, hidden, rows), dtype)
-        self.back = np.empty((hidden, rows), dtype)
-        self.d_c = np.empty((hidden, rows), dtype)
-        self.a = np.empty((hidden, rows), dtype)
-        self.b = np.empty((hidden, rows), dtype)
+    """The cell `lstm`; its state is c too."""
+
+    def __init__(self, layer: Layer, architecture: Architecture) -> None:
+        steps, hidden, rows = layer.d_h.shape
+        self._layer, self._gates = layer, layer.z.reshape(steps, 4, hidden, rows)
+        self._c, self._tanh_c = np.empty((steps + 1, hidden, rows), layer.h.dtype), np.empty_like(layer.d_h)
+        self._slope = np.empty_like(self._gates[0])
+        self._a, self._d_c = (np.empty_like(layer.d_h[0]) for _ in range(2))
+        self._scale = np.array([0.5, 0.5, 1, 0.5], layer.h.dtype)[:, None, None]
+        self._shift = 1 - self._scale
+        layer.before.append(self._c[0])
+        layer.after.append(self._c[-1])
 
     def forward(self, w_h: Array) -> None:
-        hidden = self.hidden
-        for t in range(self.steps):
-            flat = self.gates[t].reshape(4 * hidden, -1)
-            np.matmul(w_h, self.h[:, t], out=flat)
-            flat += self.z[:, t]
-            i, f, g, o = self.gates[t]
-            _sigmoid(flat[: 2 * hidden])
-            np.tanh(g, out=g)
-            _sigmoid(o)
-            c = self.c[t + 1]
-            np.multiply(f, self.c[t], out=c)
-            np.multiply(i, g, out=self.a)
-            c += self.a
-            np.tanh(c, out=self.tanh_c[t])
-            np.multiply(o, self.tanh_c[t], out=self.h[1:, t + 1])
+        h, s, c, a = self._layer.h, self._layer.s, self._c, self._a
+        for t, (z, gates, tanh_c) in enumerate(zip(self._layer.z, self._gates, self._tanh_c, strict=True)):
+            np.matmul(w_h, h[:, t], out=s)
+            z += s
+            gates *= self._scale
+            np.tanh(z, out=z)
+            gates *= self._scale
+            gates += self._shift
+            i, f, g, o = gates
+            np.multiply(f, c[t], out=c[t + 1])
+            c[t + 1] += np.multiply(i, g, out=a)
+            np.tanh(c[t + 1], out=tanh_c)
+            h[1:, t + 1] = np.multiply(o, tanh_c, out=a)
 
-    def backward(self, w_h: Array, xi: Array | None) -> None:
-        hidden, d_h, d_c, a, b = self.hidden, self.back, self.d_c, self.a, self.b
-        d_h.fill(0)
+    def backward(self, w_h_t: Array, xi: Array | None) -> None:
+        d_h, d_s, d_c, a, slope = self._layer.d_h, self._layer.s, self._d_c, self._a, self._slope
+        d_gates = d_s.reshape(slope.shape)
+        d_i, d_f, d_g, d_o = d_gates
         d_c.fill(0)
-        for t in reversed(range(self.steps)):
-            (i, f, g, o), tanh_c = self.gates[t], self.tanh_c[t]
-            d_i, d_f, d_g, d_o = self.z.reshape(4, hidden, self.steps, -1)[:, :, t]
-            d_h += self.d_h[:, t]
-            d_h *= o
-            np.subtract(1, o, out=a)
-            a *= d_h
-            np.multiply(a, tanh_c, out=d_o)
-            np.multiply(tanh_c, tanh_c, out=a)
+        f = d_c
+        for t in reversed(range(len(d_h))):
+            if t + 1 < len(d_h):
+                np.matmul(w_h_t, d_s, out=a)
+                d_c *= f
+                if xi is not None:
+                    a *= xi[t + 1]
+                    d_c *= xi[t + 1]
+                d_h[t] += a
+            gates, tanh_c = self._gates[t], self._tanh_c[t]
+            i, f, g, o = gates
+            np.square(tanh_c, out=a)
             np.subtract(1, a, out=a)
-            a *= d_h
+            a *= o
+            a *= d_h[t]
             d_c += a
-            np.multiply(d_c, i, out=a)
-            np.multiply(g, g, out=b)
-            np.subtract(1, b, out=b)
-            np.multiply(a, b, out=d_g)
-            a *= g
-            np.subtract(1, i, out=b)
-            np.multiply(a, b, out=d_i)
-            d_c *= f
-            np.subtract(1, f, out=b)
-            b *= self.c[t]
-            np.multiply(d_c, b, out=d_f)
-            np.matmul(w_h[:, 1:].T, self.z[:, t], out=d_h)
-            if xi is not None:
-                d_h *= xi[t]
-                d_c *= xi[t]
-
-    def to_input(self) -> None:
-        pass
+            np.multiply(d_c, g, out=d_i)
+            np.multiply(d_c, self._c[t], out=d_f)
+            np.multiply(d_c, i, out=d_g)
+            np.multiply(d_h[t], tanh_c, out=d_o)
+            np.square(gates, out=slope)
+            np.subtract(gates[:2], slope[:2], out=slope[:2])
+            np.subtract(1, slope[2], out=slope[2])
+            np.subtract(o, slope[3], out=slope[3])
+            d_gates *= slope
+            self._layer.d_z[:, t] = d_s
 
 
 _CELLS: dict[str, Any] = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
 
 
 class Unrolled:
-    """The network over all steps of a minibatch, with room for what each computes.
+    """The network over all steps of a minibatch, with room for what it computes.
 
     Args:
         architecture: of the model.
@@ -330,149 +329,109 @@ class Unrolled:
         masked: Sequence[str] = (),
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.architecture = architecture
         vocab, hidden, embedding = architecture.vocab_size, architecture.hidden_size, architecture.embedding_size
-        self.layers = [_CELLS[architecture.cell](architecture, steps, rows, dtype) for _ in range(architecture.layers)]
-        self.shape = steps, rows
-        count = steps * rows
-        self.columns = np.arange(count)
-
-        def with_ones(size: int) -> Array:
-            array = np.zeros((1 + size, count), dtype)
-            array[0] = 1
-            return array
-
-        self.inputs = np.empty((steps, rows), np.intp)
-        self.targets = np.empty((steps, rows), np.intp)
-        self.x = [with_ones(embedding or vocab)]
-        for layer in range(1, len(self.layers)):
-            below = self.layers[layer - 1].h.reshape(1 + hidden, -1)[:, rows:]
-            self.x.append(with_ones(hidden) if f"hidden{layer}" in masked else below)
-        last = self.layers[-1].h.reshape(1 + hidden, -1)[:, rows:]
-        self.x.append(with_ones(hidden) if "output" in masked else last)
-        self.logits = np.empty((vocab, count), dtype)
-        self.scale = np.empty(count, dtype)
-        self.picked = np.empty(count, dtype)
+        count, layers = steps * rows, range(architecture.layers)
+        sizes = [hidden if layer else embedding or vocab for layer in layers]
+        self._layers = [Layer(architecture, steps, rows, dtype) for _ in layers]
+        self._ids, self._targets = (np.empty((steps, rows), np.intp) for _ in range(2))
+        self._columns = np.arange(count)
+        # What goes into each layer, and into the output: h of the layer below, but where some of it is dropped.
+        self._x = [np.ones((1 + sizes[0], steps, rows), dtype)]
+        for number, layer in enumerate(self._layers, 1):
+            name = f"hidden{number}" if number in layers else "output"
+            self._x.append(np.ones((1 + hidden, steps, rows), dtype) if name in masked else layer.h[:, 1:])
+        self._o, self._sums = np.empty((vocab, count), dtype), np.empty(count, dtype)
+        self._embedding, self._tied = embedding, architecture.tie_weights
         if embedding:
-            self.rows = np.empty((count, embedding + (1 if architecture.tie_weights else 0)), dtype)
-            self.d_x = np.empty((embedding, count), dtype)
-        self.w_h: dict[int, Array] = {
-            layer: np.empty((GATES[architecture.cell] * hidden, 1 + hidden), dtype)
-            for layer in range(architecture.layers)
-            if f"recurrent{layer}" in masked
-        }
+            self._rows = np.empty((count, embedding + self._tied), dtype)
+            self._d_x = np.empty((embedding, steps, rows), dtype)
+            self._one_hot = np.empty((min(vocab, count), count), dtype)
 
     def begin(self, state: Sequence[Array]) -> None:
-        """The state before the first step, each array (layers, hidden, rows)."""
-        for number, layer in enumerate(self.layers):
-            for own, array in zip(layer.state, state, strict=True):
+        """Take the state before the first step: arrays of shape (layers, hidden, rows)."""
+        for number, layer in enumerate(self._layers):
+            for own, array in zip(layer.before, state, strict=True):
                 own[:] = array[number]
 
     def end(self, state: Sequence[Array]) -> None:
-        """Write the state after the last step there."""
-        for number, layer in enumerate(self.layers):
-            for own, array in zip(layer.end, state, strict=True):
+        """Put the state after the last step there."""
+        for number, layer in enumerate(self._layers):
+            for own, array in zip(layer.after, state, strict=True):
                 array[number] = own
 
     def forward(self, weights: Vector, inputs: Array, masks: Masks) -> None:
-        """From ids (rows, steps) to logits (vocabulary, steps · rows)."""
-        self.inputs[:] = inputs.T
-        ids, x, embedding = self.inputs.reshape(-1), self.x[0], self.architecture.embedding_size
-        mask = masks.get("input")
-        if embedding:
-            np.take(weights.table, ids, axis=0, out=self.rows, mode="clip")
-            x[1:] = self.rows[:, -embedding:].T
+        """From ids (rows, steps) to logits."""
+        self._ids[:] = inputs.T
+        self._look_up(weights, masks.get("input"))
+        for number, layer in enumerate(self._layers, 1):
+            recurrent = masks.get(f"recurrent{number - 1}")
+            layer.forward(weights.w_x[number - 1], weights.w_h[number - 1], self._x[number - 1], recurrent)
+            mask = masks.get(f"hidden{number}" if number < len(self._layers) else "output")
             if mask is not None:
-                self._mask(x, mask, x)
-        else:
-            x[1:] = 0
-            if mask is None:
-                x[1 + ids, self.columns] = 1
-            else:
-                steps, rows = self.shape
-                whole = np.broadcast_to(mask, (steps, *mask.shape[1:]))
-                x[1 + ids, self.columns] = whole[self.columns // rows, self.columns % rows, ids]
-        for number, layer in enumerate(self.layers):
-            x = self.x[number]
-            if number and (mask := masks.get(f"hidden{number}")) is not None:
-                self._mask(self.layers[number - 1].h, mask, x)
-            np.matmul(weights.w_x[number], x, out=layer.z.reshape(-1, x.shape[1]))
-            layer.forward(self._recurrent(weights, number, masks))
-        if (mask := masks.get("output")) is not None:
-            self._mask(self.layers[-1].h, mask, self.x[-1])
-        np.matmul(weights.w_q, self.x[-1], out=self.logits)
+                np.multiply(layer.h[1:, 1:], mask.transpose(2, 0, 1), out=self._x[number][1:])
+        np.matmul(weights.w_q, _flat(self._x[-1]), out=self._o)
 
     def nats(self, targets: Array) -> Array:
-        """The targets' negative log-likelihoods, (steps · rows); the logits become softmax's numerators."""
-        self.targets[:] = targets.T
-        logits, scale = self.logits, self.scale
-        np.max(logits, axis=0, out=scale)
-        logits -= scale
-        self.picked[:] = logits[self.targets.reshape(-1), self.columns]
-        np.exp(logits, out=logits)
-        np.sum(logits, axis=0, out=scale)
-        nats: Array = np.log(scale) - self.picked
-        return nats
+        """The negative log-likelihood of each target, (steps · rows); what is left of the logits is exp(o - max o)."""
+        self._targets[:] = targets.T
+        o, sums = self._o, self._sums
+        o -= np.max(o, axis=0, out=sums)
+        own = o[self._targets.reshape(-1), self._columns]
+        np.exp(o, out=o)
+        np.sum(o, axis=0, out=sums)
+        return np.subtract(np.log(sums), own, out=own)
 
     def backward(self, weights: Vector, gradient: Vector, masks: Masks) -> None:
-        """The gradient of the mean of `nats`, after it."""
-        d_o, count = self.logits, len(self.columns)
-        self.scale *= count
-        d_o /= self.scale
-        d_o[self.targets.reshape(-1), self.columns] -= 1 / count
-        np.matmul(d_o, self.x[-1].T, out=gradient.w_q)
-        hidden = self.architecture.hidden_size
-        d_h = self.layers[-1].d_h.reshape(hidden, -1)
-        np.matmul(weights.w_q[:, 1:].T, d_o, out=d_h)
-        self._mask_back(d_h, masks.get("output"))
-        factors = masks.get("gradient")
-        xi = None if factors is None else factors[:, :, 0]
-        for number in reversed(range(len(self.layers))):
-            layer = self.layers[number]
-            layer.backward(self.w_h.get(number, weights.w_h[number]), xi)
-            d_z = layer.z.reshape(len(layer.z), -1)
-            before = layer.h.reshape(1 + hidden, -1)[:, :count]
-            np.matmul(d_z, before.T, out=gradient.w_h[number])
-            if number in self.w_h:
-                gradient.w_h[number][:, 1:] *= masks[f"recurrent{number}"]
-            layer.to_input()
-            np.matmul(d_z, self.x[number].T, out=gradient.w_x[number])
-            w_x = weights.w_x[number][:, 1:]
-            if number:
-                d_below = self.layers[number - 1].d_h.reshape(hidden, -1)
-                np.matmul(w_x.T, d_z, out=d_below)
-                self._mask_back(d_below, masks.get(f"hidden{number}"))
-            elif self.architecture.embedding_size:
-                np.matmul(w_x.T, d_z, out=self.d_x)
-                self._mask_back(self.d_x, masks.get("input"))
-                self._embed_back(gradient)
+        """The gradient of the mean of what `nats` gave."""
+        (steps, rows), count, d_o = self._ids.shape, self._ids.size, self._o
+        self._sums *= count
+        d_o /= self._sums
+        d_o[self._targets.reshape(-1), self._columns] -= 1 / count
+        np.matmul(d_o, _flat(self._x[-1]).T, out=gradient.w_q)
+        w, d, name = weights.w_q, d_o.reshape(-1, steps, rows), "output"
+        xi = masks["gradient"][:, :, 0] if "gradient" in masks else None
+        for number in reversed(range(len(self._layers))):
+            layer = self._layers[number]
+            np.matmul(w[:, 1:].T, d.transpose(1, 0, 2), out=layer.d_h)
+            if name in masks:
+                layer.d_h *= masks[name].transpose(0, 2, 1)
+            recurrent = masks.get(f"recurrent{number}")
+            layer.backward(gradient.w_x[number], gradient.w_h[number], self._x[number], recurrent, xi)
+            w, d, name = weights.w_x[number], layer.d_z, f"hidden{number}"
+        if self._embedding:
+            np.matmul(w[:, 1:].T, _flat(d), out=_flat(self._d_x))
+            if "input" in masks:
+                self._d_x *= masks["input"].transpose(2, 0, 1)
+            self._look_up_backward(gradient)
 
-    def _embed_back(self, gradient: Vector) -> None:
-        embedding = self.architecture.embedding_size
-        part = gradient.table[:, -embedding:]
-        if not self.architecture.tie_weights:
-            part[:] = 0
-        np.add.at(part, self.inputs.reshape(-1), self.d_x.T)
+    def _look_up(self, weights: Vector, mask: Array | None) -> None:
+        """The first layer's inputs."""
+        x, ids = self._x[0], self._ids
+        if self._embedding:
+            np.take(weights.table, ids.reshape(-1), axis=0, out=self._rows, mode="clip")
+            _flat(x)[1:] = self._rows[:, -self._embedding :].T
+            if mask is not None:
+                x[1:] *= mask.transpose(2, 0, 1)
+        else:
+            steps, rows = np.ogrid[: x.shape[1], : x.shape[2]]
+            x[1:] = 0
+            x[1 + ids, steps, rows] = 1 if mask is None else mask[np.minimum(steps, len(mask) - 1), rows, ids]
 
-    def _recurrent(self, weights: Vector, number: int, masks: Masks) -> Array:
-        w_h = weights.w_h[number]
-        mask = masks.get(f"recurrent{number}")
-        if mask is None:
-            return w_h
-        masked = self.w_h[number]
-        masked[:, 0] = w_h[:, 0]
-        np.multiply(w_h[:, 1:], mask, out=masked[:, 1:])
-        return masked
+    def _look_up_backward(self, gradient: Vector) -> None:
+        """Add up what belongs to each id: a product with the 1-hot matrix of those that occur."""
+        seen, places = np.unique(self._ids.reshape(-1), return_inverse=True)
+        one_hot = self._one_hot[: len(seen)]
+        one_hot.fill(0)
+        one_hot[places, self._columns] = 1
+        d_embedding = gradient.table[:, -self._embedding :]
+        if not self._tied:
+            d_embedding.fill(0)
+        d_embedding[seen] += one_hot @ _flat(self._d_x).T
 
-    def _mask(self, source: Array, mask: Array, out: Array) -> None:
-        steps, rows = self.shape
-        source = source.reshape(len(source), -1, rows)[1:, -steps:]
-        np.multiply(source, mask.transpose(2, 0, 1), out=out.reshape(len(out), steps, rows)[1:])
 
-    def _mask_back(self, d: Array, mask: Array | None) -> None:
-        if mask is not None:
-            shaped = d.reshape(len(d), *self.shape)
-            shaped *= mask.transpose(2, 0, 1)
+def _flat(array: Array) -> Array:
+    """The columns of all steps side by side: (…, steps, rows) as (…, steps · rows), a view."""
+    return array.reshape(len(array), -1)
 
 
 class BpttEngine:
@@ -480,55 +439,52 @@ class BpttEngine:
 
     Args:
         recipe: what to build.
-        device: the CPU, whatever it says.
+        device: the CPU.
     """
 
     def __init__(self, recipe: Recipe, device: Device) -> None:
         architecture = recipe.architecture
         self._recipe = recipe
-        self._weights, self._gradient, self._averages, self._scratch = (Vector(architecture) for _ in range(4))
+        self._weights, self._gradient, self._averages, self._decay, spare = (Vector(architecture) for _ in range(5))
         self._moments = {moment: Vector(architecture) for moment in MOMENTS[recipe.optimizer]}
-        self._decay = Vector(architecture)
         for name, part in self._decay.named.items():
-            part[:] = recipe.weight_decay * ("weight" in name)
-        shape = architecture.layers, architecture.hidden_size, recipe.batch_size
-        self._state = [np.zeros(shape, np.float32) for _ in recurrent_names(architecture)]
-        self._threads = ThreadpoolController()
-
-        @lru_cache(maxsize=4)
-        def unrolled(steps: int, rows: int, masked: tuple[str, ...]) -> Unrolled:
-            return Unrolled(architecture, steps, rows, masked)
-
-        self._unrolled = unrolled
+            part[:] = recipe.weight_decay if "weight" in name else 0
+        vectors = (self._weights, self._gradient, self._decay, spare, *self._moments.values())
+        self._pieces = [
+            tuple(vector.all[first : first + _PIECE] for vector in vectors)
+            for first in range(0, len(spare.all), _PIECE)
+        ]
+        self._averaging = self._averages.all, self._weights.all, spare.all
+        self._state = self._zero_state(recipe.batch_size)
+        self._blas = ThreadpoolController()
+        # The last minibatch of an epoch is shorter, and so is that of what is measured.
+        self._unrolled = lru_cache(maxsize=4)(partial(Unrolled, architecture))
 
     def run(self, steps: Sequence[Step]) -> list[Figures]:
         """Train these steps."""
-        with self._threads.limit(limits=_THREADS, user_api="blas"), np.errstate(all="ignore"):
+        with self._blas.limit(limits=_THREADS, user_api="blas"), np.errstate(all="ignore"):
             return [self._step(step) for step in steps]
 
     def loss(self, minibatches: Iterable[Minibatch]) -> float:
         """The mean loss of the averaged weights."""
-        total, tokens = 0.0, 0
-        state: list[Array] | None = None
-        architecture = self._recipe.architecture
-        with self._threads.limit(limits=_THREADS, user_api="blas"), np.errstate(all="ignore"):
+        total, tokens, state = 0.0, 0, None
+        with self._blas.limit(limits=_THREADS, user_api="blas"), np.errstate(all="ignore"):
             for inputs, targets in minibatches:
                 rows, steps = inputs.shape
-                if state is None:
-                    shape = architecture.layers, architecture.hidden_size, rows
-                    state = [np.zeros(shape, np.float32) for _ in self._state]
-                unrolled = self._unrolled(steps, rows, ())
+                state = state or self._zero_state(rows)
+                unrolled = self._unrolled(steps, rows)
                 unrolled.begin(state)
                 unrolled.forward(self._averages, inputs, {})
                 unrolled.end(state)
                 counted = targets >= 0
-                nats = unrolled.nats(np.where(counted, targets, 0))
+                nats = unrolled.nats(np.maximum(targets, 0))
                 total += float(nats[counted.T.reshape(-1)].sum(dtype=np.float64))
                 tokens += int(counted.sum())
         return total / tokens
 
     def state(self) -> EngineState:
         """A copy of all that decides how training goes on."""
+        names = recurrent_names(self._recipe.architecture)
         return EngineState(
             parameters=self._weights.copies(),
             averages=self._averages.copies(),
@@ -537,10 +493,7 @@ class BpttEngine:
                 for moment, vector in self._moments.items()
                 for name, array in vector.copies().items()
             },
-            recurrent={
-                name: np.ascontiguousarray(array.transpose(0, 2, 1))
-                for name, array in zip(recurrent_names(self._recipe.architecture), self._state, strict=True)
-            },
+            recurrent={name: array.transpose(0, 2, 1).copy() for name, array in zip(names, self._state, strict=True)},
         )
 
     def restore(self, state: EngineState) -> None:
@@ -551,6 +504,11 @@ class BpttEngine:
             vector.fill({name: state.moments[f"{moment}/{name}"] for name in vector.named})
         for name, array in zip(recurrent_names(self._recipe.architecture), self._state, strict=True):
             array[:] = state.recurrent[name].transpose(0, 2, 1)
+
+    def _zero_state(self, rows: int) -> list[Array]:
+        architecture = self._recipe.architecture
+        shape = architecture.layers, architecture.hidden_size, rows
+        return [np.zeros(shape, np.float32) for _ in recurrent_names(architecture)]
 
     def _step(self, step: Step) -> Figures:
         if step.reset_state:
@@ -563,63 +521,68 @@ class BpttEngine:
         unrolled.end(self._state)
         loss = float(unrolled.nats(step.targets).mean(dtype=np.float64))
         unrolled.backward(self._weights, self._gradient, step.masks)
-        g = self._gradient.all
-        norm = float(np.sqrt(np.dot(g, g)))
+        norm = math.sqrt(np.dot(self._gradient.all, self._gradient.all))
         clip_norm = self._recipe.clip_norm
-        if clip_norm and norm > clip_norm:
-            g *= clip_norm / norm
+        scale = clip_norm / norm if 0 < clip_norm < norm else 1.0
         if self._recipe.optimizer in ("adam", "adamw"):
-            self._adam(step.learning_rate, step.number)
+            self._adam(scale, step.learning_rate, step.number)
         else:
-            self._sgd(step.learning_rate)
+            self._sgd(scale, step.learning_rate)
         self._average(step.averaging)
         return Figures(loss, norm)
 
-    def _sgd(self, rate: float) -> None:
-        """w ← w - η (g + λ · w); with momentum v ← μ · v - η (g + λ · w), w ← w + v."""
-        w, g, scratch = self._weights.all, self._gradient.all, self._scratch.all
-        if self._recipe.weight_decay:
-            np.multiply(w, self._decay.all, out=scratch)
-            g += scratch
-        g *= rate
-        if "momentum" in self._moments:
-            v = self._moments["momentum"].all
-            v *= _DECAY_RATES[0]
-            v -= g
-            w += v
-        else:
-            w -= g
-
-    def _adam(self, rate: float, number: int) -> None:
-        w, g, scratch = self._weights.all, self._gradient.all, self._scratch.all
-        m, v = self._moments["mean"].all, self._moments["variance"].all
-        beta1, beta2 = _DECAY_RATES
-        if self._recipe.weight_decay:
-            np.multiply(w, self._decay.all, out=scratch)
-            if self._recipe.optimizer == "adam":
-                g += scratch
+    def _sgd(self, scale: float, rate: float) -> None:
+        """w ← w - η (s · g + λ · w), where s is ``scale``; with momentum v ← μ · v - η (s · g + λ · w), w ← w + v."""
+        for w, g, decay, spare, *moments in self._pieces:
+            g *= scale * rate
+            if self._recipe.weight_decay:
+                g += np.multiply(np.multiply(w, decay, out=spare), rate, out=spare)
+            if moments:
+                (v,) = moments
+                v *= _DECAY_RATES[0]
+                v -= g
+                v += _TINY
+                w += v
             else:
-                scratch *= rate
-                w -= scratch
-        m *= beta1
-        np.multiply(g, 1 - beta1, out=scratch)
-        m += scratch
-        v *= beta2
-        g *= g
-        g *= 1 - beta2
-        v += g
-        np.sqrt(v, out=scratch)
-        scratch += _EPSILON
-        np.divide(m, scratch, out=scratch)
-        scratch *= rate * (1 - beta2**number) ** 0.5 / (1 - beta1**number)
-        w -= scratch
+                w -= g
+
+    def _adam(self, scale: float, rate: float, number: int) -> None:
+        """m ← β₁ m + (1 - β₁) g, v ← β₂ v + (1 - β₂) g², w ← w - η c m / (√v + ε), c = √(1 - β₂ᵗ) / (1 - β₁ᵗ).
+
+        Kingma and Ba, "Adam", ICLR 2015, as at the end of its section 2. With `adam`, g holds the penalty λ · w too;
+        `adamw` takes η · λ · w off the weights instead (Loshchilov and Hutter, "Decoupled Weight Decay Regularization",
+        ICLR 2019).
+        """
+        beta1, beta2 = _DECAY_RATES
+        corrected = rate * math.sqrt(1 - beta2**number) / (1 - beta1**number)
+        for w, g, decay, spare, m, v in self._pieces:
+            if scale != 1:
+                g *= scale
+            if self._recipe.weight_decay:
+                np.multiply(w, decay, out=spare)
+                if self._recipe.optimizer == "adam":
+                    g += spare
+                else:
+                    spare *= rate
+                    w -= spare
+            m *= beta1
+            m += np.multiply(g, 1 - beta1, out=spare)
+            m += _TINY
+            np.square(g, out=g)
+            g *= 1 - beta2
+            v *= beta2
+            v += g
+            v += _TINY
+            np.sqrt(v, out=spare)
+            spare += 1e-8
+            np.divide(m, spare, out=spare)
+            spare *= corrected
+            w -= spare
 
     def _average(self, fraction: float) -> None:
         """a ← a + α (w - a)."""
-        w, a, scratch = self._weights.all, self._averages.all, self._scratch.all
+        a, w, spare = self._averaging
         if fraction == 1:
-            a[:] = w
+            np.copyto(a, w)
         elif fraction:
-            np.subtract(w, a, out=scratch)
-            scratch *= fraction
-            a += scratch
+            a += np.multiply(np.subtract(w, a, out=spare), fraction, out=spare)
