@@ -55,6 +55,12 @@ def build(request: pytest.FixtureRequest) -> Build:
     return found
 
 
+@pytest.fixture(scope="session")
+def installed() -> list[Build]:
+    """All engines that this machine has."""
+    return [found for found in ENGINES.values() if find_spec(found.package)]
+
+
 Tokenized = Callable[..., Path]
 
 

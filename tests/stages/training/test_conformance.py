@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,9 +30,9 @@ from data.progress import Progress
 from stages.config import TrainConfig
 from stages.lm.network import Network
 from stages.lm.parameters import Architecture, Parameters
-from stages.training import checkpoint, dropout
+from stages.training import bptt, checkpoint, dropout
 from stages.training.dropout import Masks
-from stages.training.engine import MOMENTS, Arrays, Engine, EngineState, Figures, Recipe, Step
+from stages.training.engine import MOMENTS, Arrays, Engine, EngineState, Figures, Recipe, Step, recurrent_names
 from stages.training.minibatches import Minibatch, whole
 
 if TYPE_CHECKING:
@@ -202,6 +202,48 @@ def test_gradients_equal_those_of_an_independent_implementation(build: Build, ch
     assert norm == pytest.approx(np.sqrt(sum((array**2).sum() for array in expected.values())), rel=1e-5)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=2e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "changes", [*MODELS, {"cell": "gru", "bptt_keep": 0.6}, {"cell": "lstm", "bptt_keep": 0.6}], ids=str
+)
+def test_engines_agree(installed: list[Build], changes: dict[str, Any]) -> None:
+    config = TrainConfig(**PLAIN | {"hidden_size": 48, "batch_size": 8, "num_steps": 35} | fitting(changes, 48))
+    made = Recipe.of(config, 28)
+    ids = np.random.default_rng(8).integers(0, 28, (8, 36)).astype(np.int32)
+    masks = dropout.masks(config, made.architecture, 35, 7)
+    given = made.architecture.initial("uniform", seed=1)
+    found = [Gradients(build, made).at(given, (ids[:, :-1], ids[:, 1:]), masks) for build in installed]
+    for (one, figures), (other, others) in itertools.combinations(found, 2):
+        assert figures == pytest.approx(others, rel=1e-5)
+        for name, array in one.items():
+            largest = np.abs(array).max()
+            np.testing.assert_allclose(array, other[name], rtol=1e-4, atol=1e-5 * largest, err_msg=name)
+
+
+def fitting(changes: dict[str, Any], hidden: int) -> dict[str, Any]:
+    """For that many hidden units: tied weights have embeddings as wide."""
+    return {**changes, "embedding_size": hidden} if changes.get("tie_weights") else changes
+
+
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_the_derivation_holds_to_the_last_digits(changes: dict[str, Any]) -> None:
+    """The engine bptt computes in the type of its arrays: here in float64."""
+    config = TrainConfig(**PLAIN, **changes)
+    architecture = Architecture.of(config, VOCAB)
+    [batch] = minibatches(1)
+    masks = dropout.masks(config, architecture, STEPS, 7)
+    given, gradient = bptt.Vector(architecture, np.float64), bptt.Vector(architecture, np.float64)
+    given.fill(weights(architecture))
+    unrolled = bptt.Unrolled(architecture, STEPS, BATCH, tuple(masks), np.float64)
+    unrolled.begin([np.zeros((architecture.layers, HIDDEN, BATCH)) for _ in recurrent_names(architecture)])
+    unrolled.forward(given, batch[0], masks)
+    assert unrolled.nats(batch[1]).mean() == pytest.approx(
+        mean_loss(architecture, given.named, batch, masks), rel=1e-14
+    )
+    unrolled.backward(given, gradient, masks)
+    for name, array in slopes(architecture, weights(architecture), batch, masks).items():
+        np.testing.assert_allclose(gradient.named[name], array, rtol=1e-10, atol=1e-14, err_msg=name)
 
 
 @pytest.mark.parametrize("changes", [{"activation": "tanh"}, {"cell": "gru"}, {"cell": "lstm", "layers": 2}], ids=str)
@@ -562,7 +604,14 @@ except Interrupted as interrupted:
 """
 
 
-def child(trained: Runs, build: Build, threads: str = "1", checkpoints: str = "shared", **changes: Any) -> Child:
+def child(
+    trained: Runs,
+    build: Build,
+    threads: str = "1",
+    checkpoints: str = "shared",
+    first: Callable[[], object] | None = None,
+    **changes: Any,
+) -> Child:
     out = trained.folder / f"child{time.monotonic_ns()}"
     out.mkdir()
     config = json.dumps({**trained.small, **changes})
@@ -571,6 +620,7 @@ def child(trained: Runs, build: Build, threads: str = "1", checkpoints: str = "s
         [sys.executable, "-c", CHILD, config, *folders, build.module, build.name],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": threads},
+        preexec_fn=first,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -611,3 +661,16 @@ def test_processes_and_thread_counts_agree(trained: Runs, build: Build, tokenize
         process.communicate(timeout=60)
         assert process.returncode == 0
         assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
+
+
+def test_a_training_goes_on_with_the_same_bits_on_fewer_cores(trained: Runs, build: Build) -> None:
+    if sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("only on Linux, and with two cores, can a process be kept on one of them")
+    cores = os.sched_getaffinity(0)
+    changes: dict[str, Any] = {"cell": "lstm", "hidden_size": 96, "batch_size": 16, "epochs": 3}
+    with pytest.raises(Interrupted):
+        trained("shared", interrupting(2), **changes)
+    out, process = child(trained, build, first=lambda: os.sched_setaffinity(0, {min(cores)}), **changes)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == trained(**changes)
