@@ -253,7 +253,7 @@ def plain_jax(config: TrainConfig, architecture: Architecture, weights: Paramete
 
 
 def products(config: TrainConfig, architecture: Architecture, weights: Parameters, ids: Ids) -> Turn:
-    """No training: the matrix products of one, of contiguous matrices, and nothing else. None is faster in NumPy.
+    """No training: the matrix products of one in NumPy, of contiguous matrices, and nothing else.
 
     Forward the input's (where there is an embedding, for one-hot it is a look-up), the state's in every step and the
     output's; backward for each of them that of its weights and that of what it was applied to.
