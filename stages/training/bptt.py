@@ -460,7 +460,7 @@ class BpttEngine:
         # The last minibatch of an epoch is shorter, and so is that of what is measured.
         self._unrolled = lru_cache(maxsize=4)(partial(Unrolled, architecture))
 
-    def run(self, steps: Sequence[Step]) -> list[Figures]:
+    def run(self, steps: Iterable[Step]) -> list[Figures]:
         """Train these steps."""
         with self._blas.limit(limits=_THREADS, user_api="blas"), np.errstate(all="ignore"):
             return [self._step(step) for step in steps]

@@ -48,13 +48,16 @@ def masks(config: TrainConfig, architecture: Architecture, steps: int, number: i
         Truncated Backpropagation Through Time", 2017). Between minibatches nothing flows back, so what lies further
         back than their steps is as absent as without it.
     """
+    asked = _masks(config, architecture, steps)
+    if not asked:  # a generator takes longer than all else that a step needs
+        return {}
     rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(config.seed, spawn_key=(2, number))))
 
     def drawn(dropped: float, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         kept = rng.random(shape, np.float32) >= dropped
         return kept * np.float32(1 / (1 - dropped))
 
-    return {name: drawn(*mask) for name, mask in _masks(config, architecture, steps).items()}
+    return {name: drawn(*mask) for name, mask in asked.items()}
 
 
 def _masks(config: TrainConfig, architecture: Architecture, steps: int) -> dict[str, tuple[float, tuple[int, ...]]]:

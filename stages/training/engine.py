@@ -16,7 +16,7 @@ from stages.lm.parameters import Architecture
 from stages.training import dropout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from stages.config import TrainConfig
     from stages.lm.parameters import Parameters
@@ -124,9 +124,10 @@ def recurrent_names(architecture: Architecture) -> tuple[str, ...]:
 class Engine(Protocol):
     """Trains one model on one device, in the thread that made it. Made, it holds zeros: `restore` comes first."""
 
-    def run(self, steps: Sequence[Step]) -> list[Figures]:
+    def run(self, steps: Iterable[Step]) -> list[Figures]:
         """Train these steps in order, and give what each measured.
 
+        They are drawn as they are taken: by an engine that does not wait for its device, while that computes.
         Numbers come out of the device only at the end, so that more steps at once cost less; how they are divided over
         calls changes no bit of any result.
         """

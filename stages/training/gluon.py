@@ -237,8 +237,9 @@ class GluonEngine:
         self._decay = nd.array(self._decays, ctx=self._device)
         self._state = self._model.begin_state(recipe.batch_size, self._device)
 
-    def run(self, steps: Sequence[Step]) -> list[Figures]:
+    def run(self, steps: Iterable[Step]) -> list[Figures]:
         """Train these steps; nothing waits for the device until the last is on its way."""
+        steps = list(steps)
         figures = []
         for step, (inputs, targets, masks) in zip(steps, self._upload(steps), strict=True):
             if step.reset_state:

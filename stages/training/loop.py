@@ -21,7 +21,7 @@ from stages.training.engine import EngineState, Step
 from stages.training.minibatches import Minibatches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from data.progress import Progress
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_PER_CALL = 0.5
 """How long an engine is given steps for at once: more are not faster, and Ctrl-C has to wait for them."""
-_STEPS_PER_CALL = 50
 
 
 class Loop:
@@ -110,12 +109,19 @@ class Loop:
         """Train the next minibatches of an epoch, as many as one call is good for."""
         began = time.perf_counter()
         first = self.state.step
-        steps = [self._step(epoch, index) for index in range(first, min(first + self._steps_per_call, len(epoch)))]
-        for step, figures in zip(steps, self.engine.run(steps), strict=True):
-            self._count(figures, step.inputs.size)
+        sizes: list[int] = []
+
+        def drawn() -> Iterator[Step]:
+            for index in range(first, min(first + self._steps_per_call, len(epoch))):
+                step = self._step(epoch, index)
+                sizes.append(step.inputs.size)
+                yield step
+
+        for figures, size in zip(self.engine.run(drawn()), sizes, strict=True):
+            self._count(figures, size)
         seconds = time.perf_counter() - began
-        self._steps_per_call = max(1, min(_STEPS_PER_CALL, int(_SECONDS_PER_CALL * len(steps) / seconds)))
-        self.tokens += sum(step.inputs.size for step in steps)
+        self._steps_per_call = max(1, int(_SECONDS_PER_CALL * len(sizes) / seconds))
+        self.tokens += sum(sizes)
         self.seconds += seconds
 
     def _step(self, epoch: Minibatches, index: int) -> Step:

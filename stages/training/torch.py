@@ -2,8 +2,8 @@
 
 The only file that imports PyTorch. Small models are bound by what it costs to launch a kernel, so that a step (forward,
 backward, clip, update, average) is captured as one CUDA graph, and all that changes from step to step lies in memory
-that the graph reads: what the steps of a call come with (ids, rates, masks) is uploaded in one copy, and nothing is
-read before the last of them is on its way.
+that the graph reads: what the steps of a call come with (ids, rates, masks) is uploaded a few steps at a time, and
+nothing is read before the last of them is on its way.
 
 It computes in full float32, no TF32, and the same bits each time: by PyTorch's deterministic algorithms, cuDNN's among
 them, and with one size of cuBLAS's workspace. That costs the faster of two algorithms where there are two: of those
@@ -17,7 +17,7 @@ import math
 import os
 import warnings
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,9 @@ _OPERATORS: dict[str, Any] = {
 }
 _DECAY_RATES = 0.9, 0.999
 """Of the moments; the first is the momentum of `momentum` too."""
+_AT_ONCE = 4
+"""Steps that one copy brings to the device. While they compute, the next ones are drawn; more at once, and it would
+have nothing to do until the first of a call are there."""
 _WARM_UPS = 2
 """Steps before one is captured; libraries set up in the first what a capture must not."""
 
@@ -191,7 +194,7 @@ class TorchEngine:
             self._given = torch.empty(0, dtype=torch.int32, device=self._device)
             self._replay: Callable[[], None] = lambda: None
 
-    def run(self, steps: Sequence[Step]) -> list[Figures]:
+    def run(self, steps: Iterable[Step]) -> list[Figures]:
         """Train these steps; nothing waits for the device until the last is on its way."""
         with self._computing():
             return [Figures(*row) for row in self._enqueue(steps).tolist()]
@@ -238,21 +241,20 @@ class TorchEngine:
             for name, tensor in zip(recurrent_names(self._recipe.architecture), self._state, strict=True):
                 tensor.copy_(self._upload(np.array(state.recurrent[name])))
 
-    def _enqueue(self, steps: Sequence[Step]) -> Tensor:
+    def _enqueue(self, steps: Iterable[Step]) -> Tensor:
         """Give the device all of these steps, and a tensor (steps, 2) of their figures."""
-        figures = self._zeros(len(steps), 2)
-        done = 0
+        figures = [self._zeros(0, 2)]
         for layout, group in groupby(steps, key=_layout):
-            alike = list(group)
-            rows = self._upload(np.array([_row(step, layout) for step in alike]))
-            for step, row in zip(alike, rows, strict=True):
-                if step.reset_state:
-                    for tensor in self._state:
-                        tensor.zero_()
-                self._launch(row, layout)
-                figures[done].copy_(self._figures)
-                done += 1
-        return figures
+            while alike := list(islice(group, _AT_ONCE)):
+                rows = self._upload(np.array([_row(step, layout) for step in alike]))
+                figures.append(self._zeros(len(alike), 2))
+                for step, row, measured in zip(alike, rows, figures[-1], strict=True):
+                    if step.reset_state:
+                        for tensor in self._state:
+                            tensor.zero_()
+                    self._launch(row, layout)
+                    measured.copy_(self._figures)
+        return torch.cat(figures)
 
     def _launch(self, row: Tensor, layout: Layout) -> None:
         """One step on what was uploaded, on a card as one graph.

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +48,7 @@ class Counter:
         weights = recipe.architecture.initial("normal", 0)
         self.held = EngineState.initial(recipe, weights)
 
-    def run(self, steps: Sequence[Step]) -> list[Figures]:
+    def run(self, steps: Iterable[Step]) -> list[Figures]:
         return [self.step(step) for step in steps]
 
     def step(self, step: Step) -> Figures:

@@ -162,10 +162,30 @@ def test_a_step_takes_a_handful_of_kernels_no_upload_and_nothing_is_read(
     for count in (1, 5):
         with engine._computing(), Operators() as operators:
             engine._enqueue(plan(config, made, (STEPS,) * count))
-        assert operators.uploads == 1
+        assert operators.uploads == math.ceil(count / engines._AT_ONCE)
         assert not {"_local_scalar_dense", "item", "is_nonzero"} & operators.kernels.keys()
         counted.append(operators.kernels.total())
     assert (counted[1] - counted[0]) / 4 <= kernels
+
+
+def test_the_device_computes_while_later_steps_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, made = recipe(optimizer="sgd")
+    engine = begun(made)
+    launched, seen = [], []
+    launch = engine._launch
+
+    def counted(*given: Any) -> None:
+        launched.append(given)
+        launch(*given)
+
+    def drawn() -> Iterator[Step]:
+        for step in plan(config, made, (STEPS,) * 9):
+            seen.append(len(launched))
+            yield step
+
+    monkeypatch.setattr(engine, "_launch", counted)
+    assert len(engine.run(drawn())) == 9
+    assert seen == [0, 0, 0, 0, 4, 4, 4, 4, 8]
 
 
 # --- a step that is captured
