@@ -6,14 +6,15 @@ that the graph reads: what the steps of a call come with (ids, rates, masks) is 
 nothing is read before the last of them is on its way.
 
 It computes in full float32, no TF32, and the same bits each time: by PyTorch's deterministic algorithms, cuDNN's among
-them, and with cuBLAS's buffers of one size. Of the operators used here that slows down none that is named as slower, but
-an embedding's gradient is sorted before it is summed, and cuDNN may not choose by trying.
+them, and with cuBLAS's buffers of one size. What would cost that is not used: cuDNN takes its algorithms by rule and
+tries none, and nothing is added up in whatever order it arrives but an embedding's gradient, which PyTorch then sorts.
 
 Masks are drawn on the host, for every engine alike, and that can take longer than the step: for the preset
 `shakespeare` 8 ms and 4.3 MB a minibatch (on one core of 2023), nine tenths of it for the recurrent weights.
 
-On the CPU, where the other engines are faster, it serves tests. Untested are ROCm, which PyTorch calls CUDA, and MPS,
-where nothing is captured.
+On the CPU, where the other engines are faster, it serves tests. No card was at hand when this was written: what it does
+on one is for ``tests/acceptance.py`` to show. ROCm, which PyTorch calls CUDA, and MPS, where nothing is captured, are
+untested altogether.
 """
 
 from __future__ import annotations
