@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -163,7 +164,18 @@ def _imports(tree: ast.Module, package: str) -> Iterator[str]:
 
 
 class _Essence(ast.NodeTransformer):
-    """Drops what cannot change a result: strings that stand alone (docstrings), and ``if TYPE_CHECKING:`` blocks."""
+    """Drops what cannot change a result: strings that stand alone (docstrings), and ``if TYPE_CHECKING:`` blocks.
+
+    And what Python 3.12 adds to a tree, so that one code has one digest everywhere: empty lists of type parameters, and
+    (3.12.1) an empty string at the end of a format.
+    """
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if vars(node).get("type_params") == []:
+            del vars(node)["type_params"]
+        if isinstance(node, ast.JoinedStr):
+            node.values = [part for part in node.values if not isinstance(part, ast.Constant) or part.value != ""]
+        return super().generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
@@ -177,25 +189,32 @@ class _Essence(ast.NodeTransformer):
 
 
 def _definitions(tree: ast.Module) -> dict[str, str]:
-    """A digest per function, per method, per class (without its methods) and one for the rest of the module."""
+    """A digest per function, per method, per class (without its methods, which the tree loses) and one for the rest of
+    the module."""
     parts: dict[str, list[str]] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            parts.setdefault(node.name, []).append(ast.dump(node))
+            parts.setdefault(node.name, []).append(_dump(node))
         elif isinstance(node, ast.ClassDef):
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
             for method in methods:
-                parts.setdefault(f"{node.name}.{method.name}", []).append(ast.dump(method))
-            rest = ast.ClassDef(**{**vars(node), "body": [item for item in node.body if item not in methods]})
-            parts.setdefault(node.name, []).append(ast.dump(rest))
+                parts.setdefault(f"{node.name}.{method.name}", []).append(_dump(method))
+            node.body = [item for item in node.body if item not in methods]
+            parts.setdefault(node.name, []).append(_dump(node))
         else:
-            parts.setdefault("<module>", []).append(ast.dump(node))
+            parts.setdefault("<module>", []).append(_dump(node))
     if "<module>" in parts:
         # A formatter sorts imports; their order is no change of the code.
         imports = [part for part in parts["<module>"] if part.startswith("Import")]
         others = [part for part in parts["<module>"] if not part.startswith("Import")]
         parts["<module>"] = [*sorted(imports), *others]
     return {name: digest(dumps)[:16] for name, dumps in sorted(parts.items())}
+
+
+def _dump(node: ast.AST) -> str:
+    if sys.version_info >= (3, 13):
+        return ast.dump(node, show_empty=True)  # as Pythons before it do
+    return ast.dump(node)
 
 
 def difference(stage: str, old: Components, new: Components) -> list[str]:

@@ -131,3 +131,23 @@ def test_equal_values_have_one_spelling() -> None:
     assert fingerprint.digest({"a": 1, "b": 2}) == fingerprint.digest({"b": 2, "a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         fingerprint.canonical(float("nan"))
+
+
+def test_every_python_gives_a_code_the_same_digests(tree: Path) -> None:
+    """These are 3.11's. Pythons after it know more of a function, leave out what is empty, read formats anew."""
+    (tree / "stages" / "work.py").write_text(
+        "import os\n"
+        "async def wait(*, time=-1.5, **other): return f'{time!r:>{WIDTH}}'\n"
+        "class Model(Base):\n"
+        "    width: int = 2\n"
+        "    @property\n"
+        "    def size(self): return [lambda: '' for _ in ()]\n"
+    )
+    assert fingerprint.code("stages.work", root=tree) == {
+        "stages/work.py": {
+            "<module>": "efd35fa3a8ffd0d6",
+            "Model": "1dc6b996f144be18",
+            "Model.size": "2ce5e766f6dc0bd1",
+            "wait": "3304bcc9556bc2ed",
+        }
+    }
