@@ -15,7 +15,7 @@ TOOLS = [
     ["ruff", "check"],
     ["ruff", "format", "--check"],
     ["mypy"],
-    ["mypy", "--platform", "darwin", "flows", "stages", "data"],
+    ["mypy", "--platform", "darwin", "--python-version", "3.13", "flows", "stages", "data"],
 ]
 
 

@@ -140,7 +140,7 @@ def test_a_run_is_given_one_field_over_the_deployments_own_configuration(site: S
     assert run["name"].startswith("text.txt: rnn 12 × 2 epochs, ")
     (corpus,) = Store(site.store).artifacts("download")
     assert corpus.manifest.config["corpus"] == site.config["download"]["corpus"]
-    assert "training on the" in said, "--watch shows what a run logs"
+    assert "training with " in said, "--watch shows what a run logs"
 
 
 def test_a_wrong_field_is_refused_before_anything_runs(site: Site) -> None:

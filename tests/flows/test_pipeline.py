@@ -78,7 +78,7 @@ def test_four_tasks_run(first: dict[str, Any], flow: Flow, api: Api) -> None:
     assert "data:image/svg+xml;base64," in artifact["data"]
     assert list((flow.store / "reports").glob("*.html"))
     logs = api.ask("logs", logs={"task_run_id": {"any_": [tasks["train"]["id"]]}})
-    assert any("training on the" in line["message"] for line in logs), "a stage's own log lines reach the UI"
+    assert any("training with " in line["message"] for line in logs), "a stage's own log lines reach the UI"
 
 
 def test_the_next_run_shows_what_it_reuses_as_cached(first: dict[str, Any], flow: Flow, api: Api) -> None:
