@@ -221,6 +221,7 @@ def test_nothing_is_asked_of_the_driver_where_the_cpu_is_named() -> None:
     assert engines.decide("bptt", "auto", INSTALLED, never, never).device == Device("cpu")
 
 
+@pytest.mark.skipif(bool(engines.installed()["mxnet"].absent), reason="MXNet is not installed")
 def test_mxnet_finds_its_number_of_threads_while_it_is_loaded_and_no_trace_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
