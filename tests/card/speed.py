@@ -19,14 +19,12 @@ from tests.card.plain import RATE, PlainLoop
 from tests.card.preset import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from stages.config import TrainConfig
     from stages.training.minibatches import Minibatch
     from tests.card.table import Table, Trial
 
-PER_CALL = 50
-"""Steps that the training loop gives an engine at once."""
 FLAT = 500
 """Steps over which memory must not grow."""
 FEW = 4
@@ -93,11 +91,11 @@ def masks(trial: Trial, table: Table) -> None:
     minibatches = _minibatches(trial, dropping, SHAKESPEARE)
     tokens = sum(inputs.size for inputs, _ in minibatches)
     bare, dropped = (_engine(trial, config, SHAKESPEARE) for config in (plain, dropping))
-    bare_steps, drawn = (_steps(config, SHAKESPEARE, minibatches) for config in (plain, dropping))
+    drawn = list(_steps(dropping, SHAKESPEARE, minibatches))
     ways = {
-        "no masks": lambda: _run(bare, bare_steps),
-        "masks, drawn before": lambda: _run(dropped, drawn),
-        "masks, drawn meanwhile": lambda: _run(dropped, _steps(dropping, SHAKESPEARE, minibatches)),
+        "no masks": lambda: bare.run(_steps(plain, SHAKESPEARE, minibatches)),
+        "masks, drawn before": lambda: dropped.run(drawn),
+        "masks, drawn meanwhile": lambda: dropped.run(_steps(dropping, SHAKESPEARE, minibatches)),
     }
     for name, run in ways.items():
         seconds = Bounds(trial.place, trial.rounds).seconds(run)
@@ -111,7 +109,7 @@ def flow(trial: Trial, table: Table) -> None:
         ("with masks", settings("shakespeare", hidden_size=trial.hidden, num_steps=35), SHAKESPEARE),
     ):
         engine = _engine(trial, config, vocab_size)
-        steps = _steps(config, vocab_size, _minibatches(trial, config, vocab_size, trial.steps))
+        steps = list(_steps(config, vocab_size, _minibatches(trial, config, vocab_size, trial.steps)))
         engine.run(steps)
         if not trial.gpu:
             continue
@@ -143,12 +141,12 @@ class _Pair:
         minibatches = _minibatches(trial, config, vocab_size, count)
         architecture = Recipe.of(config, vocab_size).architecture
         loop = PlainLoop(architecture, architecture.initial("uniform", seed=1), trial.place)
-        steps = _steps(config, vocab_size, minibatches)
+        steps = list(_steps(config, vocab_size, minibatches))
         return cls(_engine(trial, config, vocab_size), steps, loop, loop.upload(minibatches))
 
     def ours(self) -> float:
         """Train with the engine → the mean loss."""
-        return _run(self.engine, self.steps)
+        return statistics.fmean(figures.loss for figures in self.engine.run(self.steps))
 
     def plain(self) -> Tensor:
         """Train with the loop → the mean loss."""
@@ -176,10 +174,11 @@ def _minibatches(trial: Trial, config: TrainConfig, vocab_size: int, count: int 
     ]
 
 
-def _steps(config: TrainConfig, vocab_size: int, minibatches: Sequence[Minibatch]) -> list[Step]:
+def _steps(config: TrainConfig, vocab_size: int, minibatches: Sequence[Minibatch]) -> Iterator[Step]:
+    """Drawn as they are taken, which is how the training loop gives them to an engine."""
     architecture = Recipe.of(config, vocab_size).architecture
-    return [
-        Step(
+    for number, (inputs, targets) in enumerate(minibatches, 1):
+        yield Step(
             inputs=inputs,
             targets=targets,
             masks=dropout.masks(config, architecture, inputs.shape[1], number),
@@ -188,8 +187,6 @@ def _steps(config: TrainConfig, vocab_size: int, minibatches: Sequence[Minibatch
             reset_state=number == 1,
             averaging=0.1,
         )
-        for number, (inputs, targets) in enumerate(minibatches, 1)
-    ]
 
 
 def _engine(trial: Trial, config: TrainConfig, vocab_size: int) -> TorchEngine:
@@ -197,12 +194,6 @@ def _engine(trial: Trial, config: TrainConfig, vocab_size: int) -> TorchEngine:
     engine = TorchEngine(recipe, trial.device)
     engine.restore(EngineState.initial(recipe, recipe.architecture.initial("uniform", seed=1)))
     return engine
-
-
-def _run(engine: TorchEngine, steps: Sequence[Step]) -> float:
-    """Train as the loop does, a call for so many steps → the mean loss."""
-    calls = [engine.run(steps[begin : begin + PER_CALL]) for begin in range(0, len(steps), PER_CALL)]
-    return statistics.fmean(figures.loss for call in calls for figures in call)
 
 
 def _waits(engine: TorchEngine, steps: Sequence[Step]) -> int:
