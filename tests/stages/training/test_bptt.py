@@ -23,7 +23,7 @@ DROPOUTS = {"input_dropout": 0.3, "hidden_dropout": 0.4, "output_dropout": 0.5, 
 
 def begun(**changes: Any) -> tuple[BpttEngine, list[Step]]:
     """An engine before training, and an epoch: its last minibatch is shorter."""
-    config = TrainConfig(**CONFIG, **changes)
+    config = TrainConfig(**{**CONFIG, **changes})
     recipe = Recipe.of(config, VOCAB)
     engine = BpttEngine(recipe, Device("cpu"))
     engine.restore(EngineState.initial(recipe, recipe.architecture.initial("uniform", seed=0)))
@@ -69,8 +69,12 @@ def test_memory_is_allocated_once(changes: dict[str, Any]) -> None:
     assert peak - first < 1.5 * numbers
 
 
-def test_the_number_of_threads_is_its_own_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, steps = begun()
+@pytest.mark.parametrize(("hidden", "expected"), [(255, 1), (256, 2)])
+def test_the_number_of_threads_follows_from_the_model_and_is_given_back(
+    monkeypatch: pytest.MonkeyPatch, hidden: int, expected: int
+) -> None:
+    engine, steps = begun(hidden_size=hidden)
+    start = engine.state()
     blas, seen = ThreadpoolController().select(user_api="blas"), []
 
     def threads() -> set[int]:
@@ -84,12 +88,12 @@ def test_the_number_of_threads_is_its_own_and_given_back(monkeypatch: pytest.Mon
     bits = []
     for user in (1, 3):
         with blas.limit(limits=user):
-            engine.restore(EngineState.initial(engine._recipe, engine._recipe.architecture.initial("uniform", 0)))
+            engine.restore(start)
             engine.run(steps[:1])
             engine.loss([(steps[0].inputs, steps[0].targets)])
             assert threads() == {user}
         bits.append([array.tobytes() for array in engine.state().parameters.values()])
-    assert seen == [seen[0]] * 4
+    assert seen == [{expected}] * 4
     assert bits[0] == bits[1]
 
 
