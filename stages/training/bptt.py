@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _TWO_THREADS_FROM = 1 << 16
-"""Weights in the largest matrix. With one thread in place of two, on two cores, a minibatch of 32 × 35 takes 1.2 times as
-long where there are as many (RNN 256, LSTM 128), 1.4 times in an LSTM of 512, and no longer where they are a quarter."""
+"""Weights in the largest matrix. With one thread in place of two, a minibatch of 32 × 35 takes 1.2 times as long on two
+cores where there are as many (RNN 256, LSTM 128), 1.4 times in an LSTM of 512, and no longer where they are a quarter."""
 _DECAY_RATES = 0.9, 0.999
 """Of the moments; the first is the momentum of `momentum` too."""
 _PIECE = 1 << 15
@@ -114,24 +114,23 @@ class Vector:
 class Layer:
     """One recurrent layer over all steps of a minibatch, with room for what it computes.
 
-    A step's numbers lie together, (steps, …, rows), as most work goes step by step. Only ``h`` and ``d_z`` have the
-    columns of all steps side by side, (…, steps, rows), as the products for the weights' gradients need them.
+    A step's numbers lie together, (steps, …, rows), as most work goes step by step. The products for the weights'
+    gradients need the columns of all steps side by side, (…, steps, rows): they are copied once all are there.
     """
 
     def __init__(self, architecture: Architecture, steps: int, rows: int, dtype: npt.DTypeLike) -> None:
         hidden, gates = architecture.hidden_size, GATES[architecture.cell] * architecture.hidden_size
-        self.h = np.ones((1 + hidden, steps + 1, rows), dtype)
-        """1 and h, from the state before the first step on."""
+        self.h = np.ones((steps + 1, 1 + hidden, rows), dtype)
+        """1 and h_t, from that before the first step on."""
         self.z = np.empty((steps, gates, rows), dtype)
-        """What comes in; in its place a cell keeps its gates."""
-        self.s = np.empty((gates, rows), dtype)
-        """What comes from the state in one step; on the way back its gradient."""
+        """What comes in, z; in its place a cell keeps its gates, and on the way back leaves δs."""
         self.d_h = np.empty((steps, hidden, rows), dtype)
         """First only what is above each step gives; a cell adds what comes back through time."""
-        self.d_z = np.empty((gates, steps, rows), dtype)
         self.d_n: Array | None = None
         """The last rows of δz where δs has others; see `Gru`."""
-        self.before, self.after = [self.h[1:, 0]], [self.h[1:, -1]]
+        self.h_columns = np.empty((1 + hidden, steps + 1, rows), dtype)
+        self.d_z_columns = np.empty((gates, steps, rows), dtype)
+        self.before, self.after = [self.h[0, 1:]], [self.h[-1, 1:]]
         self._w_h, self._w_h_t = np.empty((gates, 1 + hidden), dtype), np.empty((hidden, gates), dtype)
         self._cell: Rnn | Gru | Lstm = _CELLS[architecture.cell](self, architecture)
 
@@ -144,16 +143,18 @@ class Layer:
             w_h = self._w_h
         self._w_h_t[:] = w_h[:, 1:].T  # products with this one take two thirds of the time
         self._cell.forward(w_h)
+        self.h_columns[:] = self.h.transpose(1, 0, 2)
 
     def backward(self, d_w_x: Array, d_w_h: Array, x: Array, mask: Array | None, xi: Array | None) -> None:
-        """From ``d_h`` the gradients of the weights, and in ``d_z`` that of what came in."""
+        """From ``d_h`` the gradients of the weights, and in ``d_z_columns`` that of what came in."""
         self._cell.backward(self._w_h_t, xi)
-        np.matmul(_flat(self.d_z), _flat(self.h[:, :-1]).T, out=d_w_h)
+        self.d_z_columns[:] = self.z.transpose(1, 0, 2)
+        np.matmul(_flat(self.d_z_columns), _flat(self.h_columns[:, :-1]).T, out=d_w_h)
         if mask is not None:
             d_w_h[:, 1:] *= mask
         if self.d_n is not None:
-            self.d_z[-self.d_n.shape[1] :] = self.d_n.transpose(1, 0, 2)
-        np.matmul(_flat(self.d_z), _flat(x).T, out=d_w_x)
+            self.d_z_columns[-self.d_n.shape[1] :] = self.d_n.transpose(1, 0, 2)
+        np.matmul(_flat(self.d_z_columns), _flat(x).T, out=d_w_x)
 
 
 class Rnn:
@@ -161,31 +162,29 @@ class Rnn:
 
     def __init__(self, layer: Layer, architecture: Architecture) -> None:
         self._layer, self._relu = layer, architecture.activation == "relu"
-        self._a = np.empty_like(layer.s)
-        self._zero = np.zeros_like(layer.s)  # with a number, the maximum takes three times as long
+        self._a = np.empty_like(layer.d_h[0])
+        self._zero = np.zeros_like(self._a)  # with a number, the maximum takes three times as long
 
     def forward(self, w_h: Array) -> None:
-        h, s = self._layer.h, self._layer.s
-        for t, z in enumerate(self._layer.z):
-            np.matmul(w_h, h[:, t], out=s)
-            z += s
+        h, z, a = self._layer.h, self._layer.z, self._a
+        for t in range(len(z)):
+            np.matmul(w_h, h[t], out=a)
+            a += z[t]
             if self._relu:
-                np.maximum(z, self._zero, out=z)
+                np.maximum(a, self._zero, out=h[t + 1, 1:])
             else:
-                np.tanh(z, out=z)
-            h[1:, t + 1] = z
+                np.tanh(a, out=h[t + 1, 1:])
 
     def backward(self, w_h_t: Array, xi: Array | None) -> None:
-        h, d_h, d_s, a = self._layer.z, self._layer.d_h, self._layer.s, self._a
-        for t in reversed(range(len(h))):
+        h, d_h, d_z, a = self._layer.h, self._layer.d_h, self._layer.z, self._a
+        for t in reversed(range(len(d_z))):
             if self._relu:
-                np.greater(h[t], 0, out=d_s)
+                np.greater(h[t + 1, 1:], 0, out=d_z[t])
             else:
-                np.subtract(1, np.square(h[t], out=d_s), out=d_s)
-            d_s *= d_h[t]
-            self._layer.d_z[:, t] = d_s
+                np.subtract(1, np.square(h[t + 1, 1:], out=a), out=d_z[t])
+            d_z[t] *= d_h[t]
             if t:
-                np.matmul(w_h_t, d_s, out=a)
+                np.matmul(w_h_t, d_z[t], out=a)
                 if xi is not None:
                     a *= xi[t]
                 d_h[t - 1] += a
@@ -196,16 +195,16 @@ class Gru:
 
     def __init__(self, layer: Layer, architecture: Architecture) -> None:
         self._layer, self._hidden = layer, architecture.hidden_size
-        self._r_s, self._h_n, self._d_n = (np.empty_like(layer.d_h) for _ in range(3))  # r ∘ s and h_{t-1} - n
+        self._s = np.empty_like(layer.z[0])
+        self._r_s, self._h_n, self._d_n = (np.empty_like(layer.d_h) for _ in range(3))  # r ∘ s_t and h_{t-1} - n
         self._a, self._b = (np.empty_like(layer.d_h[0]) for _ in range(2))
         layer.d_n = self._d_n
 
     def forward(self, w_h: Array) -> None:
-        hidden, h, s, now = self._hidden, self._layer.h, self._layer.s, self._a
-        now[:] = h[1:, 0]
+        hidden, h, s, a = self._hidden, self._layer.h, self._s, self._a
         for t, (z, r_s, h_n) in enumerate(zip(self._layer.z, self._r_s, self._h_n, strict=True)):
             r_u, r, u, n = z[: 2 * hidden], z[:hidden], z[hidden : 2 * hidden], z[2 * hidden :]
-            np.matmul(w_h, h[:, t], out=s)
+            np.matmul(w_h, h[t], out=s)
             r_u += s[: 2 * hidden]
             r_u *= 0.5  # σ(a) = (tanh(a / 2) + 1) / 2, and NumPy's tanh is fast
             np.tanh(r_u, out=r_u)
@@ -213,30 +212,28 @@ class Gru:
             r_u += 0.5
             n += np.multiply(r, s[2 * hidden :], out=r_s)
             np.tanh(n, out=n)
-            np.subtract(now, n, out=h_n)
-            np.multiply(u, h_n, out=now)
-            now += n
-            h[1:, t + 1] = now
+            np.subtract(h[t, 1:], n, out=h_n)
+            np.add(n, np.multiply(u, h_n, out=a), out=h[t + 1, 1:])
 
     def backward(self, w_h_t: Array, xi: Array | None) -> None:
-        hidden, d_h, d_s, a, b = self._hidden, self._layer.d_h, self._layer.s, self._a, self._b
-        d_r, d_u, d_sn = d_s[:hidden], d_s[hidden : 2 * hidden], d_s[2 * hidden :]
+        hidden, d_h, a, b = self._hidden, self._layer.d_h, self._a, self._b
         for t in reversed(range(len(d_h))):
             z, d_n = self._layer.z[t], self._d_n[t]
             r, u, n = z[:hidden], z[hidden : 2 * hidden], z[2 * hidden :]
             np.subtract(1, u, out=a)
             a *= d_h[t]
-            np.multiply(a, np.multiply(u, self._h_n[t], out=b), out=d_u)
+            d_h[t] *= u  # sent back past W_h
+            np.multiply(u, self._h_n[t], out=b)
+            np.multiply(a, b, out=u)  # δu
             np.subtract(1, np.square(n, out=b), out=b)
             np.multiply(a, b, out=d_n)
-            np.multiply(d_n, r, out=d_sn)
+            np.multiply(d_n, r, out=n)  # δs in the rows of n
             np.subtract(1, r, out=a)
             a *= self._r_s[t]
-            np.multiply(d_n, a, out=d_r)
-            self._layer.d_z[:, t] = d_s
+            np.multiply(d_n, a, out=r)  # δr
             if t:
-                np.matmul(w_h_t, d_s, out=a)
-                a += np.multiply(u, d_h[t], out=b)
+                np.matmul(w_h_t, z, out=a)
+                a += d_h[t]
                 if xi is not None:
                     a *= xi[t]
                 d_h[t - 1] += a
@@ -249,8 +246,9 @@ class Lstm:
         steps, hidden, rows = layer.d_h.shape
         self._layer, self._gates = layer, layer.z.reshape(steps, 4, hidden, rows)
         self._c, self._tanh_c = np.empty((steps + 1, hidden, rows), layer.h.dtype), np.empty_like(layer.d_h)
-        self._slope = np.empty_like(self._gates[0])
-        self._a, self._d_c = (np.empty_like(layer.d_h[0]) for _ in range(2))
+        self._s = np.empty_like(layer.z[0])
+        self._slope = self._s.reshape(4, hidden, rows)
+        self._a, self._d_c, self._e = (np.empty_like(layer.d_h[0]) for _ in range(3))
         # σ(a) = (tanh(a / 2) + 1) / 2: so one tanh does for all gates.
         self._scale = np.array([0.5, 0.5, 1, 0.5], layer.h.dtype)[:, None, None]
         self._shift = 1 - self._scale
@@ -258,9 +256,9 @@ class Lstm:
         layer.after.append(self._c[-1])
 
     def forward(self, w_h: Array) -> None:
-        h, s, c, a = self._layer.h, self._layer.s, self._c, self._a
+        h, s, c, a = self._layer.h, self._s, self._c, self._a
         for t, (z, gates, tanh_c) in enumerate(zip(self._layer.z, self._gates, self._tanh_c, strict=True)):
-            np.matmul(w_h, h[:, t], out=s)
+            np.matmul(w_h, h[t], out=s)
             z += s
             gates *= self._scale
             np.tanh(z, out=z)
@@ -270,37 +268,34 @@ class Lstm:
             np.multiply(f, c[t], out=c[t + 1])
             c[t + 1] += np.multiply(i, g, out=a)
             np.tanh(c[t + 1], out=tanh_c)
-            h[1:, t + 1] = np.multiply(o, tanh_c, out=a)
+            np.multiply(o, tanh_c, out=h[t + 1, 1:])
 
     def backward(self, w_h_t: Array, xi: Array | None) -> None:
-        d_h, d_s, d_c, a, slope = self._layer.d_h, self._layer.s, self._d_c, self._a, self._slope
-        d_gates = d_s.reshape(slope.shape)
-        d_i, d_f, d_g, d_o = d_gates
+        d_h, d_c, e, a, slope = self._layer.d_h, self._d_c, self._e, self._a, self._slope
         d_c.fill(0)
         for t in reversed(range(len(d_h))):
             gates, tanh_c = self._gates[t], self._tanh_c[t]
             i, f, g, o = gates
+            np.square(gates, out=slope)
+            np.subtract(gates[:2], slope[:2], out=slope[:2])  # σ' = σ - σ ∘ σ
+            np.subtract(1, slope[2], out=slope[2])
+            np.subtract(o, slope[3], out=slope[3])
+            for row, other in zip(slope, (g, self._c[t], i, tanh_c), strict=True):
+                row *= other
             np.subtract(1, np.square(tanh_c, out=a), out=a)
             a *= o
             a *= d_h[t]
             d_c += a
-            np.multiply(d_c, g, out=d_i)
-            np.multiply(d_c, self._c[t], out=d_f)
-            np.multiply(d_c, i, out=d_g)
-            np.multiply(d_h[t], tanh_c, out=d_o)
-            np.square(gates, out=slope)  # σ' = σ - σ ∘ σ
-            np.subtract(gates[:2], slope[:2], out=slope[:2])
-            np.subtract(1, slope[2], out=slope[2])
-            np.subtract(o, slope[3], out=slope[3])
-            d_gates *= slope
-            self._layer.d_z[:, t] = d_s
+            np.multiply(f, d_c, out=e)
+            np.multiply(slope[:3], d_c, out=gates[:3])  # δi, δf, δg
+            np.multiply(slope[3], d_h[t], out=o)  # δo
             if t:
-                np.matmul(w_h_t, d_s, out=a)
-                d_c *= f
+                np.matmul(w_h_t, self._layer.z[t], out=a)
                 if xi is not None:
                     a *= xi[t]
-                    d_c *= xi[t]
+                    e *= xi[t]
                 d_h[t - 1] += a
+            d_c, e = e, d_c
 
 
 _CELLS: dict[str, Any] = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
@@ -329,7 +324,7 @@ class Unrolled:
         self._x = [np.ones((1 + (embedding or vocab), steps, rows), dtype)]
         for number, layer in enumerate(self._layers, 1):
             name = f"hidden{number}" if number in layers else "output"
-            self._x.append(np.ones((1 + hidden, steps, rows), dtype) if name in masked else layer.h[:, 1:])
+            self._x.append(np.ones((1 + hidden, steps, rows), dtype) if name in masked else layer.h_columns[:, 1:])
         self._o, self._sums = np.empty((vocab, count), dtype), np.empty(count, dtype)
         self._embedding, self._tied = embedding, architecture.tie_weights
         if embedding:
@@ -358,7 +353,7 @@ class Unrolled:
             layer.forward(weights.w_x[number - 1], weights.w_h[number - 1], self._x[number - 1], recurrent)
             mask = masks.get(f"hidden{number}" if number < len(self._layers) else "output")
             if mask is not None:
-                np.multiply(layer.h[1:, 1:], mask.transpose(2, 0, 1), out=self._x[number][1:])
+                np.multiply(layer.h_columns[1:, 1:], mask.transpose(2, 0, 1), out=self._x[number][1:])
         np.matmul(weights.w_q, _flat(self._x[-1]), out=self._o)
 
     def nats(self, targets: Array) -> Array:
@@ -387,7 +382,7 @@ class Unrolled:
                 layer.d_h *= masks[name].transpose(0, 2, 1)
             recurrent = masks.get(f"recurrent{number}")
             layer.backward(gradient.w_x[number], gradient.w_h[number], self._x[number], recurrent, xi)
-            w, d, name = weights.w_x[number], layer.d_z, f"hidden{number}"
+            w, d, name = weights.w_x[number], layer.d_z_columns, f"hidden{number}"
         if self._embedding:
             np.matmul(w[:, 1:].T, _flat(d), out=_flat(self._d_x))
             if "input" in masks:
