@@ -667,7 +667,7 @@ def test_a_training_goes_on_with_the_same_bits_on_fewer_cores(trained: Runs, bui
     if sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1:
         pytest.skip("only on Linux, and with two cores, can a process be kept on one of them")
     cores = os.sched_getaffinity(0)
-    changes: dict[str, Any] = {"cell": "lstm", "hidden_size": 128, "batch_size": 16, "epochs": 3}
+    changes: dict[str, Any] = {"cell": "lstm", "hidden_size": 128, "batch_size": 16, "epochs": 2}
     with pytest.raises(Interrupted):
         trained("shared", interrupting(2), **changes)
     out, process = child(trained, build, first=lambda: os.sched_setaffinity(0, {min(cores)}), **changes)
