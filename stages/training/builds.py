@@ -50,8 +50,10 @@ class Build:
     """That it is not installed, and what to do about it; empty where it is."""
     cuda: tuple[int, int] | None = None
     """The version of CUDA that it was built for; None where it was built for none."""
-    capabilities: tuple[tuple[int, int], tuple[int, int]] | None = None
-    """The oldest and the newest compute capability that any build of it can use; None where only a step can tell."""
+    oldest: tuple[int, int] = (0, 0)
+    """The oldest compute capability that its builds hold code for."""
+    newest: tuple[int, int] | None = None
+    """The newest; None where no card is too new."""
     remedy: str = ""
     """How to get a build for CUDA."""
     other: str = ""
@@ -76,7 +78,8 @@ def mxnet(system: str = sys.platform, machine: str = "") -> Build:
         absent="" if versions else absent,
         cuda=(int(found[1]), int(found[2])) if found else None,
         # Machine code for sm_50 … sm_86, and no PTX that a newer card could compile for itself.
-        capabilities=((5, 0), (8, 9)),
+        oldest=(5, 0),
+        newest=(8, 9),
         remedy="install mxnet-cu112==2.0.0b1 in its place",
     )
 
@@ -106,6 +109,7 @@ def torch() -> Build:
         version=version,
         absent="" if version else "torch is not installed here (requirements-torch.txt says how)",
         cuda=(int(cuda[1]), int(cuda[2])) if cuda else None,
+        oldest=(7, 5) if cuda and int(cuda[1]) >= 13 else (5, 0),  # CUDA 13 has dropped all before Turing
         remedy="install torch as requirements-torch.txt says",
         other="ROCm" if made_for.get("hip") else "MPS" if version and apple else "",
     )
@@ -156,13 +160,12 @@ def _fault(build: Build, card: Card, driver: Driver) -> str:
     """What keeps an engine from a card, as far as that can be read; empty where nothing does."""
     if build.absent:
         return build.absent
-    oldest, newest = build.capabilities or (card.capability, card.capability)
-    if not oldest <= card.capability <= newest:
-        newer = ": torch is for newer cards" if card.capability > newest else ""
-        return (
-            f"{card.name} has compute capability {dotted(card.capability)}, and {build.title}'s builds hold code for "
-            f"{dotted(oldest)} to {dotted(newest)} only{newer}"
-        )
+    if card.capability < build.oldest or (build.newest and card.capability > build.newest):
+        held = f"this build of {build.title} holds code for {dotted(build.oldest)} and newer"
+        if build.newest:
+            held = f"{build.title}'s builds hold code for {dotted(build.oldest)} to {dotted(build.newest)} only"
+        newer = ": torch is for newer cards" if card.capability > build.oldest else ""
+        return f"{card.name} has compute capability {dotted(card.capability)}, and {held}{newer}"
     if build.cuda is None:
         return f"this build of {build.title} has no CUDA, so it cannot use {card.name}: {build.remedy}"
     if driver.cuda[0] < build.cuda[0]:  # versions with one major number work together

@@ -20,11 +20,12 @@ from stages.training.device import Device
 
 ROOT = Path(__file__).parents[3]
 HOPPER, AMPERE, ADA, KEPLER = Card("H200", (9, 0)), Card("A100", (8, 0)), Card("L4", (8, 9)), Card("K80", (3, 7))
+VOLTA = Card("V100", (7, 0))
 NO_DRIVER = "there is no NVIDIA driver on this machine"
 MXNET = replace(builds.mxnet(), version="2.0.0b1", absent="", cuda=None)
 MXNET_CUDA = replace(MXNET, version="2.0.0b1 (mxnet-cu112)", cuda=(11, 2))
 TORCH = replace(builds.torch(), version="2.13.0+cpu", absent="", cuda=None, other="")
-TORCH_CUDA = replace(TORCH, version="2.13.0", cuda=(13, 0))
+TORCH_CUDA = replace(TORCH, version="2.13.0", cuda=(13, 0), oldest=(7, 5))
 
 
 def driver(*found: Card, cuda: tuple[int, int] = (13, 0)) -> Callable[[], Driver | str]:
@@ -79,6 +80,12 @@ def test_a_card_that_an_engine_can_use_is_found(
             [HOPPER],
             never,
             "torch has no CUDA, so it cannot use H200: install torch as requirements-torch.txt says",
+        ),
+        (
+            TORCH_CUDA,
+            [VOLTA],
+            never,
+            "V100 has compute capability 7.0, and this build of torch holds code for 7.5 and newer",
         ),
         (TORCH_CUDA, [HOPPER], fails, "a training step on H200 failed with 'OSError"),
         (replace(TORCH, absent="torch is not installed here"), [HOPPER], never, "torch is not installed here"),
@@ -180,6 +187,7 @@ def test_torch_says_what_it_was_built_for_without_being_loaded(
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     found = builds.torch()
     assert (found.cuda, found.other, found.version) == (*expected, "2.13.0")
+    assert found.oldest == ((7, 5) if cuda == "'13.0'" else (5, 0))
 
 
 def test_apples_gpus_are_there_for_whoever_has_torch(monkeypatch: pytest.MonkeyPatch) -> None:
