@@ -61,7 +61,7 @@ Array = npt.NDArray[Any]
 
 _TWO_THREADS_FROM = 1 << 16
 """Weights in the largest matrix. With one thread in place of two a minibatch of 32 × 35 takes 1.2 times as long, on two
-cores, where there are as many (RNN 256, LSTM 128), 1.4 times in an LSTM of 512, no longer with a quarter of them."""
+cores, where there are as many (RNN 256, LSTM 128), 1.4 times in an LSTM of 512, and the same with a quarter of them."""
 _DECAY_RATES = 0.9, 0.999
 """Of the moments; the first is the momentum of `momentum` too."""
 _PIECE = 1 << 15
