@@ -142,12 +142,12 @@ class Layer:
             self._w_h[:, 1:] *= mask
             w_h = self._w_h
         self._w_h_t[:] = w_h[:, 1:].T  # products with this one take two thirds of the time
-        self._cell.forward(w_h)
+        self._cell.forward(self, w_h)
         self.h_columns[:] = self.h.transpose(1, 0, 2)
 
     def backward(self, d_w_x: Array, d_w_h: Array, x: Array, mask: Array | None, xi: Array | None) -> None:
         """From ``d_h`` the gradients of the weights, and in ``d_z_columns`` that of what came in."""
-        self._cell.backward(self._w_h_t, xi)
+        self._cell.backward(self, self._w_h_t, xi)
         self.d_z_columns[:] = self.z.transpose(1, 0, 2)
         np.matmul(_flat(self.d_z_columns), _flat(self.h_columns[:, :-1]).T, out=d_w_h)
         if mask is not None:
@@ -161,12 +161,12 @@ class Rnn:
     """The cell `rnn`."""
 
     def __init__(self, layer: Layer, architecture: Architecture) -> None:
-        self._layer, self._relu = layer, architecture.activation == "relu"
+        self._relu = architecture.activation == "relu"
         self._a = np.empty_like(layer.d_h[0])
         self._zero = np.zeros_like(self._a)  # with a number, the maximum takes three times as long
 
-    def forward(self, w_h: Array) -> None:
-        h, z, a = self._layer.h, self._layer.z, self._a
+    def forward(self, layer: Layer, w_h: Array) -> None:
+        h, z, a = layer.h, layer.z, self._a
         for t in range(len(z)):
             np.matmul(w_h, h[t], out=a)
             a += z[t]
@@ -175,8 +175,8 @@ class Rnn:
             else:
                 np.tanh(a, out=h[t + 1, 1:])
 
-    def backward(self, w_h_t: Array, xi: Array | None) -> None:
-        h, d_h, d_z, a = self._layer.h, self._layer.d_h, self._layer.z, self._a
+    def backward(self, layer: Layer, w_h_t: Array, xi: Array | None) -> None:
+        h, d_h, d_z, a = layer.h, layer.d_h, layer.z, self._a
         for t in reversed(range(len(d_z))):
             if self._relu:
                 np.greater(h[t + 1, 1:], 0, out=d_z[t])
@@ -194,15 +194,15 @@ class Gru:
     """The cell `gru`; r stands between s and z, so that δs is not δz in the rows of n."""
 
     def __init__(self, layer: Layer, architecture: Architecture) -> None:
-        self._layer, self._hidden = layer, architecture.hidden_size
+        self._hidden = architecture.hidden_size
         self._s = np.empty_like(layer.z[0])
         self._r_s, self._h_n, self._d_n = (np.empty_like(layer.d_h) for _ in range(3))  # r ∘ s_t and h_{t-1} - n
         self._a, self._b = (np.empty_like(layer.d_h[0]) for _ in range(2))
         layer.d_n = self._d_n
 
-    def forward(self, w_h: Array) -> None:
-        hidden, h, s, a = self._hidden, self._layer.h, self._s, self._a
-        for t, (z, r_s, h_n) in enumerate(zip(self._layer.z, self._r_s, self._h_n, strict=True)):
+    def forward(self, layer: Layer, w_h: Array) -> None:
+        hidden, h, s, a = self._hidden, layer.h, self._s, self._a
+        for t, (z, r_s, h_n) in enumerate(zip(layer.z, self._r_s, self._h_n, strict=True)):
             r_u, r, u, n = z[: 2 * hidden], z[:hidden], z[hidden : 2 * hidden], z[2 * hidden :]
             np.matmul(w_h, h[t], out=s)
             r_u += s[: 2 * hidden]
@@ -215,10 +215,10 @@ class Gru:
             np.subtract(h[t, 1:], n, out=h_n)
             np.add(n, np.multiply(u, h_n, out=a), out=h[t + 1, 1:])
 
-    def backward(self, w_h_t: Array, xi: Array | None) -> None:
-        hidden, d_h, a, b = self._hidden, self._layer.d_h, self._a, self._b
+    def backward(self, layer: Layer, w_h_t: Array, xi: Array | None) -> None:
+        hidden, d_h, a, b = self._hidden, layer.d_h, self._a, self._b
         for t in reversed(range(len(d_h))):
-            z, d_n = self._layer.z[t], self._d_n[t]
+            z, d_n = layer.z[t], self._d_n[t]
             r, u, n = z[:hidden], z[hidden : 2 * hidden], z[2 * hidden :]
             np.subtract(1, u, out=a)
             a *= d_h[t]
@@ -244,7 +244,7 @@ class Lstm:
 
     def __init__(self, layer: Layer, architecture: Architecture) -> None:
         steps, hidden, rows = layer.d_h.shape
-        self._layer, self._gates = layer, layer.z.reshape(steps, 4, hidden, rows)
+        self._gates = layer.z.reshape(steps, 4, hidden, rows)
         self._c, self._tanh_c = np.empty((steps + 1, hidden, rows), layer.h.dtype), np.empty_like(layer.d_h)
         self._s = np.empty_like(layer.z[0])
         self._slope = self._s.reshape(4, hidden, rows)
@@ -255,9 +255,9 @@ class Lstm:
         layer.before.append(self._c[0])
         layer.after.append(self._c[-1])
 
-    def forward(self, w_h: Array) -> None:
-        h, s, c, a = self._layer.h, self._s, self._c, self._a
-        for t, (z, gates, tanh_c) in enumerate(zip(self._layer.z, self._gates, self._tanh_c, strict=True)):
+    def forward(self, layer: Layer, w_h: Array) -> None:
+        h, s, c, a = layer.h, self._s, self._c, self._a
+        for t, (z, gates, tanh_c) in enumerate(zip(layer.z, self._gates, self._tanh_c, strict=True)):
             np.matmul(w_h, h[t], out=s)
             z += s
             gates *= self._scale
@@ -270,8 +270,8 @@ class Lstm:
             np.tanh(c[t + 1], out=tanh_c)
             np.multiply(o, tanh_c, out=h[t + 1, 1:])
 
-    def backward(self, w_h_t: Array, xi: Array | None) -> None:
-        d_h, d_c, e, a, slope = self._layer.d_h, self._d_c, self._e, self._a, self._slope
+    def backward(self, layer: Layer, w_h_t: Array, xi: Array | None) -> None:
+        d_h, d_c, e, a, slope = layer.d_h, self._d_c, self._e, self._a, self._slope
         d_c.fill(0)
         for t in reversed(range(len(d_h))):
             gates, tanh_c = self._gates[t], self._tanh_c[t]
@@ -290,7 +290,7 @@ class Lstm:
             np.multiply(slope[:3], d_c, out=gates[:3])  # δi, δf, δg
             np.multiply(slope[3], d_h[t], out=o)  # δo
             if t:
-                np.matmul(w_h_t, self._layer.z[t], out=a)
+                np.matmul(w_h_t, layer.z[t], out=a)
                 if xi is not None:
                     a *= xi[t]
                     e *= xi[t]

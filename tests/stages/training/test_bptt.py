@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +69,25 @@ def test_memory_is_allocated_once(changes: dict[str, Any]) -> None:
     assert first > 5 * numbers, "the buffers have to be seen by what measures"
     assert last - first < 20_000
     assert peak - first < 1.5 * numbers
+
+
+def test_memory_of_shapes_long_past_is_given_back_at_once() -> None:
+    engine, steps = begun(cell="lstm")
+    shorter = [
+        replace(steps[0], inputs=steps[0].inputs[:, :length], targets=steps[0].targets[:, :length])
+        for length in range(1, 20)
+    ]
+    gc.disable()
+    tracemalloc.start()
+    try:
+        engine.run(steps)
+        first, _ = tracemalloc.get_traced_memory()
+        engine.run(shorter)
+        last, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert last < 4 * first
 
 
 @pytest.mark.parametrize(("hidden", "expected"), [(255, 1), (256, 2)])
