@@ -28,8 +28,8 @@ CLOSE = 2e-5
 """‖a - b‖ / ‖b‖ of a parameter's gradient. Float32 has 24 bits: sums of a thousand products in another order differ by
 some 1e-6. TF32 has 11, and would differ by some 1e-3."""
 ALIKE = 0.02
-"""Of two perplexities, relatively: once rounding has parted two trainings they end in other weights, as good. `torch` and
-`bptt` on a CPU are 0.7 % apart after 200 epochs, where the perplexity falls fastest, and 0.1 % after 300."""
+"""Of two perplexities, relatively: once rounding has parted two trainings they end in other weights, as good.
+`torch` and `bptt` on a CPU are 0.7 % apart after 200 epochs of the book, and 0.1 % after 300."""
 DROPPED = {"input_dropout": 0.2, "hidden_dropout": 0.2, "output_dropout": 0.4, "weight_dropout": 0.15}
 
 
