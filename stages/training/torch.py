@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
 from contextlib import contextmanager
 from itertools import groupby, islice
@@ -62,6 +63,9 @@ _AT_ONCE = 4
 have nothing to do until the first of a call are there."""
 _WARM_UPS = 2
 """Steps before one is captured; libraries set up in the first what a capture must not."""
+_GRAPHS = 8
+"""Kept, one for each layout: in an epoch only the last minibatch may be shorter, by another length in some of them."""
+_capturing = threading.Lock()  # PyTorch can capture one graph at a time
 
 
 class _Model:
@@ -196,9 +200,8 @@ class TorchEngine:
             )
             self._state = self._zero_state(recipe.batch_size)
             self._figures = self._zeros(2)
-            # The longest row that a step was captured for, and what launches that step on it.
-            self._given = torch.empty(0, dtype=torch.int32, device=self._device)
-            self._replay: Callable[[], None] = lambda: None
+            # For each layout, the most recently used last: a row, and what launches the step that was captured on it.
+            self._graphs: dict[Layout, tuple[Tensor, Callable[[], None]]] = {}
 
     def run(self, steps: Iterable[Step]) -> list[Figures]:
         """Train these steps; nothing waits for the device until the last is on its way."""
@@ -265,33 +268,40 @@ class TorchEngine:
     def _launch(self, row: Tensor, layout: Layout) -> None:
         """One step on what was uploaded, on a card as one graph.
 
-        One is kept, of the longest minibatch there has been. The one that may be shorter is an epoch's last, of another
-        length in each epoch: it is launched kernel by kernel, for it would be hardly faster than a capture.
+        The first step of a layout is launched so too: what computes a step does not depend on where a training goes on.
         """
-        if not self._captures or len(row) < len(self._given):
+        if not self._captures:
             self._step(row, layout)
             return
-        if len(row) > len(self._given):
-            given = row.clone()
-            self._replay = self._captured(given, layout)
-            self._given = given
-        self._given.copy_(row)
-        self._replay()
+        if layout in self._graphs:
+            given, replay = self._graphs.pop(layout)
+        else:
+            given, replay = self._captured(row.clone(), layout)
+        self._graphs[layout] = given, replay
+        if len(self._graphs) > _GRAPHS:
+            del self._graphs[next(iter(self._graphs))]  # the card has done what it was launched for: see `_captured`
+        given.copy_(row)
+        replay()
 
-    def _captured(self, given: Tensor, layout: Layout) -> Callable[[], None]:
-        """Capture a step on what lies in ``given``; called, the result launches it, and until then nothing changes."""
+    def _captured(self, given: Tensor, layout: Layout) -> tuple[Tensor, Callable[[], None]]:
+        """Capture a step on what lies in ``given``, which comes back with what launches it; nothing changes until then.
+
+        Waits for the card.
+        """
         changed = [self._weights, self._averages, *self._moments.values(), *self._state]
         kept = [tensor.clone() for tensor in changed]
-        for _ in range(_WARM_UPS):
-            self._step(given, layout)
-        for tensor, before in zip(changed, kept, strict=True):
-            tensor.copy_(before)
         graph = _cuda.CUDAGraph()
-        # What other threads do meanwhile, another training say, is none of its business.
-        with _cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._step(given, layout)
-        replay: Callable[[], None] = graph.replay
-        return replay
+        try:
+            with _capturing:
+                for _ in range(_WARM_UPS):
+                    self._step(given, layout)
+                # What other threads do meanwhile, another training say, is none of its business.
+                with _cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                    self._step(given, layout)
+        finally:
+            for tensor, before in zip(changed, kept, strict=True):
+                tensor.copy_(before)
+        return given, graph.replay
 
     def _step(self, row: Tensor, layout: Layout) -> None:
         """One step on what was uploaded; all that changes is changed in place, its figures too."""
@@ -362,7 +372,9 @@ class TorchEngine:
                 # Of weights that are masked, or of layers that are called one by one; those are copied in each step.
                 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
                 yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
             raise TrainingError(
                 f"{self._where} has too little memory for this training: set a smaller train.batch_size, "
                 "train.num_steps or train.hidden_size, or train.device=cpu"
@@ -436,6 +448,15 @@ def _parts(row: Tensor, layout: Layout) -> dict[str, Tensor]:
         name: (part if name in ("inputs", "targets") else part.view(torch.float32)).view(shape)
         for part, (name, shape) in zip(parts, layout, strict=True)
     }
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """PyTorch, CUDA and its libraries say it each in their own words, and what ends a capture says something else."""
+    while error:
+        if "out of memory" in str(error) or "ALLOC_FAILED" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _place(device: Device) -> torch.device:

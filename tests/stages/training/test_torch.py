@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -261,7 +261,32 @@ def test_a_graph_reads_all_that_changes_and_computes_what_its_step_does(
     graphed._captures = True
     assert graphed.run(steps) == plain.run(steps)
     assert bits(graphed) == bits(plain)
-    assert len(captures) == 2, "one for the first length and one for the longest"
+    assert len(captures) == 3, "one for each length"
+
+
+def test_every_step_is_a_replay_and_the_graphs_of_a_few_lengths_are_kept(
+    captures: list[Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what computes a step would depend on where a training was stopped, and many lengths would fill a card."""
+    config, made = recipe()
+    few, many = (1, 3, 3, 1), tuple(range(1, 11))
+    engine, launched = begun(made), 0
+    engine._captures = True
+    own = engine._step
+
+    def counted(*given: Any) -> None:
+        nonlocal launched
+        launched += 1
+        own(*given)
+
+    monkeypatch.setattr(engine, "_step", counted)
+    engine.run(plan(config, made, few))
+    assert (len(captures), launched) == (2, 2 * (engines._WARM_UPS + 1))
+    engine.run(plan(config, made, many))
+    assert len(captures) == 10
+    assert len(engine._graphs) == engines._GRAPHS
+    engine.run(plan(config, made, many[-engines._GRAPHS :]))
+    assert len(captures) == 10, "the latest are kept"
 
 
 def test_to_capture_changes_nothing(captures: list[Graph]) -> None:
@@ -301,14 +326,39 @@ def test_on_a_card_the_weights_are_taken_as_they_lie(monkeypatch: pytest.MonkeyP
 # --- what is said, and what is left as it was
 
 
-def test_a_card_without_enough_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def out_of_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def a_context_without_memory() -> None:
+    raise RuntimeError("CUDA error: out of memory")
+
+
+def a_library_without_memory() -> None:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def a_capture_without_memory() -> None:
+    """What ends the capture hides why it failed."""
+    try:
+        out_of_memory()
+    finally:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+@pytest.mark.parametrize(
+    "fail", [out_of_memory, a_context_without_memory, a_library_without_memory, a_capture_without_memory]
+)
+def test_a_card_without_enough_memory_is_one_sentence(
+    fail: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engines, "_place", lambda device: torch.device("cpu"))
     config, made = recipe(optimizer="sgd")
     card = Device("gpu", 1, "NVIDIA T4")
     sentence = r"the GPU 1 \(NVIDIA T4\) has too little memory .* a smaller train.batch_size.* or train.device=cpu$"
 
     def full(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        fail()
 
     engine = begun(made, card)
     monkeypatch.setattr(engine, "_model", full)
@@ -319,6 +369,18 @@ def test_a_card_without_enough_memory_is_one_sentence(monkeypatch: pytest.Monkey
     monkeypatch.setattr(TorchEngine, "_zeros", full)
     with pytest.raises(TrainingError, match=sentence):
         TorchEngine(made, card)
+
+
+def test_another_error_of_a_card_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, made = recipe(optimizer="sgd")
+    engine = begun(made)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(engine, "_model", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        engine.run(plan(config, made))
 
 
 def settings() -> tuple[Any, ...]:
