@@ -33,6 +33,7 @@ class Site:
     def __init__(self, api: Api, folder: Path, text: str) -> None:
         self.api = api
         self.store = folder / "store"
+        self.worker_log = folder / "worker.log"
         corpus = folder / "text.txt"
         corpus.write_text(text, encoding="utf-8")
         self.config: dict[str, Any] = {
@@ -95,10 +96,11 @@ class Site:
         answer = self.api.call("GET", f"flow_runs/{run}").json()
         return answer["state"]["name"], answer["state"].get("message") or ""
 
-    def wait(self, what: Callable[[], Any], seconds: float = 90) -> Any:
-        deadline = time.monotonic() + seconds
+    def wait(self, what: Callable[[], Any]) -> Any:
+        """A busy machine takes a minute and more to begin a run beside another."""
+        deadline = time.monotonic() + 240
         while not (found := what()):
-            assert time.monotonic() < deadline, "it did not happen in time"
+            assert time.monotonic() < deadline, f"it did not happen in time; the worker: {self.worker_log.read_text()}"
             time.sleep(0.2)
         return found
 
@@ -117,7 +119,7 @@ def site(api: Api, end: End, tmp_path_factory: pytest.TempPathFactory, tiny_text
     opened = Site(api, folder, tiny_text)
     opened.prefect("work-pool", "create", "rnnlm", "--type", "process")
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "rnnlm"]
-    with (folder / "worker.log").open("w") as log:
+    with opened.worker_log.open("w") as log:
         worker = subprocess.Popen(
             command, cwd=ROOT, env=opened.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
