@@ -99,7 +99,8 @@ class Bounds:
         with torch.cuda.graph(graph):
             for _ in range(times):
                 run()
-        return graph.replay
+        replay: Callable[[], object] = graph.replay
+        return replay
 
 
 def stretch(device: torch.device, run: Callable[[], object], times: int = 1) -> float:

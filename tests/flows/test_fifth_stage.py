@@ -62,7 +62,6 @@ class Clone:
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(self.project),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "RNNLM_STORE": str(folder / "store"),
             "PREFECT_HOME": str(folder / "home"),
         }

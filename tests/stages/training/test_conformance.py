@@ -534,15 +534,14 @@ def test_seed_and_partition_decide(trained: Runs) -> None:
     assert len({outputs["model.safetensors"] for outputs in (first, other, random)}) == 3
 
 
-@every_cell
 @pytest.mark.parametrize(
-    ("optimizer", "changes"),
+    ("cell", "optimizer", "changes"),
     [
-        ("sgd", {"layers": 2}),
-        ("sgd", {"partition": "random", "bptt_keep": 0.9}),
-        ("momentum", {"learning_rate": 0.1, "schedule": "step", "decay_epochs": 2, "averaging": 0}),
-        ("adam", {**EVERYTHING, "learning_rate": 0.03, "schedule": "plateau", "decay_epochs": 1}),
-        ("adamw", {**EVERYTHING, "learning_rate": 0.03, "schedule": "cosine", "variational": False}),
+        ("rnn", "sgd", {"layers": 2}),
+        ("lstm", "sgd", {"partition": "random", "bptt_keep": 0.9}),
+        ("gru", "momentum", {"learning_rate": 0.1, "schedule": "step", "decay_epochs": 2, "averaging": 0}),
+        ("gru", "adam", {**EVERYTHING, "learning_rate": 0.03, "schedule": "plateau", "decay_epochs": 1}),
+        ("lstm", "adamw", {**EVERYTHING, "learning_rate": 0.03, "schedule": "cosine", "variational": False}),
     ],
 )
 def test_a_training_stopped_at_any_minibatch_goes_on_bit_for_bit(
@@ -628,7 +627,9 @@ def child(
 
 
 @pytest.mark.parametrize(
-    ("cell", "signum"), [("rnn", signal.SIGTERM), ("lstm", signal.SIGKILL), ("gru", signal.SIGINT)]
+    ("build", "cell", "signum"),
+    [("mxnet", "rnn", signal.SIGTERM), ("bptt", "lstm", signal.SIGKILL), ("torch", "gru", signal.SIGINT)],
+    indirect=["build"],
 )
 def test_a_killed_process_loses_nothing(trained: Runs, build: Build, cell: str, signum: signal.Signals) -> None:
     _, process = child(trained, build, cell=cell, epochs=100_000)
