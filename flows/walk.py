@@ -20,6 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
 
+from data.corpus.address import written
 from data.errors import Interrupted, RnnlmError, TransientError
 from data.progress import LogLines
 from flows import own_run
@@ -133,7 +134,7 @@ def run_name() -> str:
     config = parse(given) if isinstance(given, dict) else given
     with suppress(RnnlmError):  # which the run itself will end with
         config = own_run.configuration(config)
-    corpus = config.download.corpus.rstrip("/").rpartition("/")[2]
+    corpus = written(config.download.corpus).rstrip("/").rpartition("/")[2]
     model = f"{config.train.cell} {config.train.hidden_size} × {config.train.epochs} epochs"
     return f"{corpus}: {model}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
 

@@ -23,7 +23,11 @@ class DownloadConfig(StageConfig):
     """Which text to learn from."""
 
     corpus: Annotated[str, Field(min_length=1)] = "sample"
-    """A name of the catalogue (see `rnnlm corpora`), an http(s) address, or the path of a local file."""
+    """A name of the catalogue (see `rnnlm corpora`), an http(s) address, or the path of a local file. In an address
+    `${NAME}` is filled in from the environment when it is asked, and enters no key, manifest or log."""
+    headers: tuple[str, ...] = ()
+    """Sent to an address, such as `Authorization: Bearer ${TOKEN}`, which is filled in likewise. What is secret comes
+    from the environment alone."""
     as_of: str = ""
     """Any label: for an address whose content is not known beforehand, another label fetches it again and keeps what
     was there before. The flow `retrain` labels each night."""

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from data.corpus.archive import unpack
+from data.corpus.arrival import is_page
 from data.corpus.catalogue import resolve
 from data.corpus.encoding import check_utf8
 from data.corpus.fetch import Fetched, Patience, fetch, rate
@@ -48,8 +49,9 @@ def download(config: DownloadConfig, *, out: Path, progress: Progress, previous:
     Raises:
         TransientError: a network was at fault and another try may help.
         CorpusError: another try will not help.
+        ConfigError: headers that are none, or say plainly what has to be kept secret.
     """
-    obtain(resolve(config.corpus), out=out, progress=progress, previous=previous)
+    obtain(resolve(config.corpus, config.headers), out=out, progress=progress, previous=previous)
 
 
 def obtain(
@@ -86,6 +88,9 @@ def obtain(
     finally:
         raw.unlink(missing_ok=True)
     check_utf8(source.name, text)
+    with text.open("rb") as file:
+        if is_page(file.read(CHUNK)):
+            logger.warning("%s is an HTML page: its tags are learnt like all else in it", source.name)
     record = {
         "name": source.name,
         **origin,

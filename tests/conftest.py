@@ -198,10 +198,11 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.body(body, 200, **version)
 
-    def rest(self, body: bytes) -> None:
-        """The range that was asked for, as a well-behaved server sends it."""
+    def rest(self, body: bytes, **version: str | int) -> None:
+        """The range that was asked for, as a well-behaved server sends it, of the version whose ETag is "1"."""
         start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        self.body(body[start:], 206, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}", ETag='"1"')
+        span = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        self.body(body[start:], 206, Content_Range=span, **version or {"ETag": '"1"'})
 
     def cut(self, body: bytes, after: int, reset: bool, **headers: str | int) -> None:
         """Promise the whole body and break the connection off in the middle."""

@@ -30,7 +30,7 @@ SAMPLE = ROOT / "data" / "corpus" / "sample.txt"
 # A process that has neither the libraries of the stages nor this program installed, and a trial of seconds.
 CHILD = """
 import sys
-absent = "pydantic safetensors pyarrow httpx stamina yaml typer rich threadpoolctl mxnet"
+absent = "pydantic safetensors pyarrow httpx yaml typer rich threadpoolctl mxnet"
 sys.modules.update(dict.fromkeys(absent.split()))
 from tests import acceptance
 from tests.card.preset import training_text

@@ -29,11 +29,14 @@ ROOT = Path(__file__).parent.parent
 
 CLOSURES = {
     "download": [
+        "data/corpus/address.py",
         "data/corpus/archive.py",
         "data/corpus/arrival.py",
         "data/corpus/catalogue.py",
+        "data/corpus/client.py",
         "data/corpus/encoding.py",
         "data/corpus/fetch.py",
+        "data/corpus/pace.py",
         "data/moment.py",
         "stages/download.py",
     ],

@@ -24,6 +24,7 @@ class Arrival:
     """A file on its way from an address, in one response or several."""
 
     address: str
+    """Without secrets: every sentence names it."""
     file: BinaryIO
     """Where its bytes go; open for reading and writing."""
     limit: int
@@ -36,6 +37,10 @@ class Arrival:
     """Bytes in ``file``."""
     total: int = 0
     """Bytes of the whole, 0 while unknown."""
+    stop: int = 0
+    """Where the response that is being read has to end, 0 where it does not say."""
+    received: int = 0
+    """Bytes taken in so far, those among them that had to be dropped again."""
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     """Of the bytes in ``file``."""
     etag: str = ""
@@ -45,10 +50,14 @@ class Arrival:
     """Seconds for which the server asked to be left alone."""
 
     def headers(self) -> dict[str, str]:
-        """Of the next request: for the rest, for the whole file, or for the whole file if it is another than before."""
+        """Of the next request: for the rest, for the whole file, or for the whole file if it is another than before.
+
+        Where nothing can tell whether the rest is of the same version of the file, that is begun again.
+        """
+        if self.done and self._validator:
+            return {"Range": f"bytes={self.done}-", "If-Range": self._validator}
         if self.done:
-            resume = {"Range": f"bytes={self.done}-"}
-            return {**resume, "If-Range": self._validator} if self._validator else resume
+            self._restart()
         return {"If-None-Match": self.known} if self.known else {}
 
     def begin(self, response: httpx.Response) -> None:
@@ -61,7 +70,9 @@ class Arrival:
         status = response.status_code
         if status == 416 or (status == 206 and not self._goes_on(response)):
             self._restart()
-            raise TransientError(f"{self.address} sent another part of the file than was asked for")
+            raise TransientError(
+                f"{self.address} sent something else than the rest of the same file, which is begun again"
+            )
         if status >= 500 or status in (408, 429):
             wait = response.headers.get("Retry-After", "").strip()
             self.retry_after = float(wait) if re.fullmatch(r"[0-9]{1,9}", wait) else None  # a date: the usual backoff
@@ -78,9 +89,7 @@ class Arrival:
         if status == 200:
             self._restart()  # the whole file, whatever range was asked for
             self._note_version(response)
-        length = response.headers.get("Content-Length", "")
-        if not self.total and length.isascii() and length.isdigit():
-            self.total = self.done + int(length)
+            self.total = self.stop = _length(response) or 0
         self._check_size(self.total)
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
@@ -88,8 +97,13 @@ class Arrival:
         """Take in the next bytes.
 
         Raises:
+            TransientError: they are more than there should be; none is kept.
             CorpusError: they are more than ``limit``.
         """
+        self.received += len(chunk)
+        if self.stop and self.done + len(chunk) > self.stop:
+            self._restart()
+            raise TransientError(f"{self.address} sent more bytes than it said, and the file is begun again")
         self.file.write(chunk)
         self.digest.update(chunk)
         self.done += len(chunk)
@@ -107,9 +121,7 @@ class Arrival:
             return
         self.file.seek(0)
         head = self.file.read(1 << 14)
-        start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:14].lower()
-        page = self.content_type in ("text/html", "application/xhtml+xml")
-        if page or start.startswith((b"<!doctype html", b"<html")):
+        if self.content_type in ("text/html", "application/xhtml+xml") or is_page(head):
             title = re.search(rb"<title[^>]*>(.*?)</title", head, re.IGNORECASE | re.DOTALL)
             words = plain(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
             titled = f" titled “{words}”" if words else ""
@@ -134,23 +146,31 @@ class Arrival:
     def _restart(self) -> None:
         self.file.seek(0)
         self.file.truncate()
-        self.done, self.total, self.digest = 0, 0, hashlib.sha256()
+        self.done, self.total, self.stop, self.digest = 0, 0, 0, hashlib.sha256()
         self.etag = self.last_modified = ""
 
     def _goes_on(self, response: httpx.Response) -> bool:
-        """Whether a 206 goes on where this stands, in a file of the same length."""
+        """Whether a 206 goes on where this stands, in the same version of the file (RFC 9110, 15.3.7), and adds up."""
         found = re.fullmatch(
-            r"bytes ([0-9]{1,19})-[0-9]+/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "").strip()
+            r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "").strip()
         )
         if found is None or int(found[1]) != self.done:
             return False
-        total = 0 if found[2] == "*" else int(found[2])
-        if self.total and total and self.total != total:
+        stop, total = int(found[2]) + 1, self.total if found[3] == "*" else int(found[3])
+        if not self.done < stop <= total or (self.total or total) != total:
             return False
-        self.total = self.total or total
-        if not self._validator:
-            self.etag = ""  # nobody promised that the rest is of this version
+        if _length(response) not in (None, stop - self.done) or not self._same_version(response):
+            return False
+        self.total, self.stop = total, stop
         return True
+
+    def _same_version(self, response: httpx.Response) -> bool:
+        """Whether a response names the version that this is of, and in no way another."""
+        ours = {"ETag": self.etag, "Last-Modified": self.last_modified}
+        theirs = {name: response.headers.get(name, "") for name in ours}
+        if any(ours[name] and theirs[name] and ours[name] != theirs[name] for name in ours):
+            return False
+        return self._validator != "" and self._validator in theirs.values()
 
     def _note_version(self, response: httpx.Response) -> None:
         """Note what the server calls this version of the file, where that can be relied on to ask about it later."""
@@ -168,10 +188,22 @@ class Arrival:
             raise CorpusError(f"{self.address} sends more than the {self.limit:,} bytes that a corpus may have")
 
 
+def is_page(head: bytes) -> bool:
+    """Whether a file that begins like this is an HTML page."""
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:14].lower()
+    return start.startswith((b"<!doctype html", b"<html"))
+
+
 def plain(text: str) -> str:
     """Foreign text made fit for one line of a terminal: short, and without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= 80 else line[:79] + "…"
+
+
+def _length(response: httpx.Response) -> int | None:
+    """Bytes of a response's body, where it says how many."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdigit() else None
 
 
 def _status(status: int) -> str:

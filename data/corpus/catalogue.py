@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 import stat
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from data.corpus.address import check, identity, is_address, written
 from data.errors import CorpusError
 
 CATALOGUE = Path(__file__).with_name("corpora.toml")
@@ -33,19 +33,22 @@ class Source:
     """Where a corpus comes from: ``addresses`` to try in turn, or the ``path`` of a local file."""
 
     name: str
-    """The corpus as the user named it."""
-    addresses: tuple[str, ...]
+    """The corpus as the user named it, without secrets."""
+    addresses: tuple[str, ...] = field(repr=False)
+    """As they were given: what is secret in them may stand there."""
     path: Path | None
     sha256: str | None
     """Hex digest that the bytes, before any unpacking, must have; None where nobody knows it."""
+    headers: tuple[str, ...] = field(default=(), repr=False)
+    """Lines that are sent to the address that a user gave, and to no other."""
 
     @property
     def identity(self) -> str:
-        """What the cache key uses: ``sha256:<hex>`` where the content is known, else the address.
+        """What the cache key uses: ``sha256:<hex>`` where the content is known, else the address without secrets.
 
         A local copy of a catalogue file therefore has the identity of the catalogue's name.
         """
-        return f"sha256:{self.sha256}" if self.sha256 else self.addresses[0]
+        return f"sha256:{self.sha256}" if self.sha256 else identity(self.addresses[0])
 
 
 def catalogue() -> dict[str, Corpus]:
@@ -64,10 +67,10 @@ def catalogue() -> dict[str, Corpus]:
     }
 
 
-def resolve(corpus: str) -> Source:
+def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
     """Find what ``corpus`` means. Local files are read once, for their digest; nothing is fetched.
 
-    A catalogue name wins over a local file of that name: ``./sample`` means the file.
+    A catalogue name wins over a local file of that name: ``./sample`` means the file. ``headers`` are for an address.
     Raises CorpusError for an unusable address and for a file that is missing or cannot be read.
     """
     entry = catalogue().get(corpus)
@@ -80,32 +83,16 @@ def resolve(corpus: str) -> Source:
                 f"the packaged corpus {corpus!r} is missing from {str(path)!r}; install the project again"
             )
         return _local(corpus, path)
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", corpus)
-    if scheme is None:
+    if not is_address(corpus):
         return _local(corpus, Path(corpus))
-    if scheme[1].lower() not in ("http", "https"):
+    scheme = corpus.partition("://")[0]
+    if scheme.lower() not in ("http", "https"):
         raise CorpusError(
-            f"corpus {corpus!r} has the scheme {scheme[1]}://, but only http:// and https:// can be fetched; "
+            f"corpus {written(corpus)!r} has the scheme {scheme}://, but only http:// and https:// can be fetched; "
             "get the file yourself and give its path"
         )
-    _check_address(corpus)
-    return Source(corpus, (corpus,), None, None)
-
-
-def _check_address(address: str) -> None:
-    try:
-        parts = urlsplit(address)
-        usable = bool(parts.hostname) and parts.port != 0  # .port raises where it is no port number
-    except ValueError:
-        usable = False
-    if not usable or not address.isprintable() or " " in address:
-        raise CorpusError(f"{address!r} is not a usable http(s) address; check its host, port and characters")
-    if parts.username is not None:
-        # The message must not repeat what it objects to.
-        raise CorpusError(
-            f"the address on {parts.hostname} holds a user name or password, which would be recorded beside the text; "
-            "download the file yourself and give its path"
-        )
+    check(corpus)
+    return Source(written(corpus), (corpus,), None, None, tuple(headers))
 
 
 def _local(name: str, path: Path) -> Source:

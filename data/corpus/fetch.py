@@ -1,19 +1,24 @@
 """Bytes from http(s) addresses: resumed where they break off, capped in size, and asked for only if they have changed.
 
-Every refusal is one sentence that says what came instead of the file.
+Every refusal is one sentence that says what came instead of the file. No address is written but without its secrets.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data.corpus.address import fill_headers, filled, written
 from data.corpus.arrival import Arrival, plain
+from data.corpus.client import answer, client_for, unlogged
+from data.corpus.pace import watched
 from data.errors import CorpusError, TransientError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import httpx
@@ -31,10 +36,19 @@ class Patience:
     attempts: int = 4
     connect: float = 10.0
     read: float = 30.0
+    """For the next byte, whichever it is."""
+    pace: float = 1000.0
+    """The fewest bytes per second, over each ``window``: a connection that gives fewer is broken off."""
+    window: float = 60.0
     wait: float = 0.5
     """Before the second attempt, doubled for each one after it; up to as much again is added at random."""
     wait_max: float = 5.0
     """Also the most of a Retry-After that is honoured."""
+
+    def pause(self, attempt: int, asked: float | None) -> float:
+        """Seconds to wait after an attempt, counted from 1; ``asked``: for how long the server wants to be left."""
+        wait = self.wait * (2 ** (attempt - 1) + random.random()) if asked is None else asked
+        return min(wait, self.wait_max)
 
 
 @dataclass(frozen=True)
@@ -69,29 +83,19 @@ def fetch(
         TransientError: a network or a server was at fault, and another try may help.
         CorpusError: another try will not help.
     """
-    import httpx
-
     failures: list[CorpusError] = []
-    try:
-        client = httpx.Client(
-            follow_redirects=True,
-            timeout=httpx.Timeout(patience.read, connect=patience.connect),
-            # identity: sizes and ranges then count the bytes that arrive
-            headers={"User-Agent": "rnnlm", "Accept-Encoding": "identity"},
-        )
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"SSL_CERT_FILE or a proxy in the environment cannot be used: {plain(str(error))}") from None
-    with client:
+    with client_for(patience.connect, patience.read) as client, unlogged():
         for address in source.addresses:
-            etag = known.etag if known and known.address == address else ""
+            shown = written(address)
+            etag = known.etag if known and known.address == shown else ""
             try:
                 with raw.open("w+b") as file:
-                    arrival = Arrival(address, file, limit, known=etag)
-                    _insist(client, arrival, progress, patience)
+                    arrival = Arrival(shown, file, limit, known=etag)
+                    _insist(client, filled(address), fill_headers(source.headers), arrival, progress, patience)
                     if arrival.unchanged:
                         return None
                     arrival.check(source.sha256)
-                    return Fetched(address, arrival.digest.hexdigest(), arrival.etag)
+                    return Fetched(shown, arrival.digest.hexdigest(), arrival.etag)
             except CorpusError as failure:
                 failures.append(failure)
                 if address != source.addresses[-1]:
@@ -105,59 +109,69 @@ def fetch(
     raise CorpusError(f"{what}; check the address, or get the text yourself and give the path of the file")
 
 
-def _insist(client: httpx.Client, arrival: Arrival, progress: Progress, patience: Patience) -> None:
+def _insist(
+    client: httpx.Client,
+    address: str,
+    headers: Mapping[str, str],
+    arrival: Arrival,
+    progress: Progress,
+    patience: Patience,
+) -> None:
     """Ask one address, as often as it takes and patience allows, until all has come or nothing has changed."""
-    import stamina
-
-    def again(error: Exception) -> bool | float:
-        if not isinstance(error, TransientError):
-            return False
-        return True if arrival.retry_after is None else min(arrival.retry_after, patience.wait_max)
-
-    attempts = stamina.retry_context(
-        on=again,
-        attempts=patience.attempts,
-        timeout=None,
-        wait_initial=patience.wait,
-        wait_jitter=patience.wait,
-        wait_max=patience.wait_max,
-    )
-    try:
-        for attempt in attempts:
-            with attempt:
-                if attempt.num > 1:
-                    logger.warning("%s: attempt %d of %d", arrival.address, attempt.num, patience.attempts)
-                _ask(client, arrival, progress)
-    except TransientError as error:
-        raise TransientError(f"{error} ({patience.attempts} attempts)") from error
+    for attempt in range(1, patience.attempts + 1):
+        try:
+            _ask(client, address, headers, arrival, progress, patience)
+            return
+        except TransientError as error:
+            if attempt == patience.attempts:
+                raise TransientError(f"{error} ({patience.attempts} attempts)") from error
+            pause = patience.pause(attempt, arrival.retry_after)
+            logger.warning("%s; attempt %d of %d in %.1f s", error, attempt + 1, patience.attempts, pause)
+            time.sleep(pause)
 
 
-def _ask(client: httpx.Client, arrival: Arrival, progress: Progress) -> None:
+def _ask(
+    client: httpx.Client,
+    address: str,
+    headers: Mapping[str, str],
+    arrival: Arrival,
+    progress: Progress,
+    patience: Patience,
+) -> None:
     """Ask once for what is missing and take in what comes. Raises TransientError where asking again may help."""
     import httpx
 
-    address, arrival.retry_after = arrival.address, None
-    try:
-        with client.stream("GET", address, headers=arrival.headers()) as response:
-            arrival.begin(response)
-            if arrival.unchanged:
-                return
-            started, first = time.monotonic(), arrival.done
-            for chunk in response.iter_raw():
-                arrival.take(chunk)
-                progress(arrival.done, arrival.total, rate(arrival.done - first, started))
-    except httpx.ConnectTimeout:
-        raise TransientError(f"{address} could not be connected to in {client.timeout.connect:g} s") from None
-    except httpx.TimeoutException:
-        raise TransientError(f"{address} sent nothing for {client.timeout.read:g} s{arrival.so_far}") from None
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError) as error:
-        raise CorpusError(f"{address} leads nowhere: {plain(str(error))}") from None
-    except httpx.RequestError as error:
-        if arrival.done:
-            raise TransientError(f"{address} broke off{arrival.so_far}") from None
-        raise TransientError(f"{address} cannot be reached: {plain(str(error)) or 'connection lost'}") from None
+    shown, arrival.retry_after = arrival.address, None
+    with watched(lambda: arrival.received, patience.pace, patience.window) as pace:
+        try:
+            request = client.build_request(
+                "GET", address, headers={**headers, **arrival.headers()}, extensions={"trace": pace.note}
+            )
+            with answer(client, request, headers, shown) as response:
+                arrival.begin(response)
+                if arrival.unchanged:
+                    return
+                started, first = time.monotonic(), arrival.done
+                for chunk in response.iter_raw():
+                    arrival.take(chunk)
+                    progress(arrival.done, arrival.total, rate(arrival.done - first, started))
+        except httpx.ConnectTimeout:
+            raise TransientError(f"{shown} could not be connected to in {patience.connect:g} s") from None
+        except httpx.TimeoutException:
+            raise TransientError(f"{shown} sent nothing for {patience.read:g} s{arrival.so_far}") from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+            raise CorpusError(f"{shown} leads nowhere: {plain(str(error))}") from None
+        except httpx.RequestError as error:
+            if not pace.slow:
+                if arrival.done:
+                    raise TransientError(f"{shown} broke off{arrival.so_far}") from None
+                raise TransientError(f"{shown} cannot be reached: {plain(str(error)) or 'connection lost'}") from None
+    if pace.slow:  # which ends a file of unknown length as if it were whole
+        raise TransientError(
+            f"{shown} sent less than {patience.pace:,.0f} bytes a second for {patience.window:g} s{arrival.so_far}"
+        )
     if arrival.done < arrival.total:  # a range that ends early is complete as a message
-        raise TransientError(f"{address} broke off{arrival.so_far}")
+        raise TransientError(f"{shown} broke off{arrival.so_far}")
 
 
 def rate(size: int, started: float) -> str:

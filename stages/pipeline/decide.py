@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any, Literal
 
+from data.corpus.address import written
 from data.moment import minute
 from data.store import fingerprint, loaded
 from stages.config import StageConfig
@@ -139,9 +140,15 @@ def closest(components: Mapping[str, Any], store: Store) -> Artifact | None:
     )
 
 
+def recorded(config: StageConfig) -> dict[str, Any]:
+    """A stage's settings as they may be written down: addresses without what is secret in them."""
+    dumped = config.model_dump(mode="json")
+    return {field: written(value) if isinstance(value, str) else value for field, value in dumped.items()}
+
+
 def differences(config: StageConfig, artifact: Artifact, components: Mapping[str, Any]) -> list[str]:
     """In words, what sets a stage's key components apart from those of an artifact."""
-    stage, settings, manifest = components["stage"], config.model_dump(mode="json"), artifact.manifest
+    stage, settings, manifest = components["stage"], recorded(config), artifact.manifest
     old, new = (dict(each) for each in (manifest.components, components))
     before, after = old.pop("sources", {}), new.pop("sources", {})
     phrases = fingerprint.difference(stage, old, new)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.corpus import catalogue
+from data.corpus import address, catalogue
 from data.store import fingerprint, nights
 from stages.pipeline import begun
 from stages.training import engines
@@ -57,20 +57,27 @@ def nothing(attempt: Attempt) -> Iterator[dict[str, Any]]:
 
 def corpus(config: DownloadConfig) -> dict[str, str | None]:
     """What stands for a corpus in the key: the digest of its bytes where it can be known beforehand, else its address
-    and the label of the day, which tells one content of an address from another."""
+    without secrets, the headers without any, and the label of the day, which tells one content of an address from
+    another."""
     identity = catalogue.resolve(config.corpus).identity
-    return {"corpus": identity, "as_of": None if identity.startswith("sha256:") else config.as_of}
+    if identity.startswith("sha256:"):
+        return {"corpus": identity, "headers": None, "as_of": None}
+    headers = "; ".join(address.plain_headers(config.headers)) or None
+    return {"corpus": identity, "headers": headers, "as_of": config.as_of}
 
 
 @contextmanager
 def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """The last sound download of the same corpus, so that an unchanged one costs a request; none that a night found
     unfit."""
-    store, corpus, unfit = attempt.store, attempt.config.corpus, nights.refused(attempt.store)
+    store, unfit = attempt.store, nights.refused(attempt.store)
+    corpus, headers = address.identity(attempt.config.corpus), attempt.components["sources"].get("headers")
     found = (
         artifact
         for artifact in store.artifacts("download")
-        if artifact.manifest.config.get("corpus") == corpus and artifact.manifest.key not in unfit
+        if address.identity(str(artifact.manifest.config.get("corpus"))) == corpus
+        and artifact.manifest.components.get("sources", {}).get("headers") == headers
+        and artifact.manifest.key not in unfit
     )
     sound = (artifact.folder for artifact in found if store.damage(artifact) is None)
     yield {"previous": None if attempt.forced else next(sound, None)}

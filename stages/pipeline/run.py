@@ -18,7 +18,7 @@ from data.moment import now
 from data.store import fingerprint, loaded
 from data.store.artifact import Manifest
 from stages.pipeline import graph
-from stages.pipeline.decide import Decision, decide, modules, version
+from stages.pipeline.decide import Decision, decide, modules, recorded, version
 from stages.pipeline.lend import Attempt
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _execute(
                 "key": decision.key,
                 "components": components,
                 "outputs": outputs,
-                "config": config.model_dump(mode="json"),
+                "config": recorded(config),
                 "parents": {one.stage: upstream[one.stage].manifest.key for one in stage.inputs.values()},
                 "device": sources.get("device"),
                 "seed": getattr(config, "seed", None),
@@ -189,7 +189,7 @@ def _still_read(decision: Decision, sources: Mapping[str, Any]) -> None:
     """See that what a stage reads from outside of the store is what its key was made of."""
     for field, before in decision.components["sources"].items():
         if before != sources.get(field):
-            raise CorpusError(f"{getattr(decision.config, field)} was changed while it was read: run again")
+            raise CorpusError(f"{recorded(decision.config)[field]} was changed while it was read: run again")
 
 
 def still_as_loaded(decision: Decision) -> None:

@@ -69,7 +69,7 @@ def _read_preset(preset: str) -> dict[str, Any]:
                 f"there is no preset {preset!r}: name one of {', '.join(presets())}, or the path of a TOML file"
             )
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"the preset {path} cannot be read: {error}") from None
 
@@ -106,4 +106,6 @@ def _sentence(error: ValidationError) -> str:
         return f"{name}: {message}" if name else message
     if problem["type"] == "string_pattern_mismatch" and path[-1] == "device":
         message = "should be auto, cpu, gpu or gpu:N"
+    if path[:2] == ["download", "headers"]:  # which may say what nobody else is to read
+        return f"{name}: {message[0].lower()}{message[1:]}"
     return f"{name}: {problem['input']!r} does not fit: {message[0].lower()}{message[1:]}"

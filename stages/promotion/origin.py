@@ -10,8 +10,8 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from data.corpus.address import identity, is_address
 from data.corpus.catalogue import catalogue
 from data.errors import StoreError
 from data.store import champions
@@ -19,14 +19,6 @@ from data.store import champions
 if TYPE_CHECKING:
     from data.store.artifact import Artifact
     from data.store.folder import Store
-
-_SECRET = {
-    *("token", "key", "apikey", "secret", "signature", "sig", "password", "passwd", "pwd", "auth", "authorization"),
-    *("credential", "credentials", "session", "expires", "expiry", "policy", "jwt", "amz", "goog"),
-}
-"""Words in the name of a query's parameter whose value lets somebody in, or says until when it does."""
-_SIGNED = {"st", "se", "sp", "sv", "sr", "spr", "sip", "ss", "srt", "skoid", "sktid", "skt", "ske", "sks", "skv"}
-"""What else Azure's signed addresses have beside their ``sig``."""
 
 
 def lineage(store: Store, key: str) -> list[Artifact]:
@@ -82,17 +74,4 @@ def _source(corpus: str) -> str | None:
     """A name of the catalogue, or an address without secrets; None for a file's path."""
     if corpus in catalogue():
         return corpus
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", corpus):
-        return None
-    parts = urlsplit(corpus)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    host = (parts.hostname or "") + (f":{parts.port}" if parts.port not in (None, default) else "")
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    signed = any(name == "sig" for name, _ in query)
-    kept = [(name, value) for name, value in query if not (_words(name) & _SECRET or (signed and name in _SIGNED))]
-    return urlunsplit((parts.scheme, host, parts.path or "/", urlencode(kept), ""))
-
-
-def _words(name: str) -> set[str]:
-    """``X-Amz-Signature``, ``accessToken`` and ``api_key`` in lowercase words."""
-    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+    return identity(corpus) if is_address(corpus) else None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from data.errors import ConfigError, Interrupted, RnnlmError, StoreError, TrainingError
 from data.tables import history
 from data.tables.tokens import IndexTable
+from stages.config import DownloadConfig
 from stages.lm import metrics
 from stages.lm.model import LanguageModel
 from stages.pipeline import graph
@@ -182,6 +183,8 @@ def search(trials: Sequence[Trial], keep: float, store: Store, workers: Workers,
 
 def _job(trial: Trial, rung: Rung, store: Store) -> Job:
     config = trial.first_epochs(math.ceil(trial.config.train.epochs * rung.fraction))
+    # It is on a command line, and the text is there: what lets somebody have that is nobody's business.
+    config = config.model_copy(update={"download": DownloadConfig()})
     return Job(config.model_dump_json(), trial.upstream, str(store.root), worker.code(config.train))
 
 

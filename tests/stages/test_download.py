@@ -14,7 +14,7 @@ import pytest
 
 from data.corpus.catalogue import Source
 from data.corpus.fetch import Patience
-from data.errors import CorpusError
+from data.errors import CorpusError, RnnlmError
 from stages import download as stage
 from stages.config import DownloadConfig
 from stages.download import download, obtain
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data.progress import Progress
-    from tests.conftest import Server
+    from tests.conftest import Rnnlm, Server
 
 TEXT = "One line of a corpus, and é.\n".encode() * 10_000
 HASTE = Patience(attempts=4, connect=2, read=0.3, wait=0.01, wait_max=0.05)
@@ -211,6 +211,82 @@ def test_a_known_content_needs_no_request(server: Server, tmp_path: Path, caplog
     assert fetched(tmp_path / "third", new, sha256=sha(b"new"), previous=first) == b"new"
 
 
+# --- secrets
+
+SECRET = "s3cr3t"
+
+
+def everything(folder: Path) -> str:
+    """All that lies in a folder, as text."""
+    return "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_the_environment_holds_is_asked_with_and_written_nowhere(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG, "")
+    monkeypatch.setenv("CORPUS_TOKEN", f"{SECRET}\n")
+    path = f"/a?part=1&token={SECRET}"
+    server.route(path, lambda h, n: h.body(TEXT) if n else h.body(b"", 503))
+    address = server.route("/a", lambda h, _: h.body(b"", 404))
+    config = DownloadConfig(
+        corpus=address + "?part=1&token=${CORPUS_TOKEN}", headers=("Authorization: Bearer ${CORPUS_TOKEN}",)
+    )
+    monkeypatch.setattr("data.corpus.fetch.time.sleep", lambda seconds: None)
+    download(config, out=tmp_path, progress=silent)
+    assert server.asked(path)[0]["Authorization"] == f"Bearer {SECRET}"
+    assert record(tmp_path)["address"] == record(tmp_path)["name"] == config.corpus
+    assert "attempt 2 of 4" in caplog.text
+    assert SECRET not in caplog.text + everything(tmp_path)
+
+
+def test_a_signature_in_an_address_is_written_nowhere_and_another_one_is_the_same_text(
+    server: Server, tmp_path: Path, here: Rnnlm
+) -> None:
+    paths = [f"/a.txt?page=2&X-Amz-Date={number}&X-Amz-Signature={SECRET}{number}" for number in range(3)]
+    addresses = [server.route(path, lambda h, _: h.versioned(TEXT, ETag='"1"')) for path in paths]
+    said = here("download", "--corpus", addresses[0]).stdout
+    said += here("status", "--corpus", addresses[1]).stdout
+    assert "cached" in said
+    said += here("explain", "download", "--corpus", addresses[1]).stdout
+    # under another label the text is asked for by the new address, and known by what the old one was
+    said += here("download", "--corpus", addresses[1], "--set", "download.as_of=later").stdout
+    assert server.conditions(paths[1]) == [{"If-None-Match": '"1"'}]
+    server.route(paths[2], lambda h, _: h.body(b"", 404))
+    refusal = here("download", "--corpus", addresses[2], "--set", "download.as_of=even later", code=2).stderr
+    assert "/a.txt?page=2&X-Amz-Date=…&X-Amz-Signature=… answered with status 404" in refusal
+    assert SECRET not in said + refusal + everything(tmp_path)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same host", "another host"])
+def test_headers_are_for_who_is_asked_and_nobody_else(server: Server, tmp_path: Path, same: bool) -> None:
+    there = server.route("/b", lambda h, _: h.body(TEXT))
+    target = there if same else there.replace("127.0.0.1", "localhost")
+    address = server.route("/a", lambda h, _: h.body(b"", 302, Location=target))
+    download(DownloadConfig(corpus=address, headers=("X-Team: letters",)), out=tmp_path, progress=silent)
+    assert server.asked("/a")[0]["X-Team"] == "letters"
+    assert ("X-Team" in server.asked("/b")[0]) is same
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"corpus": "http://h/a?key=${NOWHERE}"}, r"takes the environment variable NOWHERE, which is not set"),
+        ({"corpus": "http://h/a?key=${BROKEN}"}, r"variable BROKEN, whose characters do not fit there"),
+        ({"corpus": "http://h/a", "headers": ("Cookie: ${NOWHERE}",)}, "the header Cookie takes .* NOWHERE"),
+        ({"corpus": "http://h/a", "headers": ("Authorization: s3cr3t",)}, r"write Authorization: \$\{NAME\}"),
+        ({"corpus": "http://h/a", "headers": ("Accept: a", "s3cr3t")}, "line 2 is no header; write it as Name: value"),
+    ],
+)
+def test_what_cannot_be_filled_in_is_named_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], says: str
+) -> None:
+    monkeypatch.setenv("BROKEN", f"{SECRET} \n{SECRET}")
+    with pytest.raises(RnnlmError, match=says) as refusal:
+        download(DownloadConfig(**fields), out=tmp_path, progress=silent)
+    assert SECRET not in str(refusal.value)
+
+
 # --- local files
 
 
@@ -242,10 +318,11 @@ def test_a_local_archive_is_unpacked(tmp_path: Path) -> None:
     assert (copied(tmp_path, mine) / "corpus.txt").read_bytes() == TEXT
 
 
-def test_a_local_html_page_is_text(tmp_path: Path) -> None:
+def test_a_local_html_page_is_text_and_said_to_be_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mine = tmp_path / "mine.html"
-    mine.write_bytes(b"<html>mine</html>")
+    mine.write_bytes(b"\xef\xbb\xbf\n<!DOCTYPE html><html>mine</html>")
     assert (copied(tmp_path, mine) / "corpus.txt").read_bytes() == mine.read_bytes()
+    assert f"{mine} is an HTML page: its tags are learnt like all else in it" in caplog.text
 
 
 def test_a_local_file_that_changes_or_vanishes(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_packaged_corpus_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_address_is_its_own_identity() -> None:
     source = resolve("HTTPS://example.org/a.txt?b=c")
     assert source.addresses == ("HTTPS://example.org/a.txt?b=c",)
-    assert source.identity == source.addresses[0]
+    assert source.identity == "https://example.org/a.txt?b=c"
     assert source.path is None
     assert source.sha256 is None
 

@@ -21,6 +21,19 @@ def test_a_field_of_several_values_takes_one_or_an_array() -> None:
     assert settings.load(assignments=['evaluate.prefixes=["a", "b"]']).evaluate.prefixes == ("a", "b")
 
 
+def test_a_preset_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text("[train]\nepochs = 3\n", encoding="utf-8-sig")
+    assert settings.load(str(preset)).train.epochs == 3
+
+
+def test_headers_that_do_not_fit_are_not_repeated(tmp_path: Path) -> None:
+    preset = tmp_path / "mine.toml"
+    preset.write_text('[download]\nheaders = "Authorization: s3cr3t"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^download.headers: input should be a valid tuple$"):
+        settings.load(str(preset))
+
+
 MISTAKES = [
     ('evaluate.prefixes=["a', 'evaluate.prefixes: ["a is not an array; write it as ["one", "two"]'),
     ("evaluate.prefixes=[]", "evaluate.prefixes: [] does not fit"),
