@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 Progress = Callable[[float, float, str], None]
 """``progress(done, total, figures)``: ``total`` is 0 while it is unknown; ``figures`` is short, such as
-``perplexity 4.1 · 98,000 tokens/s``. Cheap enough to call often: whoever shows it decides how often it shows."""
+``perplexity 4.1 · 98,000 tokens/s``. Cheap enough to call often: whoever shows it decides how often it shows. What was
+done before the first call, by an interrupted run for one, says nothing of the time that is left."""
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
@@ -22,16 +23,19 @@ class LogLines:
     def __init__(self, stage: str, every: float = SECONDS_BETWEEN_LINES) -> None:
         self._stage = stage
         self._every = every
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._first: tuple[float, float] | None = None
 
     def __call__(self, done: float, total: float, figures: str) -> None:
         moment = time.monotonic()
+        self._first = self._first or (moment, done)
         if moment - self._last < self._every:
             return
         self._last = moment
         parts = [f"{done / total:.0%}", figures] if total else [figures]
-        if total and done:
-            parts.append(f"{_clock((moment - self._began) * (total - done) / done)} left")
+        began, before = self._first
+        if total and done > before:
+            parts.append(f"{_clock((moment - began) * (total - done) / (done - before))} left")
         logger.info("%s: %s", self._stage, " · ".join(parts))
 
 

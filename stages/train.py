@@ -47,7 +47,7 @@ def train(
         config: the model and how it is trained.
         tokens: the folder of `tokenize`: ``tokens.arrow`` and ``vocab.arrow``.
         out: an empty folder.
-        progress: called with epochs, counted from where this call took over.
+        progress: called with epochs, those of an interrupted run that it goes on with among them.
         checkpoints: a folder that belongs to this configuration, whatever its ``epochs``, and to no other. The newest
             checkpoint there at or before ``config.epochs`` is where training goes on.
         engine: builds what computes, in the thread of this call; see `stages.training.engine`.
@@ -58,7 +58,7 @@ def train(
     Raises:
         ConfigError: settings that ask for a validation loss where there is none.
         CorpusError: a training split that is too short for one minibatch.
-        Interrupted: SIGINT or SIGTERM; a checkpoint holds all that was done.
+        Interrupted: SIGINT, SIGTERM or SIGHUP; a checkpoint holds all that was done.
         StoreError: inputs that are damaged, or a disk that cannot take a checkpoint.
         TrainingError: a model that this machine cannot hold; a loss or a gradient that is not finite.
     """

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FRACTION = 0.02
 """Of the time, at most, that checkpoints may cost."""
+FIRST = 0.5
+"""Seconds before the first one of a process: what came before that is soon done again."""
 KEPT = 2
 """Checkpoints that are kept at or before the newest position: the newest, and one in case that is damaged."""
 _SUFFIX = ".safetensors"
@@ -74,7 +76,7 @@ class Policy:
     """When a checkpoint is worth what it costs: writing them takes at most `FRACTION` of the time."""
 
     def __init__(self) -> None:
-        self._due = 0.0
+        self._due = time.monotonic() + FIRST
 
     def due(self) -> bool:
         """Whether the last one, and what it cost, is long enough ago."""

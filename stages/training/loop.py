@@ -79,21 +79,21 @@ class Loop:
             TrainingError: a loss, a gradient or a weight that is not finite.
         """
         config, state, policy = self.config, self.state, checkpoint.Policy()
-        began_at = state.epoch
         while not self.done and not received:
             rng = np.random.Generator(np.random.PCG64())
             rng.bit_generator.state = state.generator
             epoch = Minibatches(self._learnt, config.batch_size, config.num_steps, config.partition, rng)
-            while state.step < len(epoch) and not received:
+            while state.step < len(epoch):
                 self._train(epoch)
                 progress(
-                    # Of what is left to do here, so that the time left comes out right.
-                    state.epoch + state.step / len(epoch) - began_at,
-                    config.epochs - began_at,
+                    state.epoch + state.step / len(epoch),
+                    config.epochs,
                     f"epoch {state.epoch + 1:,} of {config.epochs:,} · "
                     f"perplexity {metrics.perplexity(state.totals.loss / state.totals.tokens):.2f} · "
                     f"{self.tokens / self.seconds:,.0f} tokens/s",
                 )
+                if received or policy.due():  # an epoch may take hours; it is taken up again as by another process
+                    break
             if state.step == len(epoch):
                 self._end_epoch(self._learning_rate(epoch, len(epoch) - 1))
                 state.generator = rng.bit_generator.state

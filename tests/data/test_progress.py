@@ -5,22 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from data import progress as shown
 from data.progress import LogLines
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_log_lines_tell_share_figures_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_lines_tell_share_figures_and_time_left(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO)
-    progress = LogLines("train", every=0)
-    progress(1, 4, "perplexity 4.1 · 98,000 tokens/s")
-    assert caplog.messages == ["train: 25% · perplexity 4.1 · 98,000 tokens/s · 0:00 left"]
+    now = 100.0
+    monkeypatch.setattr(shown, "time", SimpleNamespace(monotonic=lambda: now))
+    progress = LogLines("train")
+    now = 200  # whatever comes before there is something to tell
+    progress(11, 20, "perplexity 4.1 · 98,000 tokens/s")  # eleven of them were done before
+    now = 210
+    progress(12, 20, "perplexity 4 · 98,000 tokens/s")
+    assert caplog.messages == [
+        "train: 55% · perplexity 4.1 · 98,000 tokens/s",
+        "train: 60% · perplexity 4 · 98,000 tokens/s · 1:20 left",
+    ]
+    now = 220
     progress(5, 0, "12 MB/s")
     assert caplog.messages[-1] == "train: 12 MB/s"
 
@@ -63,9 +77,13 @@ def test_a_terminal_shows_a_bar_on_standard_error_only(tmp_path: Path, tiny: Pat
 
 
 BAR = """
+import time
 from data.progress import reporting
 with reporting() as start:
-    start("train")(1, 4, "perplexity 4.1")
+    show = start("train")
+    show(1, 4, "perplexity 4.1")
+    time.sleep(0.1)
+    show(1.0001, 4, "perplexity 4.1")
 print("done")
 """
 
@@ -75,6 +93,7 @@ def test_a_bar_has_colours_unless_they_are_declined(no_color: bool) -> None:
     shown, printed = on_a_terminal([sys.executable, "-c", BAR], **({"NO_COLOR": "1"} if no_color else {}))
     assert "train" in shown
     assert "25%" in shown
+    assert re.search(r"(49|5\d):\d\d", shown), "what is left takes 30,000 times 0.1 s, whatever was done before"
     assert "perplexity 4.1" in shown
     assert ("\x1b[38;" in shown or "\x1b[3" in shown) is not no_color
     assert printed == "done\n"

@@ -250,7 +250,8 @@ def test_more_epochs_go_on_from_fewer(counted: Runs) -> None:
     assert counted("shared", epochs=2) == shorter
     calls: list[tuple[float, float, str]] = []
     assert counted("shared", lambda *call: calls.append(call)) == whole
-    assert calls[-1][:2] == (4, 4)
+    assert calls[0][0] > 2
+    assert calls[-1][:2] == (6, 6)
     again: list[tuple[float, float, str]] = []
     assert counted("shared", lambda *call: again.append(call)) == whole
     assert again == []
@@ -267,13 +268,25 @@ def test_a_damaged_checkpoint_costs_a_warning(counted: Runs, caplog: pytest.LogC
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+ENDING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+@pytest.mark.parametrize("signum", ENDING)
 def test_a_signal_gives_its_exit_code_and_the_handlers_back(counted: Runs, signum: int) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in ENDING]
     with pytest.raises(Interrupted, match=r"in epoch \d of 6") as caught:
         counted(progress=stop_at(4, signum))
     assert caught.value.exit_code == 128 + signum
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in ENDING] == before
+
+
+def test_a_connection_may_drop_where_that_is_ignored(counted: Runs) -> None:
+    """As under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert counted(progress=stop_at(4, signal.SIGHUP)) == counted()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_in_the_last_minibatch_is_not_swallowed(counted: Runs) -> None:
@@ -303,7 +316,7 @@ def test_weights_that_are_not_finite_are_never_saved(run: Runs, tokenized: Token
     # One minibatch per epoch: its loss is that of the weights before the step, and finite.
     run = run.on(tokens=tokenized(tmp_path / "short", TEXT[:60], valid=0))
     with pytest.raises(TrainingError, match="a weight is no longer finite in epoch"):
-        run("shared", batch_size=4, num_steps=10, partition="random", learning_rate=1e39)
+        run("shared", batch_size=4, num_steps=10, partition="random", learning_rate=1e39, epochs=1)
     assert checkpoint.latest(run.folder / "shared", 9) is None
 
 
@@ -329,6 +342,45 @@ def test_train_loads_no_engine_and_nothing_that_chooses_one() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said == "set() False\n"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stages.config import TrainConfig
+from stages.train import train
+from stages.training import bptt, checkpoint, loop
+from stages.training.device import Device
+
+calls = 0
+
+def progress(done, total, figures):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop._SECONDS_PER_CALL = 0  # one minibatch after the other
+checkpoint.FIRST, checkpoint.FRACTION = 0, 1e9  # whatever they cost
+config, (tokens, out, checkpoints) = TrainConfig.model_validate_json(sys.argv[1]), map(Path, sys.argv[3:])
+engine = lambda recipe: bptt.BpttEngine(recipe, Device("cpu"))
+train(config, tokens=tokens, out=out, progress=progress, checkpoints=checkpoints, engine=engine)
+"""
+
+
+def test_what_is_killed_within_the_first_epoch_goes_on_from_there_bit_for_bit(run: Runs) -> None:
+    changes: dict[str, Any] = {"cell": "lstm", "output_dropout": 0.2, "epochs": 2}
+    whole = run(**changes)
+    (run.folder / "out").mkdir()
+    config = json.dumps({**run.small, **changes})
+    folders = (run.tokens, run.folder / "out", run.folder / "shared")
+    for count in (5, 4):
+        killed = subprocess.run([sys.executable, "-c", KILLED, config, str(count), *folders], cwd=ROOT)
+        assert killed.returncode == -signal.SIGKILL
+    found = checkpoint.latest(run.folder / "shared", 2)
+    assert found
+    assert (found[0].epoch, found[0].step) == (0, 7), "a checkpoint after each but the last"
+    assert run("shared", **changes) == whole
 
 
 def test_checkpoints_cost_a_fiftieth_of_the_time_and_no_more(counted: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
