@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import shutil
@@ -15,11 +16,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
+from data.tables.vocab import Vocab
+from stages.lm.parameters import Architecture
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,7 +131,7 @@ def in_this_process(store: Path, *arguments: str | Path, code: int = 0) -> subpr
 
 @contextmanager
 def _signals_and_logging_kept() -> Iterator[None]:
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     loggers = [logging.getLogger(floor) for floor in ("data", "stages")]
     before = [(logger.level, [*logger.handlers]) for logger in loggers]
     try:
@@ -150,6 +157,22 @@ def trained(tiny: Path, finished: Path) -> Path:
     """``tiny``, and in the test's own store a run of it that has ended."""
     shutil.copytree(finished, tiny.parent / "store")
     return tiny
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The folder of a model that was trained nowhere."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    vocab = Vocab(["<unk>", *" abcdefghijklmnopqrstuvwxyz\n"], [0] * 29)
+    architecture = Architecture("gru", "tanh", 16, 1, len(vocab), 8)
+    rng = np.random.default_rng(3)
+    weights = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in architecture.shapes().items()}
+    save_file(weights, folder / "model.safetensors")
+    vocab.write(folder / "vocab.arrow")
+    description = {"format": 2, **asdict(architecture), "level": "char", "normalizer": "lower", "epoch": 1}
+    (folder / "config.json").write_text(json.dumps(description), encoding="utf-8")
+    return folder
 
 
 # --- a server to download from

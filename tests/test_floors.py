@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def test_the_tree_is_the_drawing() -> None:
     assert {name for name in top if not name.startswith("requirements")} == expected
 
 
+def test_every_package_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = [project["package-dir"].get(name, name.replace(".", "/")) for name in project["packages"]]
+    assert sorted(folders) == sorted(path.parent.relative_to(ROOT).as_posix() for path in PACKAGES)
+
+
 def test_stages_shows_the_four_stages_their_settings_and_named_folders() -> None:
     shown = {path.name for path in (ROOT / "stages").glob("*.py")} - {"__init__.py"}
     assert shown == {"config.py", *(f"{name}.py" for name in graph.shown())}
@@ -97,7 +104,12 @@ RECORD = ["from data.store import loaded", "loaded.record()"]
 """What each floor does first, whichever module of it is imported; it is in no key."""
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.name == "__init__.py"], ids=lambda path: path.parent)
+PACKAGES = [path for path in MODULES if path.name == "__init__.py"]
+LIBRARY = ROOT / "stages" / "library" / "__init__.py"
+"""What the world outside imports, under another name."""
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGES if path != LIBRARY], ids=lambda path: path.parent)
 def test_a_package_holds_a_docstring_and_nothing_else(path: Path) -> None:
     """What it re-exported would be in the key of every stage that imports from it."""
     body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -19,6 +19,7 @@ from types import CodeType, ModuleType
 
 PACKAGES = ("data", "stages", "flows")
 """The project's code is these, whatever else lies beside them. Each calls `record` before anything of it is loaded."""
+_ROOT = str(Path(__file__).parents[2])
 LIBRARIES = ("mxnet", "numpy", "pyarrow", "safetensors", "torch")
 """The distributions that a stage's result can depend on; MXNet's builds for a GPU are called mxnet-cu…."""
 
@@ -145,13 +146,14 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder:
-    """Lets every module of the project be loaded by `_Loader`."""
+    """Lets every module of the project be loaded by `_Loader`, from where this one lies: other folders on the path may
+    be called so too."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if not _ours(name):
             return None
-        spec = PathFinder.find_spec(name, path, target)
+        spec = PathFinder.find_spec(name, [_ROOT] if path is None else path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
             spec.loader = _Loader(name, spec.loader.path)
         return spec

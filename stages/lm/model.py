@@ -20,6 +20,8 @@ from stages.lm.network import Network
 from stages.lm.parameters import Architecture
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from data.corpus.text import LevelName
     from data.tables.tokens import Ids
     from stages.config import TrainConfig
@@ -59,7 +61,7 @@ class LanguageModel:
         self._warned = {UNKNOWN}
 
     @classmethod
-    def load(cls, folder: Path | str) -> LanguageModel:
+    def load(cls, folder: str | PathLike[str]) -> LanguageModel:
         """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``.
 
         Raises:
