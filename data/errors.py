@@ -8,7 +8,7 @@
     ├── DeviceError            a GPU that was asked for and cannot be used
     ├── ServerError            a Prefect server that does not answer, or has given this run up
     ├── TrainingError          training that cannot go on
-    └── Interrupted            Ctrl-C or SIGTERM; exit code 128 + the signal's number
+    └── Interrupted            Ctrl-C, SIGTERM, SIGHUP; exit code 128 + the signal's number
 
 Anything else is a defect of this program and keeps its traceback.
 """

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL
 from data.errors import ServerError
 from flows.declared import deployments
 from stages.cli.app import enter
+from stages.training import signals
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -33,7 +34,7 @@ class _Serving(Runner):
     """A runner that ends within `SECONDS_TO_END` of the first signal, and at once at the second one."""
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in signals.ending():
             signal.signal(signum, signal.SIG_DFL)
         # Prefect asks a server that is away again and again, a minute for each deployment that it wants to pause.
         timer = threading.Timer(SECONDS_TO_END, os._exit, [128 + signal.SIGTERM])
@@ -43,8 +44,8 @@ class _Serving(Runner):
 
 
 def main() -> None:
-    """Serve the deployments of `prefect.yaml` until SIGTERM or Ctrl-C: runs that are on are cancelled, and keep a
-    checkpoint."""
+    """Serve the deployments of `prefect.yaml` until SIGTERM, SIGHUP or Ctrl-C: runs that are on are cancelled, and keep
+    a checkpoint."""
     address = PREFECT_API_URL.value()
     if not address:
         raise ServerError(
@@ -62,7 +63,8 @@ def main() -> None:
             f"the Prefect server at {address} does not answer: start it (`prefect server start`)"
         ) from error
     print("serving", ", ".join(f"{deployment.flow_name}/{deployment.name}" for deployment in served), flush=True)
-    signal.signal(signal.SIGINT, _as_sigterm)
+    for signum in {*signals.ending()} - {signal.SIGTERM}:
+        signal.signal(signum, _as_sigterm)
     asyncio.run(runner.start())
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -77,6 +80,27 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(here: Rnnlm, tiny: P
     epoch = epoch.replace(",", "")
     done = here("train", "--preset", tiny, "--set", f"train.epochs={epoch}")
     assert f"training goes on in epoch {epoch} of {epoch}" in done.stderr
+
+
+def test_a_dropped_connection_loses_nothing(here: Rnnlm, tiny: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.cli", "run", "--preset", str(tiny), *LONG],
+        cwd=ROOT,
+        env={**os.environ, "RNNLM_STORE": str(tiny.parent / "store"), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its terminal
+    )
+    os.close(theirs)
+    while b"tokens/s" not in os.read(ours, 65536):
+        pass
+    os.close(ours)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    [checkpoints] = (tiny.parent / "store" / "checkpoints").iterdir()
+    assert list(checkpoints.glob("*.safetensors"))
 
 
 def test_an_interrupt_before_training_is_one_sentence_too(tiny: Path) -> None:

@@ -1,6 +1,6 @@
 """The command line, ``rnnlm``: results on standard output, progress and log lines on standard error.
 
-Exit code 2 and one sentence for whatever a user can mend; 130 or 143 when interrupted.
+Exit code 2 and one sentence for whatever a user can mend; 129, 130 or 143 when interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -21,6 +21,10 @@ from typer.exceptions import TyperException
 from data.errors import Interrupted, RnnlmError
 from stages.cli import champions, device, lists, models, nights, runs, stores, sweeps
 from stages.pipeline import graph
+from stages.training import signals
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 STAGES = ", ".join(graph.shown())
 COUNT = {4: "four", 5: "five"}.get(len(graph.shown()), len(graph.shown()))
@@ -81,6 +85,9 @@ def main() -> None:
     """The entry point of the command ``rnnlm``."""
     if sys.stderr is None:  # closed by whoever called us: nothing that is meant for it may reach standard output
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        raw = _Unheard(sys.stderr.fileno(), "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -88,7 +95,7 @@ def main() -> None:
     for floor in ("data", "stages"):
         logging.getLogger(floor).addHandler(handler)
         logging.getLogger(floor).setLevel(logging.INFO)
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in signals.ending():
         signal.signal(signum, _interrupt)
     enter(app)
 
@@ -106,6 +113,16 @@ def enter(app: typer.Typer) -> NoReturn:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         print(f"rnnlm: {message}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+class _Unheard(io.FileIO):
+    """Standard error, which nobody may read any more: a terminal goes with its connection, and the work must not."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(memoryview(data))
 
 
 class _StandardError(logging.Handler):

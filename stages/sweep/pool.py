@@ -15,7 +15,7 @@ from dataclasses import replace
 from data.errors import ConfigError, Interrupted, StoreError, TrainingError
 from stages.sweep import worker
 from stages.sweep.worker import Answer, Do, Job
-from stages.training import cores
+from stages.training import cores, signals
 
 Workers = Callable[[Sequence[Job]], Iterator[tuple[int, Answer]]]
 """Do jobs side by side: (position of the job, answer), each as it comes."""
@@ -104,7 +104,7 @@ def _stopping(stop: Callable[[], object]) -> Iterator[None]:
         yield
     except Interrupted as interrupted:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in signals.ending():
                 signal.signal(signum, signal.SIG_IGN)  # asked twice it ends no sooner, and nobody may be left behind
         message = "the sweep was stopped and nothing is lost: the same command goes on from there"
         raise Interrupted(message, interrupted.signum) from None

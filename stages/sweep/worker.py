@@ -24,6 +24,7 @@ from data.store.folder import Store
 from stages.pipeline import decide, graph
 from stages.pipeline.run import perform, still_as_loaded
 from stages.pipeline.settings import parse
+from stages.training import signals
 
 if TYPE_CHECKING:
     from data.store.artifact import Artifact
@@ -176,7 +177,7 @@ def _read(job: Job) -> tuple[RunConfig, dict[str, Artifact], Store]:
 
 def main() -> None:
     """What runs in the process; the last line that it prints is its `Answer`."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in signals.ending():
         signal.signal(signum, lambda signum, frame: sys.exit(128 + signum))
     job, parent = Job(**json.loads(sys.argv[1])), int(sys.argv[2])
     threading.Thread(target=_mind, args=(parent,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something must not be torn: they are noted, and whoever asked looks when it suits."""
+"""What asks a process to end while something must not be torn: it is noted, and whoever asked looks when it suits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+def ending() -> list[signal.Signals]:
+    """Those that ask a process to end: Ctrl-C's, SIGTERM, and what comes when a connection drops, unless that one is
+    ignored (`nohup`)."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
+
+
 @contextmanager
 def noted() -> Iterator[list[int]]:
-    """While this holds, SIGINT and SIGTERM are only noted, in the list it gives; outside the main thread none come."""
+    """While this holds, they are only noted, in the list it gives; outside the main thread none come."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -23,7 +32,7 @@ def noted() -> Iterator[list[int]]:
     def note(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
 
-    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, note) for signum in ending()}
     try:
         yield received
     finally:
