@@ -36,6 +36,7 @@ CLOSURES = {
         "data/corpus/client.py",
         "data/corpus/encoding.py",
         "data/corpus/fetch.py",
+        "data/corpus/guess.py",
         "data/corpus/pace.py",
         "data/moment.py",
         "stages/download.py",

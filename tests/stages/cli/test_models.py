@@ -196,7 +196,7 @@ def test_without_a_model_the_newest_one_is_measured_and_nothing_runs(here: Rnnlm
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"caf\xe9\n", "is not UTF-8 text (byte 3)"),
+        (b"caf\xe9\n", "is not UTF-8 text (byte 3, in line 1) but seems to be WINDOWS-1252"),
         (b" \n\n ", "nothing but white space"),
         (b"a", "the text is too short: normalised (lower) it has 1 characters"),
         (None, "cannot be read (No such file or directory)"),
