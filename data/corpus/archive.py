@@ -1,29 +1,29 @@
-"""One text out of a gzip file or a zip archive that nobody vouches for."""
+"""One text out of a packed file (gzip, bzip2, xz, zstd or zip) that nobody vouches for."""
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import hashlib
+import lzma
+import re
 import stat
 import struct
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from data.errors import CorpusError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 CHUNK = 1 << 18
+XZ_MEMORY = 1 << 28
+"""The most bytes of memory that unpacking xz may take: its strongest preset takes a quarter of that."""
 
 
 def unpack(name: str, raw: Path, text: Path, limit: int) -> str | None:
     """Make the file ``text`` of the file ``raw``: unpack it, or just rename it where it is not packed.
-
-    What it is, its first bytes say: names and content types are often wrong.
 
     Args:
         name: of the corpus, for errors.
@@ -37,24 +37,38 @@ def unpack(name: str, raw: Path, text: Path, limit: int) -> str | None:
     Raises:
         CorpusError: it is damaged, holds anything but one text, or has more than ``limit`` bytes.
     """
-    with raw.open("rb") as file:
-        magic = file.read(4)
-    if magic[:2] == b"\x1f\x8b":
-        chunks = _gunzip(name, raw)
-    elif magic in (b"PK\x03\x04", b"PK\x05\x06"):  # the second: an archive of nothing
-        chunks = _unzip(name, raw)
-    else:
+    chunks = unpacked(name, raw, limit)
+    if chunks is None:
         raw.replace(text)
         return None
-    size, digest = 0, hashlib.sha256()
-    with text.open("wb") as unpacked:
+    digest = hashlib.sha256()
+    with text.open("wb") as file:
         for chunk in chunks:
-            size += len(chunk)
-            if size > limit:
-                raise CorpusError(f"corpus {name!r} unpacks to more than the {limit:,} bytes that a corpus may have")
-            unpacked.write(chunk)
+            file.write(chunk)
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def unpacked(name: str, raw: Path, limit: int) -> Iterator[bytes] | None:
+    """The text in a packed file, in chunks; None where it is not packed.
+
+    What it is, its first bytes say: names and content types are often wrong. Arguments and errors are `unpack`'s.
+    """
+    with raw.open("rb") as file:
+        magic = file.read(10)
+    for begins, unpacker in _UNPACKERS:
+        if re.match(begins, magic):
+            return _limited(name, unpacker(name, raw), limit)
+    return None
+
+
+def _limited(name: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise CorpusError(f"corpus {name!r} unpacks to more than the {limit:,} bytes that a corpus may have")
+        yield chunk
 
 
 def _gunzip(name: str, raw: Path) -> Iterator[bytes]:
@@ -63,7 +77,44 @@ def _gunzip(name: str, raw: Path) -> Iterator[bytes]:
             while chunk := packed.read(CHUNK):
                 yield chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise CorpusError(f"corpus {name!r} is a damaged gzip file ({error!s:.80}); get it again") from None
+        raise _damaged(name, "gzip", error) from None
+
+
+def _bunzip2(name: str, raw: Path) -> Iterator[bytes]:
+    try:
+        with bz2.open(raw) as packed:
+            while chunk := packed.read(CHUNK):
+                yield chunk
+    except (EOFError, OSError) as error:
+        raise _damaged(name, "bzip2", error) from None
+
+
+def _unxz(name: str, raw: Path) -> Iterator[bytes]:
+    try:
+        with raw.open("rb") as file:
+            data = file.read(CHUNK)
+            while data:
+                stream = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+                while not stream.eof:
+                    yield stream.decompress(data, CHUNK)
+                    data = b""
+                    if stream.needs_input and not stream.eof and not (data := file.read(CHUNK)):
+                        raise EOFError("it ends too early")
+                # Another stream may follow, after zeros.
+                data = stream.unused_data.lstrip(b"\0") or file.read(CHUNK).lstrip(b"\0")
+    except (lzma.LZMAError, EOFError) as error:
+        raise _damaged(name, "xz", error) from None
+
+
+def _unzstd(name: str, raw: Path) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(pa.OSFile(str(raw)), "zstd") as packed:
+            while chunk := packed.read(CHUNK):
+                yield chunk
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(name, "zstd", error) from None
 
 
 def _unzip(name: str, raw: Path) -> Iterator[bytes]:
@@ -72,9 +123,7 @@ def _unzip(name: str, raw: Path) -> Iterator[bytes]:
             while chunk := packed.read(CHUNK):
                 yield chunk
     except (zipfile.BadZipFile, EOFError, OSError, zlib.error, struct.error, NotImplementedError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset before the file's start
-            raise
-        raise CorpusError(f"corpus {name!r} is a damaged zip archive ({error!s:.80}); get it again") from None
+        raise _damaged(name, "zip", error) from None
 
 
 def _only_text(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
@@ -104,3 +153,21 @@ def _is_text(member: zipfile.ZipInfo) -> bool:
     names = member.filename.split("/")
     hidden = names[0] == "__MACOSX" or names[-1].startswith(".")
     return names[-1] != "" and not hidden and kind in (0, stat.S_IFREG)
+
+
+def _damaged(name: str, kind: str, error: Exception) -> Exception:
+    """What is to be raised for an error while unpacking; one of the disk's is none of the corpus."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: an offset before the start
+        return error
+    what = "a damaged zip archive" if kind == "zip" else f"a damaged {kind} file"
+    return CorpusError(f"corpus {name!r} is {what} ({' '.join(str(error).split())!s:.80}); get it again")
+
+
+_UNPACKERS: tuple[tuple[bytes, Callable[[str, Path], Iterator[bytes]]], ...] = (
+    (rb"\x1f\x8b", _gunzip),
+    (rb"PK(\x03\x04|\x05\x06)", _unzip),  # the second: an archive of nothing
+    (rb"BZh[1-9](\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)", _bunzip2),
+    (rb"\xfd7zXZ\x00", _unxz),
+    (rb"\x28\xb5\x2f\xfd", _unzstd),
+)
+"""How a file begins that is packed in one way or another."""

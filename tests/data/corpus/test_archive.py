@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import random
 import struct
 import zipfile
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
 from data.corpus.archive import unpack
@@ -37,8 +40,14 @@ def zipped(**files: bytes) -> bytes:
     return packed.getvalue()
 
 
-def test_a_text_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert unpacked(tmp_path, TEXT) == (TEXT, None)
+def zstd(body: bytes) -> bytes:
+    packed: bytes = pa.compress(body, "zstd", asbytes=True)
+    return packed
+
+
+@pytest.mark.parametrize("text", [TEXT, b"BZhang came home.", b"PK is a name.", b"\x1f"])
+def test_a_text_is_taken_as_it_is(tmp_path: Path, text: bytes) -> None:
+    assert unpacked(tmp_path, text) == (text, None)
     assert not (tmp_path / "raw").exists()
 
 
@@ -47,16 +56,29 @@ def test_a_text_is_taken_as_it_is(tmp_path: Path) -> None:
     [
         gzip.compress(TEXT, mtime=0),
         gzip.compress(TEXT[:1000], mtime=0) + gzip.compress(TEXT[1000:], mtime=0),
+        bz2.compress(TEXT),
+        bz2.compress(TEXT[:1000]) + bz2.compress(TEXT[1000:]),
+        lzma.compress(TEXT),
+        lzma.compress(TEXT[:1000]) + bytes(4) + lzma.compress(TEXT[1000:]) + bytes(8),
+        zstd(TEXT),
+        zstd(TEXT[:1000]) + zstd(TEXT[1000:]),
         zipped(**{"a.txt": TEXT}),
         zipped(**{"folder/": b"", "folder/a.txt": TEXT, "__MACOSX/a.txt": b"-", "folder/.DS_Store": b"-"}),
     ],
-    ids=["gzip", "gzip of two members", "zip", "zip with clutter"],
+    ids=[
+        *(name + parts for name in ("gzip", "bzip2", "xz", "zstd") for parts in ("", " of two parts")),
+        *("zip", "zip with clutter"),
+    ],
 )
 def test_an_archive_is_unpacked(tmp_path: Path, packed: bytes) -> None:
     assert unpacked(tmp_path, packed) == (TEXT, hashlib.sha256(TEXT).hexdigest())
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lambda body: zipped(bomb=body)], ids=["gzip", "zip"])
+@pytest.mark.parametrize(
+    "pack",
+    [gzip.compress, bz2.compress, lzma.compress, zstd, lambda body: zipped(bomb=body)],
+    ids=["gzip", "bzip2", "xz", "zstd", "zip"],
+)
 def test_a_bomb_stops_at_the_cap(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     packed = pack(b"a" * 5_000_000)
     assert len(packed) < 10_000
@@ -83,8 +105,19 @@ def test_a_zip_that_lies_about_its_size(tmp_path: Path) -> None:
         (gzip.compress(TEXT, mtime=0)[:-2000], "damaged gzip file"),
         (gzip.compress(TEXT, mtime=0)[:-8] + bytes(8), "damaged gzip file"),
         (b"\x1f\x8b" + TEXT, "damaged gzip file"),
+        (bz2.compress(TEXT)[:-2000], r"damaged bzip2 file"),
+        (b"BZh91AY&SY" + TEXT, "damaged bzip2 file"),
+        (lzma.compress(TEXT)[:-2000], "damaged xz file"),
+        (lzma.compress(TEXT) + b"and more", "damaged xz file"),
+        (lzma.compress(TEXT, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]), "xz file .*[Mm]emory"),
+        (zstd(TEXT)[:-2000], "damaged zstd file"),
+        (b"\x28\xb5\x2f\xfd" + TEXT, "damaged zstd file"),
     ],
-    ids=["two", "nine", "none", "torn zip", "encrypted", "bzip2", "torn gzip", "wrong checksum", "magic only"],
+    ids=[
+        *("two", "nine", "none", "torn zip", "encrypted", "zip by bzip2"),
+        *("torn gzip", "wrong checksum", "gzip's magic only", "torn bzip2", "bzip2's magic only"),
+        *("torn xz", "xz and more", "a large dictionary", "torn zstd", "zstd's magic only"),
+    ],
 )
 def test_archives_that_are_refused(tmp_path: Path, packed: bytes, says: str) -> None:
     with pytest.raises(CorpusError, match=says) as refusal:
