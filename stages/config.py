@@ -23,8 +23,9 @@ class DownloadConfig(StageConfig):
     """Which text to learn from."""
 
     corpus: Annotated[str, Field(min_length=1)] = "sample"
-    """A name of the catalogue (see `rnnlm corpora`), an http(s) address, or the path of a local file. In an address
-    `${NAME}` is filled in from the environment when it is asked, and enters no key, manifest or log."""
+    """A name of the catalogue (see `rnnlm corpora`), an http(s) address, the path of a local file, or `-` for standard
+    input; it may be packed by gzip, bzip2, xz, zstd or zip. In an address `${NAME}` is filled in from the environment
+    when it is asked, and what that holds enters no key, manifest or log."""
     headers: tuple[str, ...] = ()
     """Sent to an address, such as `Authorization: Bearer ${TOKEN}`, which is filled in likewise. What is secret comes
     from the environment alone."""

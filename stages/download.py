@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data.corpus.archive import unpack
 from data.corpus.arrival import is_page
-from data.corpus.catalogue import resolve
+from data.corpus.catalogue import MAX_BYTES, resolve
 from data.corpus.encoding import check_utf8
 from data.corpus.fetch import Fetched, Patience, fetch, rate
 from data.errors import CorpusError
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 18
-MAX_BYTES = 4 << 30
-"""The most that is fetched for one corpus, and the most that it may unpack to."""
 
 
 def download(config: DownloadConfig, *, out: Path, progress: Progress, previous: Path | None = None) -> None:

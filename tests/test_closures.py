@@ -38,6 +38,7 @@ CLOSURES = {
         "data/corpus/fetch.py",
         "data/corpus/guess.py",
         "data/corpus/pace.py",
+        "data/corpus/spool.py",
         "data/moment.py",
         "stages/download.py",
     ],

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.corpus import spool
 from data.corpus.address import check, identity, is_address, written
 from data.errors import CorpusError
 
 CATALOGUE = Path(__file__).with_name("corpora.toml")
+MAX_BYTES = 4 << 30
+"""The most that is read for one corpus, and the most that it may unpack to."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def catalogue() -> dict[str, Corpus]:
 def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
     """Find what ``corpus`` means. Local files are read once, for their digest; nothing is fetched.
 
-    A catalogue name wins over a local file of that name: ``./sample`` means the file. ``headers`` are for an address.
+    A catalogue name wins over a local file of that name: ``./sample`` means the file. ``-`` is standard input, which is
+    read when it is meant first. ``headers`` are for an address.
     Raises CorpusError for an unusable address and for a file that is missing or cannot be read.
     """
     entry = catalogue().get(corpus)
@@ -83,6 +87,10 @@ def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
                 f"the packaged corpus {corpus!r} is missing from {str(path)!r}; install the project again"
             )
         return _local(corpus, path)
+    opened = spool.number(corpus)
+    if opened is not None:
+        name = "standard input" if opened == 0 else corpus
+        return _local(name, spool.spooled(name, opened, MAX_BYTES))
     if not is_address(corpus):
         return _local(corpus, Path(corpus))
     scheme = corpus.partition("://")[0]

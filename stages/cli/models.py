@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data.corpus import text
+from data.corpus import archive, spool, text
+from data.corpus.catalogue import MAX_BYTES
 from data.corpus.encoding import check_utf8
 from data.corpus.level import LEVELS
 from data.errors import ConfigError, CorpusError, Interrupted, StoreError
@@ -27,6 +27,8 @@ from data.store.folder import open_store
 from data.store.reigns import DEFAULT
 from stages.cli.options import Configuration, Json, Model, Name, StoreAt, configured
 from stages.cli.output import print_json, short
+from stages.config import DownloadConfig
+from stages.download import download
 from stages.pipeline import graph
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, store: 
     """Print how well a model predicts a text: `rnnlm evaluate --on`.
 
     Args:
-        on: the text's file; ``-`` is standard input.
+        on: the text: a file, ``-`` for standard input, or what else a corpus is named by.
         adapt: the learning rate of dynamic evaluation, above 0; None leaves the weights as they are.
         model: a model's folder; by default the store's champion, else its newest model.
         name: of the champion.
@@ -157,7 +159,7 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, store: 
     folder = _folder(model, name, store)
     language_model = _load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)
-    with _text(on) as path, reporting() as reporter:
+    with reporting() as reporter, _text(on, reporter("download")) as path:
         chunks = _chunks(path, CHUNK_ADAPTING if losses else CHUNK, reporter("evaluate"))
         score = language_model.score(chunks, losses)
     if as_json:
@@ -188,22 +190,31 @@ def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iter
 
 
 @contextmanager
-def _text(name: str) -> Iterator[Path]:
-    """The file of that name, checked to be UTF-8 text; what can be read only once, a pipe, is copied first.
+def _text(name: str, progress: Progress) -> Iterator[Path]:
+    """A file with the text of that name, unpacked and checked to be UTF-8: a local file, or else whatever a corpus is.
 
     Raises:
-        CorpusError: what cannot be read, or is not text.
+        CorpusError: what cannot be read or had, or is not text.
     """
-    if name == "-" and sys.stdin is None:
-        raise CorpusError("standard input is closed: name a text with --on FILE")
-    path = Path(name)
+    path, opened = Path(name), spool.number(name)
+    shown = "standard input" if opened == 0 else name
     with tempfile.TemporaryDirectory() as folder:
         try:
-            if name == "-" or path.is_fifo():
-                path = Path(folder) / "text"
-                with sys.stdin.buffer if name == "-" else Path(name).open("rb") as source, path.open("wb") as copy:
+            if opened is not None:
+                path = spool.spooled(shown, opened, MAX_BYTES)
+            elif path.is_fifo():
+                path = Path(folder) / "copy"
+                with Path(name).open("rb") as source, path.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
-            check_utf8("standard input" if name == "-" else name, path)
+            elif not path.exists():
+                download(DownloadConfig(corpus=name), out=Path(folder), progress=progress)
+                path = Path(folder) / "corpus.txt"
+            chunks = archive.unpacked(shown, path, MAX_BYTES)
+            if chunks is not None:
+                path = Path(folder) / "text"
+                with path.open("wb") as text_file:
+                    text_file.writelines(chunks)
+            check_utf8(shown, path)
         except OSError as error:
             raise CorpusError(
                 f"the text {name} cannot be read ({error.strerror}): name another, or - for standard input"

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Preset = Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset (see `rnnlm presets`), or such a TOML file.")]
 Corpus = Annotated[
     str | None,
-    typer.Option(metavar="NAME|URL|PATH", help="The text: a name (see `rnnlm corpora`), an address or a file."),
+    typer.Option(
+        metavar="NAME|URL|PATH",
+        help="The text: a name (see `rnnlm corpora`), an address, a file, or - for standard input.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,

@@ -51,7 +51,7 @@ def evaluate(
     *,
     on: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Measure a trained model on this text instead; - is standard input."),
+        typer.Option(metavar="FILE", help="Measure a trained model on this text instead, named as for --corpus."),
     ] = None,
     adapt: Annotated[
         float | None,

@@ -318,6 +318,16 @@ def test_a_local_archive_is_unpacked(tmp_path: Path) -> None:
     assert (copied(tmp_path, mine) / "corpus.txt").read_bytes() == TEXT
 
 
+def test_a_process_substitution_is_unpacked(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, gzip.compress(TEXT))
+    os.close(write)
+    download(DownloadConfig(corpus=f"/dev/fd/{read}"), out=tmp_path, progress=silent)
+    os.close(read)
+    assert (tmp_path / "corpus.txt").read_bytes() == TEXT
+    assert record(tmp_path)["name"] == f"/dev/fd/{read}"
+
+
 def test_a_local_html_page_is_text_and_said_to_be_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mine = tmp_path / "mine.html"
     mine.write_bytes(b"\xef\xbb\xbf\n<!DOCTYPE html><html>mine</html>")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -11,11 +14,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stages.lm.model import LanguageModel
+
+if TYPE_CHECKING:
+    from tests.conftest import Server
 
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -183,6 +189,24 @@ def test_a_text_is_read_from_standard_input_or_a_pipe(rnnlm: Rnnlm, here: Rnnlm,
     assert writer.wait(timeout=30) == 0
 
 
+def test_a_text_may_be_whatever_a_corpus_is(here: Rnnlm, model: Path, tmp_path: Path, server: Server) -> None:
+    said = "the sea is miles away\n" * 5
+    packed = tmp_path / "letter"
+    packed.write_bytes(lzma.compress(said.encode()))
+    address = server.route("/a", lambda h, _: h.body(gzip.compress(said.encode())))
+    read, write = os.pipe()
+    os.write(write, bz2.compress(said.encode()))
+    os.close(write)
+    losses = {
+        json.loads(here("evaluate", "--on", text, "--model", model, "--json").stdout)["loss"]
+        for text in (packed, address, f"/dev/fd/{read}")
+    }
+    os.close(read)
+    assert len(losses) == 1
+    assert losses.pop() == pytest.approx(LanguageModel.load(model).score(said).loss, rel=1e-6)
+    assert "characters" in here("evaluate", "--on", "sample", "--model", model).stdout
+
+
 def test_without_a_model_the_newest_one_is_measured_and_nothing_runs(here: Rnnlm, trained: Path) -> None:
     folder = Path(here("train", "--preset", trained).stdout.strip())
     text = trained.parent / "text.txt"
@@ -199,7 +223,7 @@ def test_without_a_model_the_newest_one_is_measured_and_nothing_runs(here: Rnnlm
         (b"caf\xe9\n", "is not UTF-8 text (byte 3, in line 1) but seems to be WINDOWS-1252"),
         (b" \n\n ", "nothing but white space"),
         (b"a", "the text is too short: normalised (lower) it has 1 characters"),
-        (None, "cannot be read (No such file or directory)"),
+        (None, "there is no corpus file '"),
     ],
 )
 def test_a_text_that_cannot_be_measured_is_one_sentence(

@@ -1,0 +1,76 @@
+"""What can be read only once, standard input or a pipe by its number, as a file that can be read again."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.errors import CorpusError
+
+CHUNK = 1 << 18
+
+_folders: dict[tuple[int, int, int], tempfile.TemporaryDirectory[str]] = {}
+"""By number, device and inode: a folder with what was read. They last as long as the process."""
+
+
+def number(name: str) -> int | None:
+    """The number of an open file that a name means: ``-`` is standard input, ``/dev/fd/63`` what a shell's ``<(…)``
+    gives; None for any other name."""
+    if name in ("-", "/dev/stdin"):
+        return 0
+    found = re.fullmatch(r"(?:/dev|/proc/self)/fd/([0-9]{1,9})", name)
+    return int(found[1]) if found else None
+
+
+def spooled(name: str, opened: int, limit: int) -> Path:
+    """A file with all that comes from an open file, which is read when it is asked for first.
+
+    Args:
+        name: for errors.
+        opened: its number.
+        limit: the most bytes that are read.
+
+    Raises:
+        CorpusError: it is closed, cannot be read, or has more than ``limit`` bytes.
+    """
+    if opened == 0 and sys.stdin is None:  # and its number may be another file's by now
+        raise CorpusError(f"{name} is closed; name a file")
+    try:
+        place = os.fstat(opened)
+    except OSError as error:
+        raise _unreadable(name, error) from None
+    key = opened, place.st_dev, place.st_ino
+    if key not in _folders:
+        folder = tempfile.TemporaryDirectory(prefix="rnnlm-")
+        try:
+            with (Path(folder.name) / "text").open("wb") as copy:
+                for chunk in _chunks(name, opened, limit):
+                    copy.write(chunk)
+        except BaseException:
+            folder.cleanup()
+            raise
+        _folders[key] = folder
+    return Path(_folders[key].name) / "text"
+
+
+def _chunks(name: str, opened: int, limit: int) -> Iterator[bytes]:
+    size = 0
+    while True:
+        try:
+            chunk = os.read(opened, CHUNK)
+        except OSError as error:
+            raise _unreadable(name, error) from None
+        size += len(chunk)
+        if size > limit:
+            raise CorpusError(f"{name} has more than the {limit:,} bytes that a corpus may have")
+        if not chunk:
+            return
+        yield chunk
+
+
+def _unreadable(name: str, error: OSError) -> CorpusError:
+    return CorpusError(f"{name} cannot be read ({error.strerror}); name a file")
