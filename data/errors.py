@@ -15,11 +15,16 @@ Anything else is a defect of this program and keeps its traceback.
 
 from __future__ import annotations
 
+from data import shown
+
 
 class RnnlmError(Exception):
-    """Base of the tree; its text is shown to the user as it stands."""
+    """Base of the tree; its text is one line, and is shown to the user as it stands."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown.line(message))
 
 
 class ConfigError(RnnlmError):

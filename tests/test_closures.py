@@ -96,6 +96,7 @@ ENGINES: dict[str, list[str]] = {
 """What comes to those of `train`, which imports no engine."""
 BESIDE = {
     "data.errors": fingerprint.OUTSIDE["data.errors"],
+    "data.shown": "how errors are worded reaches no artifact",
     "stages.config": "its values are in the key, and what they mean stands in the code that uses them",
     "stages.training.engines": "chooses the engine: what it chose is in the key",
     "stages.training.builds": "knows which engine can use which GPU: what was chosen is in the key",

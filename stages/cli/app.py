@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from data import shown
 from data.errors import Interrupted, RnnlmError
 from stages.cli import champions, device, lists, models, nights, runs, stores, sweeps
 from stages.pipeline import graph
@@ -88,6 +89,8 @@ def main() -> None:
     if isinstance(sys.stderr, io.TextIOWrapper):
         raw = _Unheard(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty():
+        sys.stdout = _Terminal(sys.stdout.buffer, sys.stdout.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -111,7 +114,8 @@ def enter(app: typer.Typer) -> NoReturn:
         sys.exit(2)
     except (RnnlmError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        print(f"rnnlm: {message}", file=sys.stderr)
+        asked_nothing = message.startswith("Usage:")  # and is told what there is to ask, on as many lines as it takes
+        print(message if asked_nothing else f"rnnlm: {shown.line(message)}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
@@ -125,11 +129,18 @@ class _Unheard(io.FileIO):
             return len(memoryview(data))
 
 
+class _Terminal(io.TextIOWrapper):
+    """A terminal, which is told nothing by the text that it shows; a pipe or a file gets that as it is."""
+
+    def write(self, text: str, /) -> int:
+        return super().write(shown.visible(text))
+
+
 class _StandardError(logging.Handler):
     """Log records as plain lines on whatever standard error is at that moment, a live progress bar's included."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(shown.line(self.format(record)), file=sys.stderr)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

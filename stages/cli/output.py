@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data.shown import line
+
 
 def print_json(value: dict[str, Any]) -> None:
     """Print the one object of ``--json``."""
@@ -26,5 +28,5 @@ def tree(components: dict[str, Any], indent: str = "  ") -> list[str]:
             lines.extend(tree(value, indent + "  "))
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            lines.append(f"{indent}{name}: {text}")
+            lines.append(f"{indent}{line(name)}: {line(text)}")
     return lines

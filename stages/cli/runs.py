@@ -12,6 +12,7 @@ import typer
 
 from data.errors import ConfigError, StoreError
 from data.progress import reporting
+from data.shown import line
 from data.store.folder import open_store
 from data.store.reigns import DEFAULT
 from stages.cli.options import Configuration, Force, From, Json, Model, Name, StoreAt, configured
@@ -119,7 +120,7 @@ def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipel
             outcome = pipeline.perform(name, config, upstream, store, reporter(name), forced=name in forced)
         if graph.STAGES[name].shown:
             took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
-            print(f"{outcome.name:9} {outcome.state}{took} ({outcome.reason})", file=sys.stderr)
+            print(f"{outcome.name:9} {outcome.state}{took} ({line(outcome.reason)})", file=sys.stderr)
         return outcome
 
     return pipeline.Walk(perform)
@@ -156,7 +157,7 @@ def status(config: Configuration, store: StoreAt = None, as_json: Json = False) 
         print_json({"stages": [state.json() for state in states]})
         return
     for state in states:
-        print(f"{state.name:9} {state.state:8} {state.reason}")
+        print(f"{state.name:9} {state.state:8} {line(state.reason)}")
 
 
 @configured
@@ -183,7 +184,7 @@ def explain(
         last = {"key": nearest.manifest.key, "components": nearest.manifest.components} if nearest else None
         print_json({**state.json(), "components": components, "closest": last})
         return
-    print(f"{stage} is {state.state}: {state.reason}")
+    print(f"{stage} is {state.state}: {line(state.reason)}")
     if state.decision is None:
         return
     print(f"\nkey {state.decision.key}")
@@ -191,4 +192,4 @@ def explain(
     if nearest is not None:
         print(f"\nthe closest artifact is {nearest.folder}, made {decide.when(nearest)}")
         for phrase in decide.differences(state.decision.config, nearest, state.decision.components):
-            print(f"  {phrase}")
+            print(f"  {line(phrase)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from data.tables.vocab import Vocab
+
+ROOT = Path(__file__).parents[3]
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
 
 MISTAKES = [
@@ -51,6 +55,9 @@ MISTAKES = [
     (["evaluate", "--on", "x.txt"], "no trained model"),
     (["run", "--nonsense"], "--nonsense"),
     (["walk"], "walk"),
+    (["run", "--corpus", "no\nrnnlm: all is well\x1b[31m"], r"no\nrnnlm: all is well\x1b[31m"),
+    (["wa\nrnnlm: lk"], r"wa\nrnnlm: lk"),
+    (["run", "--set", f"train.hidden_size={'9' * 100_000}x"], "does not fit"),
 ]
 
 
@@ -62,6 +69,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(here: Rnnlm, arguments: list[
     assert last.startswith("rnnlm: ")
     assert said in last
     assert "Traceback" not in done.stderr
+    assert len(last) < 2000
 
 
 def test_so_it_is_in_a_process_of_its_own(rnnlm: Rnnlm) -> None:
@@ -69,6 +77,33 @@ def test_so_it_is_in_a_process_of_its_own(rnnlm: Rnnlm) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("rnnlm: there is no preset 'nowhere'")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_corpus_tells_a_terminal_nothing_and_a_pipe_gets_it_as_it_is(model: Path) -> None:
+    Vocab(["<unk>", *"\x1b\x07\x9b abcdefghijklmnopqrstuvw\n"], [0] * 29).write(model / "vocab.arrow")
+    command = [sys.executable, "-m", "stages.cli", "sample", "--model", str(model)]
+    command += ["--prefix", "a", "--temperature", "9", "--length", "200"]
+    terminal, inside = os.openpty()
+    with subprocess.Popen(command, stdout=inside, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
+        os.close(inside)
+        said = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(terminal, 4096):
+                said += piece
+    os.close(terminal)
+    assert process.returncode == 0
+    assert rb"\x1b" in said
+    assert rb"\x9b" in said
+    assert not {b"\x1b", b"\x07", "\x9b".encode()} & {
+        said[place : place + n] for place in range(len(said)) for n in (1, 2)
+    }
+    assert "\x1b" in subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
+
+
+def test_a_command_that_is_asked_nothing_shows_its_help(here: Rnnlm) -> None:
+    done = here(code=2)
+    assert done.stderr.startswith("Usage: ")
+    assert "\n  run " in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_traceback(trained: Path) -> None:
