@@ -9,6 +9,7 @@ from data.corpus.level import LEVELS
 from data.tables.tokens import SPLITS, IndexTable
 from stages.lm import metrics
 from stages.lm.model import LanguageModel
+from stages.lm.network import one_thread
 from stages.lm.tally import Tally
 
 if TYPE_CHECKING:
@@ -65,13 +66,15 @@ def evaluate(
     measured = _measure(language_model, table, config.window, Tally(checkpoints), progress)
     measured["baselines"] = _summaries(json.loads((baselines / "baselines.json").read_text(encoding="utf-8")), table)
     progress(0, 0, "looking for what it knows by heart")
-    measured["memorization"] = memorized(_written(language_model, table, config.seed), _text(language_model, table))
-    samples = [
-        {"prefix": prefix, "temperature": temperature, "text": text}
-        for prefix in config.prefixes
-        for temperature in sorted({0.0, config.temperature, 1.0})
-        for text in [language_model.sample(prefix, config.length, temperature=temperature, seed=config.seed)]
-    ]
+    with one_thread():
+        written = _written(language_model, table, config.seed)
+        measured["memorization"] = memorized(written, _text(language_model, table))
+        samples = [
+            {"prefix": prefix, "temperature": temperature, "text": text}
+            for prefix in config.prefixes
+            for temperature in sorted({0.0, config.temperature, 1.0})
+            for text in [language_model.sample(prefix, config.length, temperature=temperature, seed=config.seed)]
+        ]
     _write_json(out / "metrics.json", measured)
     _write_json(out / "samples.json", samples)
 

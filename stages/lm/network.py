@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,28 @@ from stages.lm.layers import Layer, State, Vector
 from stages.lm.parameters import GATES
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from stages.lm.parameters import Architecture, Parameters
 
 _NUMBERS = 1 << 22
 """Logits, or gates, held at once while losses are computed: 16 MB."""
 _ROWS = 4096
 """Time steps, or windows, at most that are computed at once."""
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """While this holds, NumPy's products take one thread: how many there are changes their last bits, and must not
+    follow from the machine. Losses are computed so; who samples and keeps what is said asks for it."""
+    context: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return context
+
+
+@cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class Network:
@@ -38,7 +55,8 @@ class Network:
 
     def __init__(self, architecture: Architecture, weights: Parameters) -> None:
         self.architecture = architecture
-        self._layers = [Layer(architecture, weights, layer) for layer in range(architecture.layers)]
+        with one_thread():
+            self._layers = [Layer(architecture, weights, layer) for layer in range(architecture.layers)]
         dense = weights["embedding.weight" if architecture.tie_weights else "dense.weight"]
         self._dense = np.ascontiguousarray(dense), weights["dense.bias"]
 
@@ -82,7 +100,7 @@ class Network:
             long_enough = steps >= side_by_side.SHORTEST
             tokens = steps * side_by_side.ROWS if long_enough else min(left, self._rows(self.architecture.vocab_size))
             inputs, targets = ids[done : done + tokens], ids[done + 1 : done + tokens + 1]
-            with np.errstate(all="ignore"):
+            with one_thread(), np.errstate(all="ignore"):
                 if long_enough:
                     rows = inputs.reshape(-1, steps), targets.reshape(-1, steps)
                     losses = side_by_side.losses(self._layers, self._nats, *rows, states)
@@ -116,7 +134,7 @@ class Network:
             states: list[State] | None = None
             for step in range(min(window, len(chunk) - 1)):
                 inputs, targets = chunk[step:-1:window], chunk[step + 1 :: window]
-                with np.errstate(all="ignore"):
+                with one_thread(), np.errstate(all="ignore"):
                     states = states or self.zero_state(len(inputs))
                     outputs: Any = inputs
                     for number, layer in enumerate(self._layers):

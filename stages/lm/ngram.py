@@ -46,7 +46,7 @@ class Unigram:
     def loss(self, ids: Ids) -> float:
         """Mean negative log-likelihood of all these ids, nats per token."""
         counts = _count(ids, len(self.log_probabilities))
-        return float(-(counts @ self.log_probabilities) / counts.sum())
+        return float(-(counts * self.log_probabilities).sum() / counts.sum())
 
 
 @dataclass(frozen=True)

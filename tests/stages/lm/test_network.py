@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
+from threadpoolctl import ThreadpoolController
 
 from stages.lm import network as module
 from stages.lm import sampling
@@ -189,6 +190,17 @@ def test_every_target_of_a_window_counts_once_and_it_goes_on_after_any_span(monk
 
 def windowed(ours: Network, ids: Any, window: int) -> Any:
     return np.concatenate([np.empty(0), *ours.windowed_losses(ids, window)])
+
+
+def test_losses_have_the_same_bits_on_any_number_of_cores() -> None:
+    architecture = Architecture("gru", "tanh", 500, 1, 28)  # wide enough for threads to divide a product otherwise
+    given = architecture.initial("uniform", 0)
+    ids, found = random_ids(architecture, 400), []
+    for threads in (1, 2):
+        with ThreadpoolController().limit(limits=threads, user_api="blas"):
+            ours = Network(architecture, given)
+            found.append((all_losses(ours, ids).tobytes(), windowed(ours, ids, 6).tobytes()))
+    assert found[0] == found[1]
 
 
 def test_losses_do_not_depend_on_how_many_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
