@@ -160,11 +160,8 @@ class TrainConfig(StageConfig):
 class EvaluateConfig(StageConfig):
     """What the report shows beside the metrics."""
 
-    prefixes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = (
-        "time traveller",
-        "traveller",
-    )
-    """Texts that the model continues."""
+    prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that the model continues; where none is given, the first words of its own text."""
     length: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Tokens per continuation."""
     temperature: Annotated[float, Field(ge=0)] = 0.7

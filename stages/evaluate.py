@@ -71,7 +71,7 @@ def evaluate(
         measured["memorization"] = memorized(written, _text(language_model, table))
         samples = [
             {"prefix": prefix, "temperature": temperature, "text": text}
-            for prefix in config.prefixes
+            for prefix in config.prefixes or [language_model.opening(table.ids)]
             for temperature in sorted({0.0, config.temperature, 1.0})
             for text in [language_model.sample(prefix, config.length, temperature=temperature, seed=config.seed)]
         ]

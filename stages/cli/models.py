@@ -21,21 +21,18 @@ from data.corpus import archive, spool, text
 from data.corpus.catalogue import MAX_BYTES
 from data.corpus.encoding import check_utf8
 from data.corpus.level import LEVELS
-from data.errors import ConfigError, CorpusError, Interrupted, StoreError
+from data.errors import ConfigError, CorpusError, Interrupted
 from data.progress import Progress, reporting
 from data.store.folder import open_store
 from data.store.reigns import DEFAULT
+from stages.cli import chosen
 from stages.cli.options import Configuration, Json, Model, Name, StoreAt, configured
 from stages.cli.output import print_json, short
 from stages.config import DownloadConfig
 from stages.download import download
-from stages.pipeline import graph
 
 if TYPE_CHECKING:
-    from data.store.artifact import Artifact
-    from data.store.folder import Store
     from data.tables.tokens import Ids
-    from stages.config import RunConfig
     from stages.lm.layers import Vector
     from stages.lm.model import LanguageModel
 
@@ -52,7 +49,10 @@ def sample(
     *,
     model: Model = None,
     name: Name = DEFAULT,
-    prefix: Annotated[str, typer.Option(metavar="TEXT", help="The text to continue.")] = "time traveller",
+    prefix: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The text to continue; by default the first words of what it learnt from."),
+    ] = None,
     length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many tokens to add.")] = 50,
     temperature: Annotated[
         float, typer.Option(min=0, metavar="T", help="0 always takes the likeliest token, 1 draws as the model says.")
@@ -83,40 +83,48 @@ def sample(
 
     With --untrained, --preset, --corpus and --set describe the model whose weights are drawn at random.
     """
+    from stages.lm.network import one_thread
+
     if temperature == 0 and (top_k or top_p != 1):
         raise ConfigError("--top-k and --top-p need a --temperature above 0: without it nothing is drawn")
     if count > 1 and temperature == 0:
         raise ConfigError("--count above 1 needs a --temperature above 0: greedy continuations are all the same")
     if not untrained:
-        language_model = _load(_folder(model, name, store))
+        folder = chosen.folder(model, name, store)
+        language_model, table = chosen.load(folder), None if prefix is not None else chosen.trained_on(folder)
     elif model is None and name == DEFAULT:
-        language_model = _untrained(config.load(), open_store(store))
+        language_model, table = chosen.untrained(config.load(), open_store(store))
     else:
         raise ConfigError(f"--untrained draws its own weights: leave out --{'name' if model is None else 'model'}")
+    if prefix is None:
+        prefix = language_model.opening(table.ids) if table else ""
     prompt = language_model.prompt(prefix)
     samples: list[dict[str, Any]] = []
-    for drawn_by in range(seed, seed + count):
-        tokens = language_model.stream(
-            prefix,
-            length,
-            temperature,
-            drawn_by,
-            top_k=top_k,
-            top_p=top_p,
-            stop=stop or (),
-            probabilities=probabilities or as_json,
-        )
-        if as_json:
-            pieces = list(tokens)
-            whole = "".join([prompt, *[piece for piece, _ in pieces]])
-            listed = [{"text": piece, "probability": probability} for piece, probability in pieces]
-            samples.append({"seed": drawn_by, "text": whole, "tokens": listed})
-        elif probabilities:
-            if drawn_by > seed:
-                print()
-            _stream(f"{json.dumps(piece, ensure_ascii=False)}\t{probability:.6g}\n" for piece, probability in tokens)
-        else:
-            _stream(itertools.chain([prompt], (piece for piece, _ in tokens), ["\n"]))
+    with one_thread():  # so that the same seed writes the same text on any number of cores
+        for drawn_by in range(seed, seed + count):
+            tokens = language_model.stream(
+                prefix,
+                length,
+                temperature,
+                drawn_by,
+                top_k=top_k,
+                top_p=top_p,
+                stop=stop or (),
+                probabilities=probabilities or as_json,
+            )
+            if as_json:
+                pieces = list(tokens)
+                whole = "".join([prompt, *[piece for piece, _ in pieces]])
+                listed = [{"text": piece, "probability": probability} for piece, probability in pieces]
+                samples.append({"seed": drawn_by, "text": whole, "tokens": listed})
+            elif probabilities:
+                if drawn_by > seed:
+                    print()
+                _stream(
+                    f"{json.dumps(piece, ensure_ascii=False)}\t{probability:.6g}\n" for piece, probability in tokens
+                )
+            else:
+                _stream(itertools.chain([prompt], (piece for piece, _ in tokens), ["\n"]))
     if as_json:
         print_json({"samples": samples})
 
@@ -156,8 +164,8 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, store: 
     """
     if adapt is not None and not 0 < adapt < math.inf:
         raise ConfigError(f"--adapt must be above 0, not {adapt:g}")
-    folder = _folder(model, name, store)
-    language_model = _load(folder)
+    folder = chosen.folder(model, name, store)
+    language_model = chosen.load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)
     with reporting() as reporter, _text(on, reporter("download")) as path:
         chunks = _chunks(path, CHUNK_ADAPTING if losses else CHUNK, reporter("evaluate"))
@@ -229,60 +237,3 @@ def _chunks(path: Path, size: int, progress: Progress) -> Iterator[str]:
         yield chunk
         done, characters = min(done + size, total), characters + len(chunk)
         progress(done, total, f"{characters / (time.monotonic() - began):,.0f} characters/s")
-
-
-# --- which model
-
-
-def _untrained(config: RunConfig, store: Store) -> LanguageModel:
-    """The model that a run would begin with; what comes before the training runs if need be."""
-    from data.tables.tokens import IndexTable
-    from data.tables.vocab import Vocab
-    from stages.cli import runs
-    from stages.lm.model import LanguageModel
-
-    tokens = runs.walk(config, store).to(graph.STAGES["train"].inputs["tokens"].stage)
-    table = IndexTable.open(tokens.folder / "tokens.arrow")
-    vocab = Vocab.read(tokens.folder / "vocab.arrow")
-    return LanguageModel.untrained(config.train, vocab, level=table.level, normalizer=table.normalizer)
-
-
-def _load(folder: Path) -> LanguageModel:
-    from stages.lm.model import LanguageModel
-
-    return LanguageModel.load(folder)
-
-
-def _folder(model: Path | None, name: str, store: str | None) -> Path:
-    """Of the model that was named, else of the store's best."""
-    if model is None:
-        return _best(open_store(store), name).folder
-    if name != DEFAULT:
-        raise ConfigError("--model names a model's folder and --name a champion: leave out one of the two")
-    return model
-
-
-def _best(store: Store, name: str) -> Artifact:
-    """The champion; where there is no default one, the newest model."""
-    from data.store import champions
-
-    reign = champions.current(store, name)
-    if reign is not None:
-        artifact = store.find(champions.STAGE, reign.model)
-        damage = store.damage(artifact) if artifact else "it is gone"
-        if artifact is None or damage:
-            raise StoreError(
-                f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "
-                "before, --model names another"
-            )
-        return artifact
-    if name != DEFAULT:
-        raise StoreError(
-            f"{store.root} has no champion under the name {name}: `rnnlm champion --all` lists those it has"
-        )
-    newest = next((artifact for artifact in store.artifacts(champions.STAGE) if not store.damage(artifact)), None)
-    if newest is None:
-        raise StoreError(
-            f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
-        )
-    return newest

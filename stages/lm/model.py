@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _NAMED = 8
 """Unknown tokens of a prompt that are named."""
+_READ, _OPENING = 1000, 20
+"""Tokens of a text that are looked through for its first words, and characters that these have at most."""
 
 
 class LanguageModel:
@@ -168,6 +170,14 @@ class LanguageModel:
     def prompt(self, prefix: str) -> str:
         """A text as the model goes on from it: normalised, words with one space between them."""
         return self._level.join(self._level.split(normalize_prefix(prefix, self.normalizer)))
+
+    def opening(self, ids: Ids) -> str:
+        """The first words of a text, given its ids: something to go on from in its own script. A word that the
+        vocabulary lacks, or without a letter or digit, is none; an empty string where there is none."""
+        words = self.vocab.decode(ids[:_READ].tolist(), self._level).split()
+        told = [word for word in words if UNKNOWN not in word and any(map(str.isalnum, word))]
+        both = " ".join(told[:2])
+        return both if len(both) <= _OPENING else told[0][:_OPENING]
 
     def _ids(self, prompt: str) -> list[int]:
         """The ids of a prompt; a warning names what the vocabulary lacks, once."""

@@ -73,7 +73,7 @@ def _model(report: Report, picture: str) -> Iterator[str]:
         how = "greedily" if sample["temperature"] == 0 else f"at temperature {sample['temperature']:g}"
         prefix = " ".join(sample["prefix"].replace("`", "'").split())  # so that it stays in its code span
         written = (f"    {line}" for line in sample["text"].split("\n"))
-        yield from (f"`{prefix}`, continued {how}:", "", *written, "")
+        yield from (f"`{prefix}`, continued {how}:" if prefix else f"From nothing, {how}:", "", *written, "")
     yield from (words.memory(metrics), "", "## How it learnt", "")
     if picture:
         yield from (f"![perplexity per epoch]({picture})", "")

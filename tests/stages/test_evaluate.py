@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from data.errors import Interrupted
 from data.store.collect import collect
@@ -214,6 +215,23 @@ def test_continuations_are_greedy_and_drawn_and_repeat(folders: dict[str, Path],
     assert {path.name for path in again.iterdir()} == {"metrics.json", "samples.json"}
     for path in again.iterdir():
         assert path.read_bytes() == (folders["evaluate"] / path.name).read_bytes()
+
+
+def test_where_nothing_is_said_it_goes_on_from_how_its_text_begins(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, sample = set(), LanguageModel.sample
+
+    def noting(model: LanguageModel, prefix: str, length: int, **options: Any) -> str:
+        threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return sample(model, prefix, length, **options)
+
+    monkeypatch.setattr(LanguageModel, "sample", noting)
+    given = {"model": folders["train"], "tokens": folders["tokenize"], "baselines": folders["baselines"]}
+    evaluate(EvaluateConfig(), **given, checkpoints=tmp_path / "kept", out=tmp_path, progress=silent("evaluate"))
+    samples = json.loads((tmp_path / "samples.json").read_text(encoding="utf-8"))
+    assert [sample["prefix"] for sample in samples] == ["then the"] * 3
+    assert threads == {1}, "the number of cores must not tell in what it writes"
 
 
 def test_it_measures_and_tells_nothing(folders: dict[str, Path]) -> None:

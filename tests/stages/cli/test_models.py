@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def test_sample_continues_with_the_newest_model(here: Rnnlm, trained: Path) -> N
     assert greedy.startswith("then the")
     assert len(greedy) == len("then the") + 12 + 1
     assert here("sample", "--model", folder, "--prefix", "Then the", "--length", 12).stdout == greedy
+    assert here("sample", "--length", 12).stdout == greedy, "which is how its text begins"
+    shutil.copytree(folder, trained.parent / "alone")
+    assert len(here("sample", "--model", trained.parent / "alone", "--length", 12).stdout) == 12 + 1
     three = ["sample", "--prefix", "Then", "--length", 30, "--temperature", 1, "--count", 3, "--seed", 5]
     drawn = here(*three).stdout
     assert here(*three).stdout == drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from data.corpus.level import LEVELS
 from data.errors import StoreError
 from data.tables.vocab import Vocab
 from stages.config import TrainConfig
@@ -36,6 +38,25 @@ def write(folder: Path, architecture: Architecture = GRU, **changes: Any) -> Pat
     save_file(architecture.initial("uniform", 5), folder / "model.safetensors")
     LETTERS.write(folder / "vocab.arrow")
     return folder
+
+
+@pytest.mark.parametrize(
+    ("level", "text", "opening"),
+    [
+        ("char", "\n  A fair\nHAND\n", "a fair"),
+        ("char", "* * *\n«Ὅτε ἦν", "«ὅτε ἦν"),
+        ("char", "道可道非常道名可名非常名無名天地之始有名萬物之母", "道可道非常道名可名非常名無名天地之始有名"),
+        ("char", "internationalisation committees", "internationalisation"),
+        ("char", "…?\n", ""),
+        ("word", "the <unk> cat sat", "the cat"),
+    ],
+)
+def test_how_a_text_begins_is_something_to_go_on_from(level: Literal["char", "word"], text: str, opening: str) -> None:
+    tokens = LEVELS[level].split(text.lower())
+    vocab = Vocab.build(Counter(tokens))
+    ours = LanguageModel.untrained(TrainConfig(hidden_size=4), vocab, level, "lower")
+    assert ours.opening(np.array(vocab.ids(tokens), np.uint8)) == opening
+    assert ours.prompt(opening) == opening
 
 
 def test_untrained_is_where_training_starts() -> None:

@@ -36,7 +36,7 @@ def test_headers_that_do_not_fit_are_not_repeated(tmp_path: Path) -> None:
 
 MISTAKES = [
     ('evaluate.prefixes=["a', 'evaluate.prefixes: ["a is not an array; write it as ["one", "two"]'),
-    ("evaluate.prefixes=[]", "evaluate.prefixes: [] does not fit"),
+    ('evaluate.prefixes=[""]', "evaluate.prefixes"),
     ("train.device=tpu", "train.device: 'tpu' does not fit: should be auto, cpu, gpu or gpu:N"),
     ("tokenize.train_share=0.5", "tokenize: train_share, valid_share and test_share must add up to 1, not 0.6"),
     ("train.tie_weights=true", "train: tie_weights needs an embedding_size of hidden_size"),

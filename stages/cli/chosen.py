@@ -1,0 +1,86 @@
+"""Which model a command uses: the one that is named, the store's best, or one whose weights are drawn at random."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.errors import ConfigError, StoreError
+from data.store.artifact import Artifact
+from data.store.folder import Store, open_store
+from data.store.reigns import DEFAULT
+from stages.pipeline import graph
+
+if TYPE_CHECKING:
+    from data.tables.tokens import IndexTable
+    from stages.config import RunConfig
+    from stages.lm.model import LanguageModel
+
+
+def untrained(config: RunConfig, store: Store) -> tuple[LanguageModel, IndexTable]:
+    """The model that a run would begin with, and on what; what comes before the training runs if need be."""
+    from data.tables.tokens import IndexTable
+    from data.tables.vocab import Vocab
+    from stages.cli import runs
+    from stages.lm.model import LanguageModel
+
+    tokens = runs.walk(config, store).to(graph.STAGES["train"].inputs["tokens"].stage)
+    table = IndexTable.open(tokens.folder / "tokens.arrow")
+    vocab = Vocab.read(tokens.folder / "vocab.arrow")
+    return LanguageModel.untrained(config.train, vocab, level=table.level, normalizer=table.normalizer), table
+
+
+def trained_on(model: Path) -> IndexTable | None:
+    """What a model learnt from, where it lies in a store that still has that."""
+    from data.tables.tokens import IndexTable
+
+    stage, trained = graph.STAGES["train"].inputs["tokens"].stage, Artifact.read(model)
+    if trained is None or stage not in trained.manifest.parents:
+        return None
+    tokens = Store(model.resolve().parents[1]).find(stage, trained.manifest.parents[stage])
+    with suppress(StoreError):
+        return IndexTable.open(tokens.folder / "tokens.arrow") if tokens else None
+    return None
+
+
+def load(folder: Path) -> LanguageModel:
+    """The model in a folder."""
+    from stages.lm.model import LanguageModel
+
+    return LanguageModel.load(folder)
+
+
+def folder(model: Path | None, name: str, store: str | None) -> Path:
+    """Of the model that was named, else of the store's best."""
+    if model is None:
+        return _best(open_store(store), name).folder
+    if name != DEFAULT:
+        raise ConfigError("--model names a model's folder and --name a champion: leave out one of the two")
+    return model
+
+
+def _best(store: Store, name: str) -> Artifact:
+    """The champion; where there is no default one, the newest model."""
+    from data.store import champions
+
+    reign = champions.current(store, name)
+    if reign is not None:
+        artifact = store.find(champions.STAGE, reign.model)
+        damage = store.damage(artifact) if artifact else "it is gone"
+        if artifact is None or damage:
+            raise StoreError(
+                f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "
+                "before, --model names another"
+            )
+        return artifact
+    if name != DEFAULT:
+        raise StoreError(
+            f"{store.root} has no champion under the name {name}: `rnnlm champion --all` lists those it has"
+        )
+    newest = next((artifact for artifact in store.artifacts(champions.STAGE) if not store.damage(artifact)), None)
+    if newest is None:
+        raise StoreError(
+            f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
+        )
+    return newest
