@@ -42,6 +42,11 @@ class TokenizeConfig(StageConfig):
     normalizer: Literal["book", "lower", "none"] = "lower"
     """`book`: every run of other characters than A-Z becomes one space, lines are stripped, joined and lowercased;
     `lower`: lowercase; `none`: the text as it is. Line ends are read as newlines whatever system wrote them."""
+    nfc: bool = False
+    """Accents are composed first (Unicode's form NFC), so that é is one character whichever way it was written."""
+    line_ends: bool = False
+    """For words: every line end is a token as well, so that what the model writes has lines. In the book a line end
+    only ends a word."""
     min_freq: Annotated[int, Field(ge=0)] = 0
     """A token seen less often than this in the text the vocabulary is fitted on becomes `<unk>`."""
     max_tokens: Annotated[int, Field(ge=0)] = 0
@@ -56,10 +61,15 @@ class TokenizeConfig(StageConfig):
     """Share of the tokens, at the end, that the final figures are measured on."""
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> TokenizeConfig:
+    def _fits_together(self) -> TokenizeConfig:
         total = self.train_share + self.valid_share + self.test_share
         if abs(total - 1) > 1e-9:
             raise ValueError(f"train_share, valid_share and test_share must add up to 1, not {total:g}")
+        if self.line_ends and (self.level != "word" or self.normalizer == "book"):
+            raise ValueError(
+                "line_ends needs level=word, for characters have line ends already, and a normalizer that keeps them, "
+                "lower or none"
+            )
         if self.train_share == 0:
             raise ValueError("train_share must be more than 0, or there is nothing to train on")
         return self

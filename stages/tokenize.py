@@ -79,7 +79,7 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         ids = np.memmap(spill, vocab.id_type, "r")
-        kinds = config.level, config.normalizer
+        kinds = config.level, reader.normalizer
         IndexTable(ids, splits, *kinds, sha256, len(vocab), part).write(out / "tokens.arrow")
     finally:
         spill.unlink(missing_ok=True)
@@ -131,6 +131,7 @@ class _Reader:
     def __init__(self, path: Path, config: TokenizeConfig, passes: int, progress: Progress) -> None:
         self._path = path
         self._config = config
+        self.normalizer = text.normalizer(config.normalizer, nfc=config.nfc, line_ends=config.line_ends)
         self._size = path.stat().st_size
         self._passes = passes
         self._pass = 0
@@ -140,7 +141,7 @@ class _Reader:
 
     def pieces(self, limit: int | None = None) -> Iterator[Piece]:
         """The first ``limit`` tokens of the corpus, or all of them, a piece at a time."""
-        chunks = text.normalize(self._chunks(), self._config.normalizer, self._config.level)
+        chunks = text.normalize(self._chunks(), self.normalizer, self._config.level)
         pieces = LEVELS[self._config.level].pieces(chunks)
         yield from pieces if limit is None else _first(pieces, limit)
         self._pass += 1

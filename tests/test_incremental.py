@@ -98,6 +98,8 @@ FIELDS: dict[str, Row] = {
     "download.as_of": Row("tonight", []),  # and whatever the day
     "tokenize.level": Row("word", STAGES[1:]),
     "tokenize.normalizer": Row("book", STAGES[1:]),
+    "tokenize.nfc": Row("true", STAGES[1:]),
+    "tokenize.line_ends": Row("true", STAGES[1:], also="tokenize.level=word"),
     "tokenize.min_freq": Row("20", STAGES[1:]),
     "tokenize.max_tokens": Row("600", STAGES[1:]),
     "tokenize.fit_vocab_on": Row("all", STAGES[1:]),

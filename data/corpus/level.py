@@ -33,7 +33,18 @@ class Level:
 
     def join(self, tokens: Iterable[str]) -> str:
         """The text of tokens."""
-        return self.separator.join(tokens)
+        if not self.separator:
+            return "".join(tokens)
+        tokens = list(tokens)
+        return "".join(map(self.adds, tokens, ["", *tokens]))
+
+    def adds(self, token: str, after: str) -> str:
+        """What a token adds to a text that ends with the token ``after``, empty where the text begins."""
+        if not self.separator:
+            return token
+        if token == text.LINE_END:
+            return "\n"
+        return token if after in ("", text.LINE_END) else self.separator + token
 
     def pieces(self, chunks: Iterable[str]) -> Iterator[Piece]:
         """The tokens of a text in chunks, as arrays.

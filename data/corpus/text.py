@@ -6,7 +6,8 @@ import codecs
 import io
 import re
 import string
-from typing import TYPE_CHECKING, Literal
+import unicodedata
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LevelName = Literal["char", "word"]
-Normalizer = Literal["book", "lower", "none"]
+Normalizer: TypeAlias = str
+"""What a text is normalised by, as one of `NORMALIZERS`: a rule of `normalize`, and what comes beside it, ``+nfc`` for
+composed accents and ``+lines`` for line ends as words."""
+RULES = ("book", "lower", "none")
+NORMALIZERS = tuple(rule + nfc + lines for rule in RULES for nfc in ("", "+nfc") for lines in ("", "+lines"))
+
+LINE_END = "↵"
+"""The word that stands for a line end, where line ends are words."""
 
 CHUNK = 1 << 19
 """Bytes per chunk: large enough for NumPy, small enough for the processor's cache."""
@@ -53,26 +61,45 @@ def read(path: Path, size: int = CHUNK) -> Iterator[str]:
             raise CorpusError(f"{path} is not UTF-8 text (see byte {position:,}): convert it to UTF-8 first") from None
 
 
+def normalizer(rule: str, *, nfc: bool, line_ends: bool) -> Normalizer:
+    """A rule and what comes beside it, as one value."""
+    return rule + "+nfc" * nfc + "+lines" * line_ends
+
+
 def normalize(chunks: Iterable[str], normalizer: Normalizer, level: LevelName) -> Iterator[str]:
     """The normalised text in chunks; any cut points give the same text.
 
     ``book`` is the rule of the chapter, ``re.sub("[^A-Za-z]+", " ", line).strip().lower()`` for each line. Its lines
     are joined with nothing for characters, as in the book, and with a space for words.
     ``lower`` lowercases every character by itself: a capital sigma becomes σ wherever it stands.
+    Before the rule ``+nfc`` composes accents (Unicode's form NFC); after it ``+lines`` makes line ends a `LINE_END`.
     """
-    if normalizer == "book":
-        yield from _book(chunks, _WORD_TABLE if level == "word" else _CHAR_TABLE)
-    elif normalizer == "lower":
-        yield from map(_lower, chunks)
-    else:
-        yield from chunks
+    rule, *beside = normalizer.split("+")
+    if "nfc" in beside:
+        chunks = _composed(chunks)
+    if rule == "book":
+        chunks = _book(chunks, _WORD_TABLE if level == "word" else _CHAR_TABLE)
+    elif rule == "lower":
+        chunks = map(_lower, chunks)
+    yield from map(_line_ends, chunks) if "lines" in beside else chunks
 
 
 def normalize_prefix(text: str, normalizer: Normalizer) -> str:
     """A prompt in the spelling of a normalised text; spaces at its ends stay, for they are part of what it says."""
-    if normalizer == "book":
-        return re.sub("[^A-Za-z]+", " ", text).lower()
-    return _lower(text) if normalizer == "lower" else text
+    rule, *beside = normalizer.split("+")
+    if "nfc" in beside:
+        text = unicodedata.normalize("NFC", text)
+    if rule == "book":
+        text = re.sub("[^A-Za-z]+", " ", text).lower()
+    elif rule == "lower":
+        text = _lower(text)
+    return _line_ends(text) if "lines" in beside else text
+
+
+def spellings(text: str, normalizer: Normalizer) -> list[str]:
+    """A prompt, normalised, as it stands, with its accents composed, and with them apart: texts differ in that."""
+    forms = [text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]
+    return [normalize_prefix(form, normalizer) for form in forms]
 
 
 def words(chunks: Iterable[str]) -> Iterator[pa.StringArray]:
@@ -103,6 +130,28 @@ def code_points(text: str) -> NDArray[np.unsignedinteger]:
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), np.uint8)
     return np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
+
+
+def _line_ends(text: str) -> str:
+    return text.replace("\n", f" {LINE_END} ")
+
+
+def _composed(chunks: Iterable[str]) -> Iterator[str]:
+    """The text in Unicode's form NFC; its last character, with all that belongs to it, waits for what follows."""
+    waiting = ""
+    for chunk in chunks:
+        text = waiting + chunk
+        last = next((at for at in range(len(text) - 1, max(len(waiting) - 1, 0), -1) if _begins(text[at])), 0)
+        yield unicodedata.normalize("NFC", text[:last])
+        waiting = text[last:]
+    yield unicodedata.normalize("NFC", waiting)
+
+
+def _begins(character: str) -> bool:
+    """Whether a character is never composed with what comes before it: it is no mark, and no part of a syllable."""
+    if character < "\u0300":
+        return True
+    return unicodedata.category(character)[0] != "M" and not "\u1100" <= character <= "\u11ff"
 
 
 def _lower(text: str) -> str:

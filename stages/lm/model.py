@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.corpus.level import LEVELS
-from data.corpus.text import CHUNK, Normalizer, normalize, normalize_prefix
+from data.corpus.text import CHUNK, NORMALIZERS, normalize, spellings
 from data.errors import StoreError
 from data.tables.vocab import UNKNOWN, Vocab
 from stages.lm import sampling, scoring
@@ -22,7 +22,7 @@ from stages.lm.parameters import Architecture
 if TYPE_CHECKING:
     from os import PathLike
 
-    from data.corpus.text import LevelName
+    from data.corpus.text import LevelName, Normalizer
     from data.tables.tokens import Ids
     from stages.config import TrainConfig
     from stages.lm.layers import Vector
@@ -78,7 +78,7 @@ class LanguageModel:
             config = json.loads(path.read_text(encoding="utf-8"))
             architecture = Architecture.parse(config)
             level, normalizer = config["level"], config["normalizer"]
-            if level not in [*LEVELS] or normalizer not in get_args(Normalizer):
+            if level not in [*LEVELS] or normalizer not in NORMALIZERS:
                 raise ValueError("its level or its normalizer is unknown")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{path} does not describe a model ({_said(error)}): train again") from None
@@ -159,17 +159,18 @@ class LanguageModel:
         """
         choose = sampling.chooser(length, temperature, seed, top_k, top_p)
         stops = sampling.stop_strings(stop)
-        prompt = self.prompt(prefix)
+        prompt = self._split(prefix)
         first = 1 if len(self.vocab) > 1 else 0
         ids = sampling.continuation(
             self.network, self._ids(prompt), length, choose, first=first, probabilities=probabilities
         )
-        tokens = self._tokens(ids, begun=bool(prompt))
+        tokens = self._tokens(ids, after=prompt[-1] if prompt else "")
         return sampling.until(tokens, stops) if stops else tokens
 
     def prompt(self, prefix: str) -> str:
-        """A text as the model goes on from it: normalised, words with one space between them."""
-        return self._level.join(self._level.split(normalize_prefix(prefix, self.normalizer)))
+        """A text as the model goes on from it: normalised, its accents composed or apart as in the text that the model
+        was trained on, words with one space between them."""
+        return self._level.join(self._split(prefix))
 
     def opening(self, ids: Ids) -> str:
         """The first words of a text, given its ids: something to go on from in its own script. A word that the
@@ -179,9 +180,13 @@ class LanguageModel:
         both = " ".join(told[:2])
         return both if len(both) <= _OPENING else told[0][:_OPENING]
 
-    def _ids(self, prompt: str) -> list[int]:
+    def _split(self, prefix: str) -> list[str]:
+        """The tokens of a prompt, its accents composed or apart as the vocabulary knows more of them."""
+        ways = [self._level.split(spelling) for spelling in spellings(prefix, self.normalizer)]
+        return min(ways, key=lambda tokens: self.vocab.ids(tokens).count(0))
+
+    def _ids(self, tokens: list[str]) -> list[int]:
         """The ids of a prompt; a warning names what the vocabulary lacks, once."""
-        tokens = self._level.split(prompt)
         ids = self.vocab.ids(tokens)
         unknown = dict.fromkeys(token for token, id_ in zip(tokens, ids, strict=True) if not id_)
         lacking = [token for token in unknown if token not in self._warned]
@@ -192,13 +197,12 @@ class LanguageModel:
             logger.warning("the vocabulary lacks %s%s: read as %s", named, more, UNKNOWN)
         return ids
 
-    def _tokens(self, ids: Iterator[tuple[int, float | None]], *, begun: bool) -> Iterator[Token]:
-        """The text of each id, after a separator but where it begins the text."""
-        tokens, separator = self.vocab.tokens, self._level.separator
-        before = separator if begun else ""
+    def _tokens(self, ids: Iterator[tuple[int, float | None]], *, after: str) -> Iterator[Token]:
+        """What each id adds to a text that ends with the token ``after``, empty where there is none."""
+        tokens, adds = self.vocab.tokens, self._level.adds
         for id_, probability in ids:
-            yield before + tokens[id_], probability
-            before = separator
+            yield adds(tokens[id_], after), probability
+            after = tokens[id_]
 
     # --- what it makes of a text
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.corpus.text import code_points
+from data.corpus.text import LINE_END, code_points
 
 if TYPE_CHECKING:
     from data.corpus.level import Piece
@@ -43,11 +43,12 @@ class Spelling:
     def __init__(self) -> None:
         self.tokens = 0
         self.characters = 0
-        """Code points that the tokens stand for, one space behind each word."""
+        """Code points that the tokens stand for, one space or line end behind each word."""
         self.unknown = 0
         """How many of the tokens are ``<unk>``."""
         self._alphabet: set[int] = set()  # of all words, or of the unknown characters
         self._words = False
+        self._ended = True  # a line, with the last word
         self._charged = 0  # unknown tokens but the first of the text, which nothing predicts
         self._letters = 0  # of the words among them
 
@@ -68,7 +69,10 @@ class Spelling:
 
             self._words = True
             lengths = pc.utf8_length(piece).to_numpy()
-            self.characters += int(lengths.sum()) + len(lengths)
+            # A line end stands for the space behind the word before it; one after another is a character more.
+            ends = np.concatenate(([self._ended], pc.equal(piece, LINE_END).to_numpy(zero_copy_only=False)))
+            self._ended = bool(ends[-1])
+            self.characters += int(lengths.sum()) + len(lengths) - int((2 * ends[1:] - (ends[1:] & ends[:-1])).sum())
             self._letters += int(lengths[charged].sum())
             self._alphabet.update(np.unique(code_points("".join(piece.unique().to_pylist()))).tolist())
         self.tokens += len(ids)

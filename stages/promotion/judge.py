@@ -219,7 +219,7 @@ def _why_not(ours: Side, theirs: Side) -> str | None:
     """Why there is nothing to compare, or None."""
     if ours.model.normalizer != theirs.model.normalizer:
         both = f"normalizer={ours.model.normalizer} and normalizer={theirs.model.normalizer}"
-    elif ours.level is not theirs.level and ours.model.normalizer == "book":
+    elif ours.level is not theirs.level and ours.model.normalizer.startswith("book"):
         both = f"level={ours.model.level} and level={theirs.model.level} with normalizer=book"
     elif ours.weights == theirs.weights and ours.model.vocab.tokens == theirs.model.vocab.tokens:
         return "it is the champion's equal: the same weights"

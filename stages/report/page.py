@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.text import normalize_prefix
+from data.corpus.text import spellings
 from data.moment import minute
 from data.tables.tokens import SPLITS
 from stages.report import charts, svg, words
@@ -90,8 +90,8 @@ def _parted(sample: Mapping[str, Any], report: Report) -> dict[str, str]:
     """A sample's text in two: the prefix as the model read it, and what the model wrote."""
     text: str = sample["text"]
     level = report.level
-    given = level.join(level.split(normalize_prefix(sample["prefix"], report.model["normalizer"])))
-    given = given if text.startswith(given) else ""
+    ways = [level.join(level.split(way)) for way in spellings(sample["prefix"], report.model["normalizer"])]
+    given = next((way for way in ways if text.startswith(way)), "")
     return {"given": given, "written": text[len(given) :]}
 
 

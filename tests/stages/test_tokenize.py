@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from data.corpus import text
-from data.corpus.level import CHAR, LEVELS
+from data.corpus.level import CHAR, LEVELS, WORD
 from data.errors import CorpusError
 from data.tables.tokens import IndexTable
 from data.tables.vocab import Vocab
@@ -112,6 +113,23 @@ def test_nine_tenths_are_the_nine_tenths_of_nanogpt(tmp_path: Path) -> None:
     assert table.splits["valid"].stop == table.splits["test"].stop == characters
     assert len(vocab) == 66
     assert vocab.decode(table.ids[:13].tolist(), CHAR) == "First Citizen"
+
+
+def test_accents_are_one_character_and_line_ends_a_word_where_that_is_asked_for(tmp_path: Path) -> None:
+    content = "E\u0301te\u0301.\nUn été.\n".encode()
+    table, vocab = run(tmp_path, content, name="nfc", nfc=True, fit_vocab_on="all")
+    assert "\u0301" not in vocab.tokens
+    assert vocab.decode(table.ids.tolist(), CHAR) == "été.\nun été.\n"
+    whole = {"train_share": 1, "valid_share": 0, "test_share": 0}
+    table, vocab = run(tmp_path, content, name="lines", level="word", nfc=True, line_ends=True, **whole)
+    assert vocab.decode(table.ids.tolist(), WORD) == "été.\nun été.\n"
+    assert table.splits["train"].characters == 13
+
+
+@pytest.mark.parametrize("fields", [{}, {"level": "word", "normalizer": "book"}])
+def test_lines_that_a_token_has_already_or_the_book_joins_are_refused(fields: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="line_ends needs level=word"):
+        TokenizeConfig.model_validate({"line_ends": True, **fields})
 
 
 @pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS.keys())

@@ -19,6 +19,12 @@ def test_characters_and_words_are_split_and_joined() -> None:
     assert {name: level.name for name, level in LEVELS.items()} == {"char": "char", "word": "word"}
 
 
+def test_a_line_end_among_words_is_one_in_the_text() -> None:
+    assert WORD.join(["to", "be", "↵", "or", "↵", "↵", "not"]) == "to be\nor\n\nnot"
+    assert WORD.join(["↵", "to", "↵"]) == "\nto\n"
+    assert CHAR.join("a↵b") == "a↵b"
+
+
 @pytest.mark.parametrize("level", LEVELS.values(), ids=lambda level: level.name)
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_where_a_text_is_cut_into_chunks_does_not_show(level: Level, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ TEXTS = {
     "newline in a run": "one, \n two\n...three .\n. four",
     "many scripts": "Überfluß — œuvre ÅÄÖ İstanbul; ΟΔΥΣΣΕΥΣ ΣΑΣ. Σ\nПривет, МИР! 你好，世界。 🙂 a\u0301 שלום",
     "rare white space": "a\u2028b\x85c\x1cd\u3000e\xa0\x0bf\x0c",
+    "accents apart": "e\u0301te\u0301 s\u0307\u0323\n a\u0308\u0304 \u1112\u1161\u11ab\u1173 \u09c7\u09be \u212b",
     "long runs": "a" + " ." * 40 + "b" + "\n " * 40 + "c" + " " * 90,
 }
 
@@ -38,6 +40,10 @@ def book_words(source: str) -> str:
 
 def lower(source: str) -> str:
     return "".join("σ" if character == "Σ" else character.lower() for character in source)
+
+
+def composed(source: str) -> str:
+    return unicodedata.normalize("NFC", source)
 
 
 def cuts(source: str, chance: random.Random) -> Iterator[str]:
@@ -57,6 +63,10 @@ def cuts(source: str, chance: random.Random) -> Iterator[str]:
         ("book", "word", book_words),
         ("lower", "char", lower),
         ("none", "char", str),
+        ("none+nfc", "char", composed),
+        ("lower+nfc", "word", lambda source: lower(composed(source))),
+        ("book+nfc", "char", lambda source: book(composed(source))),
+        ("lower+nfc+lines", "word", lambda source: lower(composed(source)).replace("\n", " ↵ ")),
     ],
 )
 def test_every_cut_gives_the_text_that_the_rule_gives(
@@ -65,6 +75,14 @@ def test_every_cut_gives_the_text_that_the_rule_gives(
     chance = random.Random(normalizer + source)
     for _ in range(100):
         assert "".join(text.normalize(cuts(source, chance), normalizer, level)) == rule(source)
+
+
+def test_whatever_may_be_composed_with_what_comes_before_waits_for_it() -> None:
+    every = map(chr, (code for code in range(0x20000) if not 0xD800 <= code < 0xE000))
+    apart = [unicodedata.normalize("NFD", one) for one in every if len(composed(one)) == 1]
+    for one in apart:
+        if len(one) > 1:
+            assert "".join(text.normalize([one[:-1], one[-1]], "none+nfc", "char")) == composed(one)
 
 
 def test_random_texts_are_normalised_by_the_rule_of_the_book() -> None:
@@ -117,6 +135,12 @@ def test_a_prompt_is_spelled_like_the_text_and_keeps_its_ends() -> None:
     assert text.normalize_prefix(" The 2nd, ", "book") == " the nd "
     assert text.normalize_prefix("ΟΔΟΣ ", "lower") == "οδοσ "
     assert text.normalize_prefix(" Été, ", "none") == " Été, "
+
+
+def test_a_prompt_is_composed_and_its_lines_end_as_in_the_text() -> None:
+    assert text.normalize_prefix("E\u0301te\u0301\n", "lower+nfc+lines") == "été ↵ "
+    assert text.spellings("É", "lower") == ["é", "é", "e\u0301"]
+    assert text.spellings("É", "lower+nfc") == ["é"] * 3
 
 
 def test_code_points_are_numbers_of_characters() -> None:

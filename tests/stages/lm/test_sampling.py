@@ -55,6 +55,30 @@ def frequencies(text: str, letters: str) -> list[float]:
     return [text.count(letter) / len(text) for letter in letters]
 
 
+# --- how a text is spelled
+
+
+def test_words_come_in_lines_where_line_ends_are_words() -> None:
+    vocab = Vocab(["<unk>", "↵", "sea", "the"], [0] * 4)
+    chances = [0.001, 0.499, 0.3, 0.2]
+    ours = model(vocab=vocab, level="word", normalizer="none+lines", probabilities=chances)
+    said = ours.sample("the\nsea", 40, temperature=1.0, seed=1)
+    assert said.startswith("the\nsea")
+    assert said.count("\n") > 10
+    assert not {" \n", "\n ", "↵", "  "} & {said[at : at + length] for at in range(len(said)) for length in (1, 2)}
+    assert ours.sample("the\nsea", 40, temperature=1.0, seed=1, stop="\n\n") == said[: said.index("\n\n")]
+
+
+@pytest.mark.parametrize(("known", "read"), [("é", "é"), ("e\u0301", "e\u0301")])
+@pytest.mark.parametrize("prefix", ["é", "e\u0301"])
+def test_a_prompt_has_its_accents_as_the_vocabulary_has_them(
+    caplog: pytest.LogCaptureFixture, known: str, read: str, prefix: str
+) -> None:
+    vocab = Vocab(["<unk>", *known, "t"], [0] * (len(known) + 2))
+    assert model(vocab=vocab).sample(prefix + "T", 3).startswith(read + "t")
+    assert not caplog.text
+
+
 # --- what is drawn
 
 

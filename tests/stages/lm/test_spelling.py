@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.corpus.level import LEVELS
-from data.corpus.text import LevelName
+from data.corpus.text import LevelName, normalize
 from data.tables.vocab import Vocab
 from stages.lm.spelling import Spelling
 from stages.promotion.passage import Passage
@@ -43,6 +43,14 @@ def test_all_unknown_tokens_but_the_first_are_told_apart(level: LevelName, size:
     assert spelling.tokens == len(tokens)
     assert spelling.unknown == sum(token not in KNOWN[level] for token in tokens)
     assert spelling.characters == sum(map(len, tokens)) + (len(tokens) if level == "word" else 0)
+
+
+@pytest.mark.parametrize("text", ["the sea\nis\n\nfar away", "\n\nthe sea", "the sea\n"])
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_line_end_is_the_space_behind_a_word(text: str, size: int) -> None:
+    tokens = LEVELS["word"].split("".join(normalize([text], "none+lines", "word")))
+    assert LEVELS["word"].join(tokens) == text
+    assert spelled(tokens, "word", size).characters == len(text) + (not text.endswith("\n"))
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
