@@ -220,7 +220,8 @@ def test_continuations_are_greedy_and_drawn_and_repeat(folders: dict[str, Path],
 def test_where_nothing_is_said_it_goes_on_from_how_its_text_begins(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, sample = set(), LanguageModel.sample
+    threads: set[int] = set()
+    sample = LanguageModel.sample
 
     def noting(model: LanguageModel, prefix: str, length: int, **options: Any) -> str:
         threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
