@@ -102,13 +102,15 @@ def rnnlm(tmp_path: Path) -> Rnnlm:
 def here(tmp_path: Path) -> Rnnlm:
     """The same in this process, for what is not about processes: nothing heavy is loaded again for each command."""
 
-    def call(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        return in_this_process(tmp_path / "store", *arguments, code=code)
+    def call(*arguments: str | Path, code: int = 0, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        return in_this_process(tmp_path / "store", *arguments, code=code, cwd=cwd)
 
     return call
 
 
-def in_this_process(store: Path, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def in_this_process(
+    store: Path, *arguments: str | Path, code: int = 0, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run ``rnnlm``, and leave the process as it was."""
     from stages.cli.app import main
 
@@ -117,7 +119,7 @@ def in_this_process(store: Path, *arguments: str | Path, code: int = 0) -> subpr
     with ExitStack() as stack:
         stack.enter_context(_signals_and_logging_kept())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.chdir(ROOT)
+        patch.chdir(cwd)
         patch.setenv("RNNLM_STORE", str(store))
         patch.setattr(sys, "argv", command)
         stack.enter_context(redirect_stdout(out))

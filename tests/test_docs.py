@@ -9,7 +9,10 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -20,7 +23,9 @@ from stages import config
 from stages.cli import app as cli
 from stages.pipeline import graph, settings
 from stages.report import words
+from stages.sweep import pool, worker
 
+Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {
     name: (ROOT / name).read_text(encoding="utf-8")
@@ -89,6 +94,50 @@ def test_a_documented_command_is_understood(arguments: list[str]) -> None:
         settings.load(given["preset"], None, given["set_"])
     for stage in given.get("force") or []:
         assert stage in graph.shown()
+
+
+REFUSED = {"rollback": "no champion to go back", "promote": "2f41c0"}
+"""What cannot be done in the order of the documents, and what is said of it."""
+
+
+@pytest.mark.parametrize("document", ["README.md", "flows/README.md", "stages/presets/README.md"])
+def test_the_commands_of_a_document_run(
+    document: str, here: Rnnlm, tmp_path: Path, tiny: Path, tiny_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, each preset a small one; what asks for a server is run by the tests of the flows."""
+    preset = "# Small.\n" + tiny.read_text(encoding="utf-8").replace("epochs = 2", 'epochs = 1\nengine = "bptt"')
+    for name in (*settings.presets(), "my"):
+        (tmp_path / f"{name}.toml").write_text(preset, encoding="utf-8")
+    monkeypatch.setattr(settings, "PRESETS", tmp_path)
+    for name in ("my.txt", "letters.txt"):
+        (tmp_path / name).write_text(tiny_text, encoding="utf-8")
+    monkeypatch.setattr(pool, "processes", partial(pool.processes, do=lambda job, stopped: worker.train(job)))
+    lines = [line for block in blocks(document) for line in block.splitlines() if line.startswith(".venv/bin/rnnlm ")]
+    assert lines
+    for line in lines:
+        command, *rest = shlex.split(line.replace("hidden_size=512", "hidden_size=16"), comments=True)[1:]
+        done = here(command, *rest, code=2 if command in REFUSED else 0, cwd=tmp_path)
+        assert REFUSED.get(command, "") in done.stderr
+
+
+def test_the_library_does_what_the_readme_shows(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [example] = re.findall(r"^```python\n(.*?)```", README, re.DOTALL | re.MULTILINE)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "artifacts").symlink_to(finished)
+    [model] = (finished / "train").iterdir()
+    monkeypatch.chdir(tmp_path)
+    file = ROOT / "stages" / "library" / "__init__.py"  # which has another name where it is installed
+    spec = importlib.util.spec_from_file_location("rnnlm", file, submodule_search_locations=[str(file.parent)])
+    assert spec
+    assert spec.loader
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setitem(sys.modules, "rnnlm", importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(sys.modules["rnnlm"])
+    shown: dict[str, Any] = {}
+    exec(example.replace("<key>", model.name), shown)
+    assert type(shown["model"]).__module__ == "rnnlm.stages.lm.model"
 
 
 def test_every_command_of_the_help_is_documented() -> None:
