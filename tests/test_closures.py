@@ -52,6 +52,8 @@ CLOSURES = {
     ],
     "train": [
         "data/store/files.py",
+        "data/store/locks.py",
+        "data/store/reading.py",
         "data/tables/history.py",
         "data/tables/tokens.py",
         "stages/lm/metrics.py",
@@ -74,6 +76,7 @@ CLOSURES = {
         "data/corpus/level.py",
         "data/corpus/text.py",
         "data/store/files.py",
+        "data/store/locks.py",
         "data/tables/tokens.py",
         "data/tables/vocab.py",
         "stages/evaluate.py",

@@ -2,81 +2,116 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from data.store import locks, nights
 from data.store.artifact import Artifact, touched
 
 if TYPE_CHECKING:
     from data.store.folder import Store
 
 KEPT_DAYS = 30
+KEPT_DAYS_FINISHED = 7
+"""Of checkpoints whose training has ended: what they are good for is to train longer, and they are most of a store."""
+_DAY = 86_400
 _KEY = re.compile("[0-9a-f]{16}")
-_BUILDING = re.compile("[a-z]+-[0-9a-f]{16}-[0-9a-f]{8}(-aside)?")
+_BUILDING = re.compile("([a-z][a-z0-9_-]*-[0-9a-f]{16})-[0-9a-f]{8}(-aside)?")
+_LOCK = re.compile("[a-z][a-z0-9_-]*-[0-9a-f]{16}")
+_WRITTEN = re.compile(r"(champion\.json|index\.html|[a-z0-9-]+\.(json|jsonl|html|md|svg))\.new")
 
 
 class Removal(NamedTuple):
-    """A folder that nobody needs."""
+    """What nobody needs: a folder, a file or a link."""
 
     folder: Path
     reason: str
     bytes: int
+    """What its removal frees: 0 of a link, and of a file that has another name elsewhere."""
+    fault: str = ""
+    """Why it is there still, in a few words; empty where it is gone."""
 
 
 def collect(
-    store: Store, *, pinned: Collection[str] = (), dry_run: bool = False, days: float = KEPT_DAYS
+    store: Store,
+    *,
+    pinned: Collection[str] = (),
+    finished: Collection[str] = (),
+    dry_run: bool = False,
+    days: float = KEPT_DAYS,
+    checkpoints: bool = False,
 ) -> list[Removal]:
     """Delete what nobody needs and return it; with ``dry_run`` only return it.
 
-    That is leftovers of runs that were killed, damaged artifacts, artifacts that neither they nor anything made from
-    them was used for ``days``, and checkpoints untouched for as long. Artifacts with a ``pinned`` key and what they
-    were made from stay, and so does whatever a store does not name like this.
+    That is, in this order: leftovers of runs that were killed; checkpoints of trainings that have ended, after a week
+    or ``days``; damaged artifacts, and those that neither they nor anything made from them was used for ``days``; other
+    checkpoints, reports of what is gone and locks that nobody holds, after as long. Artifacts with a ``pinned`` key,
+    and what they were made from stay, and so does whatever a store does not name like this.
+
+    Args:
+        store: where.
+        pinned: keys of artifacts that stay.
+        finished: the names of folders of checkpoints whose trainings have ended.
+        dry_run: whether to leave all of it.
+        days: how long what is not used is kept.
+        checkpoints: whether those of ``finished`` go, however young.
+
+    Raises:
+        StoreError: a file system without locks.
     """
-    oldest = time.time() - days * 86_400
+    oldest = time.time() - days * _DAY
     unused = f"not used for {days:g} days"
     sound, damaged = _checked(store)
-    needed = _needed(sound, oldest, pinned)
+    needed = _needed(sound, min([oldest, *_begun(store)]), pinned)
+    oldest_finished = time.time() - min(days, KEPT_DAYS_FINISHED) * _DAY if not checkpoints else float("inf")
+    ended = [folder for folder in _checkpoints(store, oldest_finished) if folder.name in finished]
     unneeded = [
-        *((folder, "left by a run that was killed") for folder in _leftovers(store)),
+        *((path, "left by a run that was killed") for path in _leftovers(store)),
+        *((folder, "checkpoints of a training that has ended") for folder in ended),
         *damaged,
         *((artifact.folder, unused) for artifact in sound.values() if artifact.folder not in needed),
-        *((folder, unused) for folder in _old_checkpoints(store, oldest)),
+        *((folder, unused) for folder in _checkpoints(store, oldest) if folder not in ended),
+        *((path, "a report of what is gone") for path in _reports(store, {folder.name for folder in needed}, oldest)),
+        *((path, "a lock that nobody holds") for path in _locks(store, oldest)),
     ]
-    removals = [Removal(folder, reason, _size(folder)) for folder, reason in unneeded]
-    if not dry_run:
-        for removal in removals:
-            shutil.rmtree(removal.folder, ignore_errors=True)
-    return removals
+    seen: Counter[tuple[int, int]] = Counter()
+    removals = [Removal(path, reason, _size(path, seen)) for path, reason in unneeded if _own(store, path)]
+    return removals if dry_run else [_removed(store, removal) for removal in removals]
+
+
+def _own(store: Store, path: Path) -> bool:
+    """Whether it lies in the store itself, and not where a link leads from there."""
+    return path.parent == store.root or not path.parent.is_symlink()
 
 
 def _leftovers(store: Store) -> Iterator[Path]:
     for folder in store.folders("tmp"):
-        if _BUILDING.fullmatch(folder.name) and not _in_use(folder):
+        if _BUILDING.fullmatch(folder.name) and (folder.is_symlink() or locks.free(folder)):
             yield folder
+    for name in ("", "champions", "nights", "reports"):
+        for path in store.entries(name):
+            if _WRITTEN.fullmatch(path.name) and (path.is_symlink() or (path.is_file() and locks.free(path))):
+                yield path
 
 
 def _checked(store: Store) -> tuple[dict[tuple[str, str], Artifact], list[tuple[Path, str]]]:
     """The sound artifacts by stage and key, and the folders of the others with what is wrong with them."""
     sound: dict[tuple[str, str], Artifact] = {}
     damaged: list[tuple[Path, str]] = []
-    for stage in store.stages():
-        for folder in store.folders(stage):
-            if not _KEY.fullmatch(folder.name):
-                continue
-            artifact = Artifact.read(folder)
-            if artifact is None:
-                damaged.append((folder, "its manifest cannot be read"))
-            elif damage := store.damage(artifact):
-                damaged.append((folder, damage))
-            else:
-                sound[stage, artifact.manifest.key] = artifact
+    for folder, artifact in store.published():
+        if artifact is None:
+            damaged.append((folder, "its manifest cannot be read"))
+        elif damage := store.damage(artifact):
+            damaged.append((folder, damage))
+        else:
+            sound[artifact.manifest.stage, artifact.manifest.key] = artifact
     return sound, damaged
 
 
@@ -92,27 +127,76 @@ def _needed(sound: Mapping[tuple[str, str], Artifact], oldest: float, pinned: Co
     return needed
 
 
-def _old_checkpoints(store: Store, oldest: float) -> Iterator[Path]:
+def _begun(store: Store) -> Iterator[float]:
+    """A day before each stage that is at work began: what it reads was used since."""
+    for folder in store.folders("tmp"):
+        if (building := _BUILDING.fullmatch(folder.name)) and not locks.free(folder):
+            yield touched(store.root / "locks" / building[1]) - _DAY
+
+
+def _checkpoints(store: Store, before: float) -> Iterator[Path]:
+    """Folders of checkpoints that were not touched since."""
     for folder in store.folders("checkpoints"):
-        if _KEY.fullmatch(folder.name) and max(map(touched, (folder, *folder.iterdir()))) < oldest:
-            yield folder
+        if _KEY.fullmatch(folder.name):
+            last = max(map(touched, (folder, *store.entries(f"checkpoints/{folder.name}"))))
+            if last < before:
+                yield folder
 
 
-def _in_use(folder: Path) -> bool:
-    """Whether a living process holds the folder that it builds in; see `Store.building`."""
-    handle = os.open(folder, os.O_RDONLY)
+def _reports(store: Store, needed: Collection[str], oldest: float) -> Iterator[Path]:
+    """Files of reports that no artifact stands behind and no page of the nights leads to."""
+    linked = nights.pages(store)
+    for path in store.entries("reports"):
+        kept = path.stem in needed or f"reports/{path.stem}.html" in linked
+        if _KEY.fullmatch(path.stem) and not kept and touched(path) < oldest:
+            yield path
+
+
+def _locks(store: Store, oldest: float) -> Iterator[Path]:
+    for path in store.entries("locks"):
+        if _LOCK.fullmatch(path.name) and touched(path) < oldest and (path.is_symlink() or locks.free(path)):
+            yield path
+
+
+def _removed(store: Store, removal: Removal) -> Removal:
+    """Remove it, and say what that has freed."""
+    path = removal.folder
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+        if path.is_symlink():
+            path.unlink()
+        elif path.parent == store.root / "locks":
+            locks.remove(path)
+        elif path.parent == store.root / "checkpoints" and not locks.free(
+            store.root / "locks" / f"checkpoints-{path.name}"
+        ):
+            return removal._replace(bytes=0, fault="a training is using it")
+        else:
+            _remove(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        left = _size(path, Counter())
+        return removal._replace(bytes=max(removal.bytes - left, 0), fault=error.strerror or type(error).__name__)
+    return removal
 
 
-def _size(folder: Path) -> int:
+def _remove(path: Path) -> None:
+    if not path.is_dir():
+        path.unlink()
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        shutil.rmtree(path)  # what is left says why
+
+
+def _size(path: Path, seen: Counter[tuple[int, int]]) -> int:
+    """Bytes that are gone with a file, or with all that a folder holds; of a file with several names with the last."""
+    if path.is_symlink():
+        return 0
     size = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            size += path.stat().st_size if path.is_file() else 0
+    for one in [path] if path.is_file() else (Path(at, name) for at, _, names in os.walk(path) for name in names):
+        with suppress(OSError):
+            found = one.lstat()
+            seen[found.st_dev, found.st_ino] += 1
+            size += found.st_size if seen[found.st_dev, found.st_ino] >= found.st_nlink else 0
     return size

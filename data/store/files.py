@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from data.errors import StoreError
+from data.store import locks
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_NOT_TO_BE_SYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What network drives say of a folder."""
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -15,19 +24,32 @@ def replace(path: Path, content: bytes) -> None:
     Raises:
         OSError: what was there before is there still.
     """
-    written = path.with_name(f"{path.name}.new")  # one name: what a killed process left is overwritten, not gathered
-    with written.open("wb") as file:
+    written = path.with_name(f"{path.name}.new")  # one name: what a killed process left goes, and is not gathered
+    with suppress(FileNotFoundError):
+        written.unlink()
+    # Exclusively: a link that somebody puts there meanwhile is not followed.
+    handle = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(handle, "wb") as file:
+        with suppress(StoreError):  # where there are no locks, `collect` does not come either
+            locks.take(handle, written)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    written.replace(path)
+        written.replace(path)
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's names, are on the disk."""
+    """Wait until a file, or a folder's names, are on the disk; a folder where that cannot be asked for is passed over.
+
+    Raises:
+        OSError: a disk that fails, with the path.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_SYNCED or not stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(handle)

@@ -217,8 +217,15 @@ def _dump(node: ast.AST) -> str:
     return ast.dump(node)
 
 
-def difference(stage: str, old: Components, new: Components) -> list[str]:
-    """What changed between two keys of a stage, one phrase each; empty when nothing did."""
+def difference(stage: str, old: Components, new: Components, *, digests: bool = False) -> list[str]:
+    """What changed between two keys of a stage, one phrase each; empty when nothing did.
+
+    Args:
+        stage: its name.
+        old: the components of one key.
+        new: those of the other.
+        digests: whether to show those of inputs, which say nothing to most.
+    """
     phrases: list[str] = []
     for component in sorted(old.keys() | new.keys()):
         before, after = old.get(component), new.get(component)
@@ -226,6 +233,8 @@ def difference(stage: str, old: Components, new: Components) -> list[str]:
             continue
         if component == "code":
             phrases.extend(_code_difference(before or {}, after or {}))
+        elif component == "inputs":
+            phrases.append(_input_difference(before or {}, after or {}, digests=digests))
         elif isinstance(before, Mapping) or isinstance(after, Mapping):
             before, after = before or {}, after or {}
             for name in sorted(before.keys() | after.keys()):
@@ -241,8 +250,6 @@ def _phrase(stage: str, component: str, name: str, before: object, after: object
     match component:
         case "config" | "sources":
             return f"{stage}.{name}: {change}"
-        case "inputs":
-            return f"{name} differs: {change}"
         case "libraries":
             return f"{name} {change}"
         case "version":
@@ -259,6 +266,15 @@ def _show(value: object) -> str:
     if len(tail) == 64 and all(character in "0123456789abcdef" for character in tail):
         return f"{prefix}:{tail[:12]}…" if prefix else f"{tail[:12]}…"
     return text
+
+
+def _input_difference(old: Mapping[str, str], new: Mapping[str, str], *, digests: bool) -> str:
+    """Of inputs, ``download/corpus.txt`` for one."""
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    *before, last = ("the corpus" if name == "download/corpus.txt" else name.rpartition("/")[2] for name in changed)
+    named = f"{', '.join(before)} and {last} have" if before else f"{last} has"
+    shown = "; ".join(f"{name} {_show(old.get(name))} → {_show(new.get(name))}" for name in changed)
+    return f"{named} other bytes{f' ({shown})' if digests else ''}"
 
 
 def _code_difference(old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -13,21 +13,24 @@ that a reader sees all of it or nothing. What a manifest promises is checked bef
 from __future__ import annotations
 
 import ctypes
-import errno
-import fcntl
+import logging
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from data.errors import ConfigError, StoreError
-from data.store import fingerprint
+from data.store import disk, fingerprint, locks
 from data.store.artifact import MANIFEST, Artifact, Manifest
 from data.store.files import sync
 
+logger = logging.getLogger(__name__)
+
+_KEY = re.compile("[0-9a-f]{16}")
 _OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports", "champions", "nights")
 
 
@@ -47,7 +50,7 @@ def open_store(folder: str | None) -> Store:
     try:
         root = Path(place).expanduser().absolute()
         taken = root.exists() and not root.is_dir()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"the store {place[:80]} cannot be a folder ({error}): name another one") from None
     if taken:
         raise StoreError(f"the store {root} is a file: name a folder with --store or RNNLM_STORE")
@@ -60,6 +63,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._verified: set[tuple[Path, str]] = set()
+        self._warned: set[Path] = set()
 
     def folder(self, stage: str, key: str) -> Path:
         """Where the artifact with this key lies, or would lie."""
@@ -67,16 +71,47 @@ class Store:
 
     def folders(self, name: str = "") -> list[Path]:
         """The folders in the store's folder ``name``, or in the store itself, by name; none where it has no such."""
+        return [path for path in self.entries(name) if _is_folder(path)]
+
+    def entries(self, name: str = "") -> list[Path]:
+        """All that lies in the store's folder ``name``; nothing where it has no such, or with a warning none that can
+        be read."""
         place = self.root / name
-        return sorted(entry for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+        try:
+            return sorted(place.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            self._warn(place, f"cannot be read ({error.strerror}) and is passed over: make it readable")
+            return []
+
+    def own(self, *names: str) -> Path:
+        """A place to write at, for nothing is written through a link that lies in the store.
+
+        Raises:
+            StoreError: a link on the way there.
+        """
+        path = self.root
+        for name in names:
+            path = path / name
+            if path.is_symlink():
+                raise StoreError(
+                    f"{path} is a link, and nothing is written through one: put a folder there, or name another store "
+                    "with --store or RNNLM_STORE"
+                )
+        return path
 
     def stages(self) -> list[str]:
         """The names of the stages that have a folder here."""
         return [folder.name for folder in self.folders() if folder.name not in _OTHER_FOLDERS]
 
     def checkpoints(self, identity: str) -> Path:
-        """Where a training run with this identity keeps its checkpoints."""
-        return self.root / "checkpoints" / identity[:16]
+        """Where a training run with this identity keeps its checkpoints.
+
+        Raises:
+            StoreError: a link on the way there.
+        """
+        return self.own("checkpoints", identity[:16])
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact with this key, unverified; None when there is none or its manifest cannot be read."""
@@ -85,13 +120,25 @@ class Store:
 
     def began(self, stage: str, key: str) -> bool:
         """Whether a process ever set out to build this artifact here."""
-        return self._lock_file(stage, key).exists()
+        return os.path.lexists(self._lock_file(stage, key))
 
     def artifacts(self, stage: str | None = None) -> list[Artifact]:
-        """All artifacts (of a stage), the last created first."""
-        folders = [folder for name in ([stage] if stage else self.stages()) for folder in self.folders(name)]
-        found = [artifact for folder in folders if (artifact := Artifact.read(folder)) is not None]
+        """All artifacts (of a stage), the last created first; a warning names those that cannot be read."""
+        found = []
+        for folder, artifact in self.published(stage):
+            if artifact is None:
+                self._warn(folder, "has no manifest that can be read and is passed over: `rnnlm gc` removes it")
+            else:
+                found.append(artifact)
         return sorted(found, key=lambda artifact: artifact.manifest.created, reverse=True)
+
+    def published(self, stage: str | None = None) -> Iterator[tuple[Path, Artifact | None]]:
+        """What a store calls an artifact, of all stages or of one: its folder, and None where its manifest cannot be
+        read."""
+        for name in [stage] if stage else self.stages():
+            for folder in self.folders(name):
+                if _KEY.fullmatch(folder.name):
+                    yield folder, Artifact.read(folder)
 
     def damage(self, artifact: Artifact, *, again: bool = False) -> str | None:
         """What is wrong with an artifact's files in a few words, or None.
@@ -102,9 +149,11 @@ class Store:
         for name, output in artifact.manifest.outputs.items():
             path = artifact.folder / name
             try:
-                size = path.stat().st_size
-                if size != output.bytes:
-                    return f"{name} has {size:,} bytes instead of {output.bytes:,}"
+                found = path.stat()
+                if not stat.S_ISREG(found.st_mode):
+                    return f"{name} is no file"
+                if found.st_size != output.bytes:
+                    return f"{name} has {found.st_size:,} bytes instead of {output.bytes:,}"
                 if (mark not in self._verified or again) and fingerprint.file_digest(path) != output.sha256:
                     return f"the content of {name} is not what was published"
             except FileNotFoundError:
@@ -116,41 +165,29 @@ class Store:
 
     def touch(self, artifact: Artifact) -> None:
         """Note that an artifact was used, so that it is not collected; a read-only store cannot, and need not."""
-        try:
+        with suppress(OSError):
             os.utime(artifact.folder / MANIFEST)
-        except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
-                raise
 
     @contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the only right to build an artifact; ``waiting`` is called once if another process has it."""
-        with self._lock(self._lock_file(stage, key)) as (file, free):
-            if not free:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with self._lock(self._lock_file(stage, key), waiting):
             yield
 
     @contextmanager
     def alone(self, what: str) -> Iterator[bool]:
         """Whether nobody else is at something that only one process may do at a time, and until the block ends nobody
         will be. The kernel frees the place however the process ends."""
-        with self._lock(self.root / "locks" / what) as (_, free):
+        with self._lock(self.root / "locks" / what) as free:
             yield free
 
     @contextmanager
-    def _lock(self, path: Path) -> Iterator[tuple[IO[str], bool]]:
-        """The file of a lock, and whether the lock was free and is held from now on."""
-        with self._errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free = True
-            except BlockingIOError:
-                free = False
-            yield file, free
+    def _lock(self, path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+        with ExitStack() as stack:
+            with disk.told(self.root):
+                self.own("locks").mkdir(parents=True, exist_ok=True)
+                free = stack.enter_context(locks.held(path, waiting))
+            yield free
 
     @contextmanager
     def building(self, stage: str, key: str) -> Iterator[Path]:
@@ -159,13 +196,13 @@ class Store:
         Raises:
             StoreError: the disk is full, or the store cannot be written.
         """
-        with self._errors():
-            folder = self.root / "tmp" / f"{stage}-{key[:16]}-{secrets.token_hex(4)}"
+        with disk.told(self.root):
+            folder = self.own("tmp") / f"{stage}-{key[:16]}-{secrets.token_hex(4)}"
             folder.mkdir(parents=True)
-            # Held while the folder is in use, and freed by the kernel however this process ends: `collect` looks.
+            # Held while the folder is in use: `collect` looks.
             handle = os.open(folder, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_SH)
             try:
+                locks.take(handle, folder, shared=True)
                 yield folder
             finally:
                 os.close(handle)
@@ -173,16 +210,16 @@ class Store:
 
     def publish(self, folder: Path, manifest: Manifest) -> Artifact:
         """Make the files of a ``building`` folder an artifact, at once and whole, in place of one with the same key."""
-        with self._errors():
+        with disk.told(self.root):
             for path in sorted(folder.iterdir()):
                 sync(path)
             written = folder / MANIFEST
             written.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
             sync(written)
             sync(folder)
-            target = self.folder(manifest.stage, manifest.key)
+            target = self.own(manifest.stage) / manifest.key[:16]
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_symlink() or target.is_file():
+            if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
                 target.unlink()
             if target.exists():
                 _exchange(folder, target)  # what was there goes the way of the folder it was built in
@@ -195,23 +232,19 @@ class Store:
     def _lock_file(self, stage: str, key: str) -> Path:
         return self.root / "locks" / f"{stage}-{key[:16]}"
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StoreError(
-                    f"no space is left for the store {self.root}: free some, `rnnlm gc` for one, and run again; "
-                    "what was published before is untouched"
-                ) from error
-            # The stage's own files are not the store's business: only what lies below the root is.
-            if error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(self.root):
-                raise StoreError(
-                    f"the store {self.root} cannot be used ({error.strerror}: {error.filename}): "
-                    "name a folder of your own with --store or RNNLM_STORE"
-                ) from error
-            raise
+    def _warn(self, path: Path, what: str) -> None:
+        """Say once what is wrong with something in the store that others can do without."""
+        if path not in self._warned:
+            self._warned.add(path)
+            logger.warning("%s %s", path, what)
+
+
+def _is_folder(path: Path) -> bool:
+    """Of what may not be looked at, it is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _default() -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import StoreError
-from data.store import champions, reigns
+from data.store import champions, reading, reigns
 from data.store.files import replace
 
 if TYPE_CHECKING:
@@ -88,8 +88,10 @@ def read(store: Store, name: str = reigns.DEFAULT) -> list[NightRecord]:
     found = []
     for number, line in enumerate(_lines(store, name), 1):
         try:
-            found.append(NightRecord.model_validate_json(line))
-        except ValidationError:
+            night = NightRecord.model_validate_json(line)
+            night.model_dump_json()
+            found.append(night)
+        except (ValueError, RecursionError):
             logger.warning("line %d of %s is no night's, and is left out", number, _path(store, name))
     return found
 
@@ -109,7 +111,7 @@ def add(store: Store, night: NightRecord) -> None:
         kept = [line for line in _lines(store, night.name) if _when(line) >= oldest]
         path = _path(store, night.name)
         try:
-            path.parent.mkdir(exist_ok=True)
+            store.own(FOLDER).mkdir(exist_ok=True)
             replace(path, b"".join(f"{line}\n".encode() for line in (*kept, night.model_dump_json())))
         except OSError as error:
             raise StoreError(
@@ -119,8 +121,7 @@ def add(store: Store, night: NightRecord) -> None:
 
 def names(store: Store) -> list[str]:
     """The names that had nights, in the order of the alphabet."""
-    place = store.root / FOLDER
-    found = sorted(path.stem for path in place.iterdir() if path.suffix == ".jsonl") if place.is_dir() else []
+    found = [path.stem for path in store.entries(FOLDER) if path.suffix == ".jsonl"]
     return [name for name in found if reigns.fits(name)]
 
 
@@ -130,6 +131,16 @@ def refused(store: Store) -> set[str]:
     for name in names(store):
         with suppress(StoreError):
             found |= {one.download for one in read(store, name) if one.decision == "refused" and one.download}
+    return found
+
+
+def pages(store: Store) -> set[str]:
+    """The reports that the page of all nights leads to, below the store's folder."""
+    found: set[str] = set()
+    for name in names(store):
+        with suppress(StoreError):
+            models = [model for one in read(store, name) for model in (one.champion, one.candidate)]
+            found |= {model.page for model in models if model and model.page}
     return found
 
 
@@ -155,7 +166,7 @@ def as_json(store: Store, night: NightRecord) -> dict[str, Any]:
 def _lines(store: Store, name: str) -> list[str]:
     path = _path(store, name)
     try:
-        return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+        return reading.read(path).decode(errors="replace").removesuffix("\n").split("\n")
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import ConfigError, StoreError
+from data.store import disk, reading
 from data.store.files import replace
+from data.store.fingerprint import canonical
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,13 +132,17 @@ def read(store: Store, name: str) -> Record:
     """
     path = _path(store, name)
     try:
-        return Record.model_validate_json(path.read_bytes())
+        record = Record.model_validate_json(reading.read(path))
+        canonical(record.model_dump())
+        return record
     except FileNotFoundError:
         return Record()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         why = f"{where}: {first['msg']}" if where else first["msg"]
+    except (ValueError, RecursionError):
+        why = "it holds what is no finite number, or no JSON of ours"
     except OSError as error:
         why = error.strerror or type(error).__name__
     raise StoreError(
@@ -171,9 +176,9 @@ def changing(store: Store, name: str) -> Iterator[Record]:
             return
         path = _path(store, name)
         try:
-            path.parent.mkdir(exist_ok=True)
+            if name != DEFAULT:
+                store.own(FOLDER).mkdir(exist_ok=True)
             replace(path, f"{record.model_dump_json(indent=1)}\n".encode())
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "free some space, `rnnlm gc` for one" if full else "make it writable"
+            remedy = disk.ROOM if error.errno in disk.FULL else "make it writable"
             raise StoreError(f"{path} cannot be written ({error.strerror}), so the champion stays: {remedy}") from error

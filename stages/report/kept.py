@@ -10,10 +10,14 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from data.errors import StoreError
 from data.store import files, fingerprint, loaded
+from data.store.artifact import File
+from data.store.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,18 +39,30 @@ _WORDS = fingerprint.digest(
 """Of all that a report is made with, as this process has loaded it."""
 
 
-class Record(TypedDict):
+class Told(BaseModel):
+    """What became of a stage, as `Outcome.json` has it."""
+
+    name: str
+    state: Literal["ran", "cached"]
+    key: str
+    artifact: str
+    seconds: float
+    reason: str
+
+
+class Record(BaseModel):
     """What is written beside a page, as JSON."""
+
+    model_config = ConfigDict(extra="forbid")
 
     words: str
     """`_WORDS` of the code that made the page."""
-    stages: list[dict[str, Any]]
-    """What became of each stage: `Outcome.json`."""
+    stages: list[Told]
     verdict: dict[str, Any] | None
     """``stages.promotion.judge.Verdict`` as JSON; None where nothing was to be promoted."""
     description: str
     summary: str
-    files: list[str]
+    files: list[File]
     """The names of what was written with it."""
 
 
@@ -76,18 +92,14 @@ def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
     page = store.root / "reports" / f"{outcomes[-1].artifact.manifest.key[:16]}.html"
     record = _read(page)
     anew = verdict is not None or outcomes[-1].state == "ran"
-    if (
-        anew
-        or record is None
-        or record["words"] != _WORDS
-        or not all(page.with_name(name).is_file() for name in record["files"])
-    ):
+    if anew or record is None or record.words != _WORDS or not _whole(page, record):
         if record is not None:
-            verdict = verdict or record["verdict"]
+            verdict = verdict or record.verdict
             outcomes = outcomes if anew else [_as_before(outcome, record) for outcome in outcomes]
+        store.own("reports")
         record = _write(page, outcomes, verdict)
     metrics = json.loads((outcomes[-1].artifact.folder / "metrics.json").read_text(encoding="utf-8"))
-    sentences = {"description": record["description"], "summary": record["summary"]}
+    sentences = {"description": record.description, "summary": record.summary}
     return Kept(page, page.with_suffix(".md").read_text(encoding="utf-8"), {**metrics, **sentences})
 
 
@@ -122,18 +134,21 @@ def index(store: Store) -> Path:
 def _read(page: Path) -> Record | None:
     """The record beside a page; None where it is missing or broken."""
     try:
-        record = json.loads(page.with_suffix(".json").read_bytes())
+        return Record.model_validate_json(read(page.with_suffix(".json")))
     except (OSError, ValueError):
         return None
-    whole = isinstance(record, dict) and record.keys() == Record.__annotations__.keys()
-    return cast("Record", record) if whole else None
+
+
+def _whole(page: Path, record: Record) -> bool:
+    """Whether a report's files are there and can be read."""
+    return page.with_suffix(".md").name in record.files and all(page.with_name(name).is_file() for name in record.files)
 
 
 def _as_before(outcome: Outcome, record: Record) -> Outcome:
     """What became of a stage in the run that its artifact was last reported of: a report that is only made again
     still tells of that one."""
-    before = next((one for one in record["stages"] if one["key"] == outcome.artifact.manifest.key), None)
-    return replace(outcome, **{name: before[name] for name in ("state", "seconds", "reason")}) if before else outcome
+    before = next((one for one in record.stages if one.key == outcome.artifact.manifest.key), None)
+    return replace(outcome, state=before.state, seconds=before.seconds, reason=before.reason) if before else outcome
 
 
 def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] | None) -> Record:
@@ -152,13 +167,13 @@ def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
     }
     record = Record(
         words=_WORDS,
-        stages=[outcome.json() for outcome in outcomes],
+        stages=[Told.model_validate(outcome.json()) for outcome in outcomes],
         verdict=None if verdict is None else dict(verdict),
         description=report.description,
         summary=report.summary,
         files=[path.name for path in contents],
     )
-    contents[page.with_suffix(".json")] = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    contents[page.with_suffix(".json")] = record.model_dump_json(indent=1) + "\n"
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from data.store.artifact import MANIFEST
+import pytest
+
+from data.moment import now
+from data.store import nights
+from data.store.artifact import MANIFEST, Artifact
 from data.store.collect import collect
+from data.store.nights import Model, NightRecord
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from data.store.folder import Store
     from tests.data.store.conftest import Publish
 
@@ -26,8 +31,8 @@ def test_collect_keeps_what_a_recent_artifact_was_made_from(store: Store, publis
     publish("young", "train", parents={"download": old.manifest.key})
     age(old.folder / MANIFEST, 40)
     age(lonely.folder / MANIFEST, 40)
-    doomed = [(lonely.folder, "not used for 30 days", (lonely.folder / MANIFEST).stat().st_size + 6)]
-    assert collect(store, dry_run=True) == doomed
+    doomed = [(lonely.folder, "not used for 30 days", (lonely.folder / MANIFEST).stat().st_size + 6, "")]
+    assert [tuple(removal) for removal in collect(store, dry_run=True)] == doomed
     assert lonely.folder.exists()
     collect(store)
     assert [artifact.manifest.stage for artifact in store.artifacts()] == ["train", "download"]
@@ -38,7 +43,7 @@ def test_collect_takes_leftovers_of_the_dead_and_spares_the_living(store: Store)
     leftover = store.root / "tmp" / "train-0123456789abcdef-01234567"
     leftover.mkdir(parents=True)
     with store.building("train", "k" * 64) as folder:
-        assert [path for path, _, _ in collect(store)] == [leftover]
+        assert [removal.folder for removal in collect(store)] == [leftover]
         assert folder.is_dir()
 
 
@@ -53,7 +58,7 @@ def test_collect_touches_only_what_a_store_makes(store: Store, publish: Publish)
 def test_collect_takes_the_damaged(store: Store, publish: Publish) -> None:
     artifact = publish()
     (artifact.folder / "out.txt").unlink()
-    assert [(path, why) for path, why, _ in collect(store)] == [(artifact.folder, "out.txt is missing")]
+    assert [removal[:2] for removal in collect(store)] == [(artifact.folder, "out.txt is missing")]
     assert not artifact.folder.exists()
 
 
@@ -62,3 +67,92 @@ def test_using_an_artifact_keeps_it(store: Store, publish: Publish) -> None:
     age(artifact.folder / MANIFEST, 40)
     store.touch(artifact)
     assert collect(store) == []
+
+
+@pytest.fixture
+def others(publish: Publish, store: Store) -> Iterator[Artifact]:
+    """An unused artifact in a folder that this process may read and not change."""
+    artifact = publish()
+    age(artifact.folder / MANIFEST, 40)
+    if os.geteuid():
+        artifact.folder.chmod(0o555)
+        yield artifact
+        artifact.folder.chmod(0o755)
+        return
+    above = [path for path in store.root.parents if path.is_relative_to("/tmp") and path != Path("/tmp")]
+    modes = [path.stat().st_mode for path in above]
+    for path in above:
+        path.chmod(0o755)
+    os.seteuid(65_534)
+    yield artifact
+    os.seteuid(0)
+    for path, mode in zip(above, modes, strict=True):
+        path.chmod(mode)
+
+
+def test_what_cannot_be_removed_frees_nothing_and_says_why(store: Store, others: Artifact) -> None:
+    removals = collect(store)
+    assert [(one.folder, one.bytes, one.fault) for one in removals] == [(others.folder, 0, "Permission denied")]
+    assert store.damage(others, again=True) is None
+
+
+def test_a_file_with_another_name_frees_nothing(store: Store, publish: Publish, tmp_path: Path) -> None:
+    artifact = publish()
+    age(artifact.folder / MANIFEST, 40)
+    (tmp_path / "other").hardlink_to(artifact.folder / "out.txt")
+    size = (artifact.folder / MANIFEST).stat().st_size
+    assert [one.bytes for one in collect(store, dry_run=True)] == [one.bytes for one in collect(store)] == [size]
+
+
+def test_days_and_checkpoints_of_what_has_ended(store: Store, publish: Publish) -> None:
+    old = publish("old", "download")
+    age(old.folder / MANIFEST, 3)
+    for name, days in (("0" * 16, 1), ("1" * 16, 8), ("2" * 16, 8)):
+        folder = store.root / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "000001-000000.safetensors").write_text("weights")
+        for path in (folder / "000001-000000.safetensors", folder):
+            age(path, days)
+    ended, going_on = ["0" * 16, "1" * 16], "2" * 16
+
+    def would(**options: Any) -> list[str]:
+        return [removal.folder.name for removal in collect(store, dry_run=True, finished=ended, **options)]
+
+    assert would() == [ended[1]], "after a week"
+    assert would(checkpoints=True) == ended
+    assert would(days=5) == [ended[1], going_on]
+    assert would(days=2) == [ended[1], old.folder.name, going_on]
+    with store.lock("checkpoints", ended[1], lambda: None):
+        assert [removal.fault for removal in collect(store, finished=ended)] == ["a training is using it"]
+    collect(store, finished=ended)
+    assert sorted(path.name for path in store.folders("checkpoints")) == [ended[0], going_on]
+
+
+def test_what_is_at_work_keeps_what_was_used_before_it_began(store: Store, publish: Publish) -> None:
+    read = publish("read", "tokenize")
+    age(read.folder / MANIFEST, 0.5)
+    with store.lock("train", "a" * 64, lambda: None), store.building("train", "a" * 64):
+        assert collect(store, days=0) == []
+    assert read.folder in [removal.folder for removal in collect(store, days=0)]
+
+
+def test_locks_and_reports_of_what_is_gone_are_collected(store: Store, publish: Publish) -> None:
+    evaluated = publish("figures", "evaluate")
+    with store.lock("train", "b" * 64, lambda: None):
+        pass
+    (store.root / "reports").mkdir()
+    lock, gone, linked = (
+        store.root / name
+        for name in (f"locks/train-{'b' * 16}", f"reports/{'c' * 16}.html", f"reports/{'d' * 16}.html")
+    )
+    kept = store.root / "reports" / f"{evaluated.folder.name}.html"
+    for path in (gone, linked, kept):
+        path.write_text("a page")
+    candidate = Model(key="e" * 64, page=f"reports/{linked.name}")
+    night = NightRecord(when=now(), name="default", decision="rejected", reason="no better", candidate=candidate)
+    nights.add(store, night)
+    for path in (lock, gone, linked, kept):
+        age(path, 40)
+    assert {removal.folder: removal.bytes for removal in collect(store)} == {gone: 6, lock: 0}
+    assert kept.exists()
+    assert not lock.exists()

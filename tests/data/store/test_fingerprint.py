@@ -119,8 +119,13 @@ def test_differences_are_said_in_words() -> None:
     assert fingerprint.difference("train", old, new) == [
         "train.hidden_size: 256 → 512",
         "device: cpu → gpu",
-        "tokens.arrow differs: aaaaaaaaaaaa… → bbbbbbbbbbbb…",
+        "tokens.arrow has other bytes",
     ]
+    files = ("download/corpus.txt", "tokenize/tokens.arrow", "tokenize/vocab.arrow")
+    before, after = ({"inputs": dict.fromkeys(files, digit * 64)} for digit in "ab")
+    assert fingerprint.difference("x", before, after) == ["the corpus, tokens.arrow and vocab.arrow have other bytes"]
+    (shown,) = fingerprint.difference("train", old, new, digests=True)[2:]
+    assert shown == "tokens.arrow has other bytes (tokens.arrow aaaaaaaaaaaa… → bbbbbbbbbbbb…)"
     assert fingerprint.difference("train", {"libraries": {"numpy": "2.4"}}, {"libraries": {"numpy": "2.5"}}) == [
         "numpy 2.4 → 2.5"
     ]

@@ -48,7 +48,7 @@ def test_a_champion_that_is_damaged_or_gone_is_not_used(here: Rnnlm, trained: Pa
 def test_a_record_that_cannot_be_read_is_named(here: Rnnlm, trained: Path) -> None:
     (trained.parent / "store" / "champion.json").mkdir()
     told = here("champion", code=2).stderr
-    assert "champion.json does not say which model is the champion (Is a directory)" in told
+    assert "champion.json does not say which model is the champion (it is no file)" in told
 
 
 def test_names_keep_champions_apart(here: Rnnlm, trained: Path) -> None:
