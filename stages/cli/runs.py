@@ -191,5 +191,5 @@ def explain(
     print("\n".join(tree(state.decision.components)))
     if nearest is not None:
         print(f"\nthe closest artifact is {nearest.folder}, made {decide.when(nearest)}")
-        for phrase in decide.differences(state.decision.config, nearest, state.decision.components):
+        for phrase in decide.differences(state.decision.config, nearest, state.decision.components, digests=True):
             print(f"  {line(phrase)}")

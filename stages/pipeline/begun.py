@@ -1,27 +1,34 @@
-"""Which trainings have begun: what makes two the same, and that no engine goes on with another one's."""
+"""Which trainings have begun and which have ended: what makes two the same, and who cannot go on with another's."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from data.errors import StoreError
 from data.store import fingerprint
+from data.store.champions import STAGE
 from data.store.files import replace
+from data.store.reading import read
+from stages.config import TrainConfig
 from stages.training import checkpoint, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from data.store.artifact import Artifact
     from data.store.folder import Store
-    from stages.config import TrainConfig
 
     Components = Mapping[str, Any]
     """Of the key of `train`."""
 
 _NOTE = "begun.json"
-"""Beside the checkpoints of a training: which engine they are by, and what it trains."""
+"""Beside the checkpoints of a training: which engine they are by, what it trains, and what its key was made of."""
+_NAMED = 3
+"""Changes of code and libraries that are named."""
 
 
 def identity(config: TrainConfig, components: Components) -> str:
@@ -30,12 +37,16 @@ def identity(config: TrainConfig, components: Components) -> str:
 
 
 def note(checkpoints: Path, config: TrainConfig, components: Components) -> None:
-    """Write down whose checkpoints these are, for `elsewhere`.
+    """Write down whose checkpoints these are, for `lost`.
 
     Raises:
         StoreError: a disk that cannot take it.
     """
-    facts = {"engine": components["sources"]["engine"], "training": _whoever_trains(config, components)}
+    facts = {
+        "engine": components["sources"]["engine"],
+        "training": _whoever_trains(config, components),
+        "components": components,
+    }
     try:
         checkpoints.mkdir(parents=True, exist_ok=True)
         replace(checkpoints / _NOTE, f"{json.dumps(facts)}\n".encode())
@@ -43,23 +54,63 @@ def note(checkpoints: Path, config: TrainConfig, components: Components) -> None
         raise StoreError(f"{checkpoints} cannot be written ({error.strerror}): make room there") from error
 
 
-def elsewhere(config: TrainConfig, components: Components, store: Store) -> str:
-    """That another engine has begun this training and not ended it, in a sentence; empty where none has."""
-    engine, training = components["sources"]["engine"], _whoever_trains(config, components)
-    for folder in store.folders("checkpoints"):
+def lost(config: TrainConfig, components: Components, store: Store) -> str:
+    """That another engine, or other code, has begun this training and not ended it, in a sentence; empty where none
+    has, or where this training would go on with checkpoints of its own."""
+    own, training = store.root / "checkpoints" / identity(config, components)[:16], _whoever_trains(config, components)
+    for folder in [] if own.is_dir() else store.folders("checkpoints"):
         try:
-            facts = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if facts["training"] != training or facts["engine"] == engine:
+            facts = json.loads(read(folder / _NOTE))
+            if facts["training"] != training:
+                continue
+            who, why = _whose(facts, components)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
         state, _ = checkpoint.latest(folder, config.epochs) or (None, None)
         if state and state.epoch < config.epochs and not schedule.exhausted(config, state.history["valid_loss"]):
             return (
-                f"training begins anew: {facts['engine']} would go on in epoch {state.epoch + 1:,} of "
-                f"{config.epochs:,}, but no engine goes on with another one's training"
+                f"training begins anew: {who} would go on in epoch {state.epoch + 1:,} of {config.epochs:,}, but {why}"
             )
     return ""
+
+
+def _whose(facts: Mapping[str, Any], components: Components) -> tuple[str, str]:
+    """Who could go on with checkpoints, and why nobody else can."""
+    if facts["engine"] != components["sources"]["engine"]:
+        return str(facts["engine"]), "no engine goes on with another one's training"
+    before = facts.get("components", {})
+    compared = [part for part in ("code", "libraries") if part in before]
+    changes = fingerprint.difference(STAGE, *({part: one[part] for part in compared} for one in (before, components)))
+    more = f"; and {len(changes) - _NAMED} more" if len(changes) > _NAMED else ""
+    named = f" ({'; '.join(changes[:_NAMED])}{more})" if changes else ""
+    return f"the version before{named}", "no version goes on with another one's training"
+
+
+def checkpoints(artifact: Artifact) -> str:
+    """The name of the folder of checkpoints that a training has left behind; empty where an older version made it."""
+    try:
+        return identity(TrainConfig.model_validate(artifact.manifest.config), artifact.manifest.components)[:16]
+    except (ValidationError, KeyError, TypeError):
+        return ""
+
+
+def ended(store: Store) -> set[str]:
+    """The names of folders of checkpoints that nothing which has not ended needs: more epochs would go on from there.
+
+    An evaluation's are among them, where that has ended.
+    """
+    epochs: dict[str, int] = {}
+    for artifact in store.artifacts(STAGE):
+        if name := checkpoints(artifact):
+            epochs[name] = max(epochs.get(name, 0), artifact.manifest.config["epochs"])
+    found = {name for name, last in epochs.items() if _position(store, name) <= (last, 0)}
+    return found | {artifact.folder.name for artifact in store.artifacts() if artifact.manifest.stage != STAGE}
+
+
+def _position(store: Store, name: str) -> tuple[int, int]:
+    """How far a training has come, as its newest checkpoint is named."""
+    found = checkpoint.positions(store.root / "checkpoints" / name)
+    return found[-1][0] if found else (0, 0)
 
 
 def _whoever_trains(config: TrainConfig, components: Components) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -89,7 +90,7 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
     if artifact is not None:
         lost = graph.files_read(name) - artifact.manifest.outputs.keys()
         damage = f"its manifest does not name {min(lost)}" if lost else store.damage(artifact)
-    elif store.folder(name, key).exists():
+    elif os.path.lexists(store.folder(name, key)):
         damage = "its manifest cannot be read"
     if damage:
         artifact, reason = None, f"damaged: {damage}"
@@ -111,6 +112,7 @@ def modules(stage: Stage, config: StageConfig) -> tuple[str, ...]:
 def status(config: RunConfig, store: Store) -> Iterator[Status]:
     """Each stage's state; past the first one that is not cached, what comes after it cannot be known."""
     upstream: dict[str, Artifact] = {}
+    likely: dict[str, Artifact] = {}
     for name in graph.order(graph.LAST):
         stage = graph.STAGES[name]
         absent = [one.stage for one in stage.inputs.values() if one.stage not in upstream]
@@ -122,6 +124,14 @@ def status(config: RunConfig, store: Store) -> Iterator[Status]:
             reason = decision.reason
             if decision.artifact is not None:
                 upstream[name] = decision.artifact
+        # What is about to be made again often has the same bytes as before: it is said what would be lost then.
+        expected = decision
+        if expected is None and all(one.stage in likely for one in stage.inputs.values()):
+            expected = decide(name, config, likely, store)
+        if expected is not None and (nearest := expected.artifact or closest(expected.components, store)):
+            likely[name] = nearest
+        if expected is not None and expected.artifact is None:
+            reason = "; ".join(filter(None, (reason, stage.lost(expected.config, expected.components, store))))
         if not stage.shown:
             continue
         if name in upstream:
@@ -146,12 +156,14 @@ def recorded(config: StageConfig) -> dict[str, Any]:
     return {field: written(value) if isinstance(value, str) else value for field, value in dumped.items()}
 
 
-def differences(config: StageConfig, artifact: Artifact, components: Mapping[str, Any]) -> list[str]:
-    """In words, what sets a stage's key components apart from those of an artifact."""
+def differences(
+    config: StageConfig, artifact: Artifact, components: Mapping[str, Any], *, digests: bool = False
+) -> list[str]:
+    """In words, what sets a stage's key components apart from those of an artifact; with ``digests``, in these too."""
     stage, settings, manifest = components["stage"], recorded(config), artifact.manifest
     old, new = (dict(each) for each in (manifest.components, components))
     before, after = old.pop("sources", {}), new.pop("sources", {})
-    phrases = fingerprint.difference(stage, old, new)
+    phrases = fingerprint.difference(stage, old, new, digests=digests)
     for name in sorted(before.keys() | after.keys()):
         was, now = before.get(name), after.get(name)
         if was == now:

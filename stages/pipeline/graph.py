@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
 from stages.download import download
 from stages.evaluate import evaluate
 from stages.lm.baselines import baselines
-from stages.pipeline import lend
+from stages.pipeline import begun, lend
 from stages.tokenize import tokenize
 from stages.train import train
 from stages.training import engines
+
+if TYPE_CHECKING:
+    from data.store.folder import Store
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Stage:
     being imported by the stage."""
     libraries: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Distributions whose numerics or formats the outputs depend on; their versions are in the key."""
+    lost: Callable[[Any, Mapping[str, Any], Store], str] = lambda config, components, store: ""
+    """Of the configuration, the components of the key and the store: what was begun and will not be gone on with, in a
+    sentence; empty for nothing."""
     lend: lend.Lend = lend.nothing
     """A context that gives the function what changes no byte of its result, by keyword."""
     shown: bool = True
@@ -87,6 +93,7 @@ STAGES: dict[str, Stage] = {
             sources=lend.computing,
             modules=lambda config: engines.choose(config).modules,
             libraries=lambda config: (*engines.choose(config).libraries, "numpy", "pyarrow", "safetensors"),
+            lost=begun.lost,
             lend=lend.training,
         ),
         Stage(

@@ -103,7 +103,7 @@ def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
             logger.info("%s", choice.reason)
         if attempt.forced:
             shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
-        elif not checkpoints.exists() and (said := begun.elsewhere(attempt.config, attempt.components, attempt.store)):
+        elif said := begun.lost(attempt.config, attempt.components, attempt.store):
             logger.info("%s", said)
         begun.note(checkpoints, attempt.config, attempt.components)
         yield {"checkpoints": checkpoints, "engine": choice.build}

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from data.errors import StoreError
 from data.store.files import replace
+from data.store.reading import check
 from stages.training.engine import EngineState
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def write(folder: Path, train: TrainState, engine: EngineState) -> None:
         for half in folder.glob("*.new"):  # of a process that was killed while it wrote
             half.unlink()
         replace(path, save(tensors, metadata))
-        at_or_before = [other for position, other in _positions(folder) if position <= (train.epoch, train.step)]
+        at_or_before = [other for position, other in positions(folder) if position <= (train.epoch, train.step)]
         for old in at_or_before[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
@@ -137,7 +138,7 @@ def latest(folder: Path, epochs: int) -> tuple[TrainState, EngineState] | None:
     """
     from safetensors import SafetensorError
 
-    for position, path in reversed(_positions(folder)):
+    for position, path in reversed(positions(folder)):
         if position > (epochs, 0):
             continue
         try:
@@ -150,7 +151,7 @@ def latest(folder: Path, epochs: int) -> tuple[TrainState, EngineState] | None:
 def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineState]:
     from safetensors import safe_open
 
-    with safe_open(path, framework="numpy") as file:
+    with safe_open(check(path), framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         facts = json.loads(file.metadata()["checkpoint"])
     if facts.pop("sha256") != _digest(tensors, facts):
@@ -179,7 +180,7 @@ def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineStat
     return train, engine
 
 
-def _positions(folder: Path) -> list[tuple[tuple[int, int], Path]]:
+def positions(folder: Path) -> list[tuple[tuple[int, int], Path]]:
     """The folder's checkpoints, oldest first."""
     found = []
     for path in folder.glob(f"*-*{_SUFFIX}"):

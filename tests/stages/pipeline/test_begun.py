@@ -102,13 +102,28 @@ def test_other_settings_are_another_training(trained: Trainings) -> None:
     assert trained.said() == []
 
 
-def test_the_same_engine_with_another_library_is_not_another_engine(
+def test_what_another_version_has_begun_begins_anew_and_status_says_so_before(
     trained: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained("bptt", epochs=1)
-    monkeypatch.setattr(decide, "version", lambda library: "99.0")
-    trained("bptt", epochs=2)
-    assert trained.said() == [], "`rnnlm explain` tells of libraries"
+    with pytest.raises(Interrupted):
+        trained("bptt", stop=1)
+    installed = decide.version
+
+    def status(*upgraded: str) -> str:
+        monkeypatch.setattr(decide, "version", lambda name: "99.0" if name in upgraded else installed(name))
+        config = settings.load(str(trained.tiny), None, ["train.engine=bptt", "train.epochs=3"])
+        return {state.name: state.reason for state in decide.status(config, trained.store)}["train"]
+
+    said = (
+        f"training begins anew: the version before (safetensors {installed('safetensors')} → 99.0) would go on in "
+        "epoch 1 of 3, but no version goes on with another one's training"
+    )
+    assert "anew" not in status(), "the same version goes on"
+    assert "tokenize has to run first" in status("unicode", "safetensors")
+    assert status("unicode", "safetensors").endswith(f"; {said}"), "tokenize will make what it made before"
+    assert status("safetensors").endswith(f"; {said}")
+    trained("bptt")
+    assert trained.said() == [said]
 
 
 def test_a_disk_that_cannot_take_the_note_is_named(trained: Trainings) -> None:
