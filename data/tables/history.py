@@ -17,9 +17,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from data.errors import StoreError
+from data.store.reading import check
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+COLUMNS = [
+    *("epoch", "train_loss", "train_perplexity", "valid_loss", "valid_perplexity", "learning_rate"),
+    *("grad_norm_mean", "grad_norm_max"),
+]
 
 
 def write(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
@@ -36,9 +44,20 @@ def write(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
 
 
 def read(path: Path) -> dict[str, list[Any]]:
-    """Column → its values, one per epoch; None for null."""
+    """Column → its values, one per epoch; None for null.
+
+    Raises:
+        StoreError: no such file, or none that holds a history.
+    """
     import pyarrow as pa
 
-    with pa.memory_map(str(path)) as source:
-        columns: dict[str, list[Any]] = pa.ipc.open_file(source).read_all().to_pydict()
+    try:
+        with pa.memory_map(str(check(path))) as source:
+            table = pa.ipc.open_file(source).read_all()
+            table.validate(full=True)
+        if table.column_names != COLUMNS or not all(pa.types.is_floating(one) for one in table.schema.types[1:]):
+            raise ValueError("its columns are others")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is no history of a training that can be read ({error}): train again") from None
+    columns: dict[str, list[Any]] = table.to_pydict()
     return columns

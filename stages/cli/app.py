@@ -68,6 +68,7 @@ for _command in (
     models.sample,
     runs.status,
     runs.explain,
+    stores.runs,
     stores.verify,
     stores.gc,
     nights.night,

@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data.errors import StoreError
+from data.moment import minute
+from data.shown import line
+from data.store.collect import KEPT_DAYS, collect
 from data.store.folder import open_store
-from stages.cli.options import StoreAt
+from stages.cli.options import Json, StoreAt
+from stages.cli.output import print_json
+
+if TYPE_CHECKING:
+    from data.store.artifact import Artifact
+
+
+def runs(store: StoreAt = None, as_json: Json = False) -> None:
+    """List the trainings that a store holds, the last one first.
+
+    Of each its model, when it was trained, what it takes with and without checkpoints, the perplexity on the validation
+    split, of which name it is the champion, and the settings that are not as in `rnnlm run` without options.
+    """
+    from stages.pipeline.trainings import trainings
+    from stages.report import words
+
+    opened = open_store(store)
+    found = trainings(opened)
+    if as_json:
+        print_json({"runs": [one.json() for one in found]})
+        return
+    if not found:
+        print(f"there is no trained model in {opened.root}")
+        return
+    print(
+        f"{'model':16}  {'trained':20}  {'size':>8}  {'checkpoints':>11}  {'perplexity':>10}  {'champion':9} settings"
+    )
+    for one in found:
+        manifest = one.artifact.manifest
+        perplexity = words.figure(one.perplexity) if one.perplexity else "–"
+        sizes = f"{words.size(one.bytes):>8}  {words.size(one.checkpoints):>11}"
+        settings = " ".join(f"{name}={_shown(value)}" for name, value in one.settings.items()) or "as without options"
+        about = f"{perplexity:>10}  {', '.join(one.champion):9} {settings}"
+        print(f"{manifest.key[:16]}  {minute(manifest.created)}  {sizes}  {about}")
+
+
+def _shown(value: object) -> str:
+    """A setting's value as `--set` takes it, in quotes where a shell would need them."""
+    text = line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return text if text and " " not in text else f'"{text}"'
 
 
 def verify(store: StoreAt = None) -> None:
     """Compare every artifact with its manifest, byte by byte."""
     opened = open_store(store)
     damaged = 0
-    artifacts = opened.artifacts()
-    for artifact in artifacts:
-        damage = opened.damage(artifact, again=True)
+    artifacts = sorted(opened.published(), key=_created, reverse=True)
+    for folder, artifact in artifacts:
+        damage = opened.damage(artifact, again=True) if artifact else "its manifest cannot be read"
         damaged += damage is not None
-        print(f"{artifact.manifest.stage:9} {artifact.manifest.key[:16]} {damage or 'sound'}")
+        print(f"{folder.parent.name:9} {folder.name} {damage or 'sound'}")
     if damaged:
         raise StoreError(
             f"{damaged} of {len(artifacts)} artifacts in {opened.root} are damaged: "
@@ -27,21 +71,40 @@ def verify(store: StoreAt = None) -> None:
         )
 
 
+def _created(entry: tuple[Path, Artifact | None]) -> str:
+    return entry[1].manifest.created if entry[1] else ""
+
+
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    days: Annotated[float, typer.Option(min=0, metavar="N", help="How long what is not used stays.")] = KEPT_DAYS,
+    checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoints", help="Those of trainings that have ended, too: more epochs begin anew without them."
+        ),
+    ] = False,
     store: StoreAt = None,
 ) -> None:
     """Remove what nobody needs.
 
-    That is leftovers of runs that were killed, damaged artifacts, and what has not been used for 30 days. The champions
-    of all names and those before them stay, with all that they were made from.
+    That is leftovers of runs that were killed, damaged artifacts, checkpoints of trainings that ended a week ago, and
+    what has not been used for 30 days. The champions of all names and those before them stay, with all that they were
+    made from.
     """
     from data.store import champions
-    from data.store.collect import collect
+    from stages.pipeline import begun
     from stages.report import words
 
     opened = open_store(store)
-    collected = collect(opened, pinned=champions.pinned(opened), dry_run=dry_run)
-    for folder, why, size in collected:
-        print(f"{folder}  {words.size(size)}  {why}")
-    print(f"{'would free' if dry_run else 'freed'} {words.size(sum(size for _, _, size in collected))}")
+    collected = collect(
+        opened,
+        pinned=champions.pinned(opened),
+        finished=begun.ended(opened),
+        dry_run=dry_run,
+        days=days,
+        checkpoints=checkpoints,
+    )
+    for path, why, size, fault in collected:
+        print(f"{path}  {words.size(size)}  {why}{f', but it is there still: {fault}' if fault else ''}")
+    print(f"{'would free' if dry_run else 'freed'} {words.size(sum(removal.bytes for removal in collected))}")

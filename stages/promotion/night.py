@@ -18,7 +18,7 @@ from data.moment import now
 from data.store import champions, nights, reigns
 from data.store.collect import collect
 from stages.config import DownloadConfig, RunConfig
-from stages.pipeline import graph
+from stages.pipeline import begun, graph
 from stages.promotion import guard, losing, origin
 from stages.promotion.contender import Contender
 from stages.promotion.judge import judge
@@ -233,8 +233,8 @@ class Night:
     def _collect(self) -> None:
         """Remove what nobody needs, as `rnnlm gc` does; what keeps it from that is no fault of this night."""
         try:
-            removed = collect(self._store, pinned=champions.pinned(self._store))
-            logger.info("%d folders that nobody needs were removed", len(removed))
+            removed = collect(self._store, pinned=champions.pinned(self._store), finished=begun.ended(self._store))
+            logger.info("%d folders that nobody needs were removed", sum(not one.fault for one in removed))
         except StoreError as error:
             logger.warning("nothing was removed: %s", error)
 

@@ -461,7 +461,7 @@ def test_baselines_are_collected_with_what_was_measured_beside_them(kept: Kept) 
             os.utime(artifact.folder / "manifest.json", (0, 0))
     assert collect(kept.store, dry_run=True) == []
     os.utime(evaluated.folder / "manifest.json", (0, 0))
-    assert kept.store.folder("baselines", key) in [folder for folder, _, _ in collect(kept.store)]
+    assert kept.store.folder("baselines", key) in [removal.folder for removal in collect(kept.store)]
     assert kept.baselines() == []
     assert kept.run() == graph.shown()
 

@@ -6,15 +6,28 @@ import math
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+from data.errors import StoreError
 from data.tables import history
 
 
 def test_columns_come_back_with_the_epochs_before_them(tmp_path: Path) -> None:
-    history.write(tmp_path / "history.arrow", {"train_loss": [2.5, 1.5], "valid_loss": [math.nan, 2.0]})
+    columns = {name: [2.5, math.nan] for name in history.COLUMNS[1:]}
+    history.write(tmp_path / "history.arrow", columns)
     read = history.read(tmp_path / "history.arrow")
-    assert read == {"epoch": [1, 2], "train_loss": [2.5, 1.5], "valid_loss": [None, 2.0]}
-    assert list(read) == ["epoch", "train_loss", "valid_loss"]
+    assert read == {"epoch": [1, 2], **{name: [2.5, None] for name in columns}}
+    assert list(read) == history.COLUMNS
+
+
+def test_what_is_no_history_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "history.arrow"
+    history.write(path, {"loss": [1.0]})
+    with pytest.raises(StoreError, match=r"history\.arrow is no history .*its columns are others.*: train again"):
+        history.read(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StoreError, match=r"history\.arrow is no history"):
+        history.read(path)
 
 
 def test_the_file_is_one_plain_batch_that_any_arrow_reads(tmp_path: Path) -> None:

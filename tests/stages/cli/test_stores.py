@@ -34,3 +34,55 @@ def test_gc_says_what_it_would_take_and_takes_it(here: Rnnlm, trained: Path) -> 
     assert "freed" in here("gc").stdout
     assert not leftover.exists()
     assert here("verify").stdout.count("sound") == 5
+
+
+def test_runs_lists_what_was_trained_and_what_it_takes(here: Rnnlm, trained: Path) -> None:
+    here("run", "--preset", trained, "--set", "train.cell=gru", "--set", "tokenize.level=word")
+    gru, rnn = json.loads(here("runs", "--json").stdout)["runs"]
+    here("promote", rnn["key"][:16], "--name", "mine")
+    assert gru["settings"]["train.cell"] == "gru"
+    assert (gru["settings"]["tokenize.level"], "tokenize.level" in rnn["settings"]) == ("word", False)
+    assert gru["settings"]["download.corpus"].endswith("/text.txt")
+    model = Path(gru["artifact"])
+    metrics = json.loads(next((model.parents[1] / "evaluate").glob("*/metrics.json")).read_text())
+    assert {round(one["perplexity"], 3) for one in (gru, rnn)} >= {round(metrics["valid"]["perplexity"], 3)}
+    assert gru["bytes"] == sum(path.stat().st_size for path in model.iterdir() if path.name != "manifest.json")
+    assert gru["checkpoint_bytes"] > gru["bytes"]
+
+    heading, first, second = here("runs").stdout.splitlines()
+    assert heading.split() == ["model", "trained", "size", "checkpoints", "perplexity", "champion", "settings"]
+    assert first.startswith(gru["key"][:16])
+    assert " tokenize.level=word " in first
+    assert " mine " in second
+
+    (model / "history.arrow").write_bytes(b"no history")
+    assert json.loads(here("runs", "--json").stdout)["runs"][0]["perplexity"] is None
+
+
+def test_an_empty_store_has_no_runs(here: Rnnlm) -> None:
+    assert "there is no trained model in" in here("runs").stdout
+    assert json.loads(here("runs", "--json").stdout) == {"runs": []}
+
+
+def test_gc_frees_what_finished_trainings_left_and_keeps_what_is_interrupted(here: Rnnlm, trained: Path) -> None:
+    (left,) = (trained.parent / "store" / "checkpoints").iterdir()
+    assert here("gc", "--days", "1").stdout == "freed 0 B\n"
+    assert str(left) in here("gc", "--checkpoints", "--dry-run").stdout
+    newest = max(left.glob("*.safetensors"))
+    newest.rename(left / "000003-000001.safetensors")
+    assert here("gc", "--checkpoints").stdout == "freed 0 B\n", "a longer training was interrupted"
+    (left / "000003-000001.safetensors").rename(newest)
+    first, last = here("gc", "--checkpoints").stdout.splitlines()
+    assert first.endswith("checkpoints of a training that has ended")
+    assert last != "freed 0 B"
+    assert not left.exists()
+    assert here("run", "--preset", trained).stderr.count("cached") == 4
+
+
+def test_gc_keeps_what_a_champion_needs_whatever_its_age(here: Rnnlm, trained: Path) -> None:
+    (model,) = (trained.parent / "store" / "train").iterdir()
+    here("promote", model.name)
+    here("gc", "--days", "0", "--checkpoints")
+    kept = [path.parts[-3] for path in model.parents[1].glob("*/*/manifest.json")]
+    assert sorted(kept) == ["download", "tokenize", "train"]
+    assert here("sample", "--prefix", "the").stdout.startswith("the")
