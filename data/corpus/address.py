@@ -40,11 +40,11 @@ def is_address(corpus: str) -> bool:
 
 def written(corpus: str) -> str:
     """A corpus as it may be written down: an address without secrets, anything else as it stands."""
-    if not is_address(corpus):
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", corpus):  # also one whose second slash was forgotten
         return corpus
-    head, mark, query = corpus.partition("?")
+    head, mark, query = next((parts for mark in "?#" if (parts := corpus.partition(mark))[1]), (corpus, "", ""))
     head = re.sub(r"//([^/@]*)@", lambda found: f"//{_hidden(found[1])}@", head)
-    names = {unquote_plus(name) for name in re.findall(r"(?:^|[&;])([^=&;#]*)", query)}
+    names = {unquote_plus(name) for name in re.findall(r"(?:^|[&;#])([^=&;#]*)", query)}
 
     def value(found: re.Match[str]) -> str:
         secret = _lets_in(unquote_plus(found[1]), names)
@@ -143,13 +143,16 @@ def _headers(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def inside(host: str) -> bool:
-    """Whether a host is this machine or one of a private network, as far as its name can be resolved here."""
+def inside(host: str, *, wholly: bool = False) -> bool:
+    """Whether a host is this machine or one of a private network, as far as its name can be resolved here.
+
+    A name may stand for several places: one of them inside will do, or ``wholly`` none may be outside.
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # behind a proxy often no name can be resolved
         return False
-    return not all(_is_global(str(place[0])) for *_, place in found)
+    return (all if wholly else any)(not _is_global(str(place[0])) for *_, place in found)
 
 
 def _is_global(address: str) -> bool:

@@ -124,7 +124,7 @@ def _local(name: str, path: Path) -> Source:
 
 
 def _nothing_called(name: str) -> str:
-    names = list(catalogue())
+    name, names = written(name), list(catalogue())
     if "/" in name or "\\" in name:
         return f"there is no corpus file {name!r}; check the path"
     close = difflib.get_close_matches(name.lower(), names, n=1)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from data.corpus.address import inside, written
+from data.corpus.address import inside
 from data.corpus.arrival import plain
 from data.errors import CorpusError
 
@@ -100,10 +100,11 @@ def answer(
 
 def _check_redirect(before: httpx.URL, after: httpx.URL, shown: str) -> None:
     """Refuse to be led where a stranger must not lead."""
-    to = f"{shown} redirects to {plain(written(str(after)))}"
+    # No more of it, for what was filled in may stand in it, under any name.
+    to = f"{shown} redirects to {plain(f'{after.scheme}://{after.netloc.decode()}')}"
     if before.scheme == "https" and after.scheme == "http":
         raise CorpusError(f"{to}, where anybody on the way can read and change what is sent")
-    if inside(after.host) and not inside(before.host):
+    if inside(after.host) and not inside(before.host, wholly=True):
         raise CorpusError(f"{to}, which is this machine or one of a private network; give that address if it is meant")
 
 

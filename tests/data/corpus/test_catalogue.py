@@ -73,6 +73,7 @@ def test_the_home_directory_is_understood(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("timemachin", "no corpus or file is called 'timemachin'; did you mean 'timemachine'"),
         ("zzz", r"no corpus or file is called 'zzz'; give a name of the catalogue \(sample, timemachine"),
+        ("https:/example.org/a?page=1&token=abc", r"no corpus file 'https:/example.org/a\?page=1&token=…'"),
         ("no/such/file.txt", "there is no corpus file 'no/such/file.txt'"),
         (".", "'.' is a directory; give the path of one text file"),
         (os.devnull, "not a regular file"),

@@ -51,7 +51,15 @@ def test_rungs(trials: int, epochs: int, keep: float, expected: list[tuple[int, 
 
 
 def test_keep_1_stops_none(sweep: Make) -> None:
-    ranked = sweep("train.learning_rate=0.01,0.1,0.5", settings=["train.epochs=3"], keep=1)
+    told: list[Job] = []
+
+    def workers(jobs: Sequence[Job]) -> Iterator[tuple[int, Answer]]:
+        told.extend(jobs)
+        return ((position, worker.train(job)) for position, job in enumerate(jobs))
+
+    ranked = sweep("train.learning_rate=0.01,0.1,0.5", settings=["train.epochs=3"], keep=1, workers=workers)
+    # A job is a command's argument, and an address may hold a secret.
+    assert {json.loads(job.config)["download"]["corpus"] for job in told} == {"sample"}
     assert [trial.reason for trial in ranked] == ["trained to the end"] * 3
     assert [len(trial.curve) for trial in ranked] == [3] * 3
     assert [trial.bits for trial in ranked] == sorted(trial.bits for trial in ranked)
