@@ -46,9 +46,10 @@ def _unusable(error: Exception) -> str:
     if isinstance(error, OSError):
         name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
         return f"{name} in the environment names certificates that cannot be read: correct or unset it"
-    names = [name for name in os.environ if name.lower() in ("all_proxy", "http_proxy", "https_proxy")]
-    for name in names:
-        value = os.environ[name]
+    for name in ("all_proxy", "http_proxy", "https_proxy", "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"):
+        value = os.environ.get(name)
+        if not value:
+            continue
         try:
             httpx.Client(proxy=value if "://" in value else f"http://{value}", trust_env=False).close()
         except ImportError:

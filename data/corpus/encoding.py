@@ -50,7 +50,5 @@ def _not_utf8(name: str, path: Path, offset: int, line: int, *, nul: bool = Fals
     with path.open("rb") as file:
         start = file.read(SAMPLE)
         file.seek(max(offset - SAMPLE // 2, 0))
-        before = file.read(min(offset, SAMPLE // 2))
-        # From the beginning of a line, where no character is cut, whatever the encoding.
-        sample = before[before.find(b"\n") + 1 :] + file.read(SAMPLE // 2)
+        sample = file.read(SAMPLE)
     return f"corpus {name!r} is not UTF-8 text (byte {offset:,}, in line {line:,}) {advice(sample, start, nul)}"

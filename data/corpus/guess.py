@@ -13,6 +13,16 @@ ENOUGH = 0.8
 FEW = 0.01
 """Of all bytes, the share of control characters that a text may have."""
 
+_KINDS = (
+    (rb"%PDF-", "a PDF"),
+    (rb".{257}ustar", "a tar archive"),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (rb"Rar!\x1a\x07", "a RAR archive"),
+    (rb"\x04\x22\x4d\x18", "a text packed by lz4"),
+    (rb"\x1f\x9d", "a text packed by compress"),
+    (rb"\xd0\xcf\x11\xe0", "a document of an office program"),
+)
+"""How a file begins that may hold a text, and what it is."""
 _BINARY = "but seems to be a binary file; give a plain text"
 _HIGH = "[^\x00-\x7f]"
 _SIGNS = "‘’‚“”„«»‹›–—…•·°§€£¿¡´"
@@ -69,6 +79,9 @@ def advice(sample: bytes, start: bytes, nul: bool) -> str:
         start: of the file.
         nul: whether that byte is a NUL.
     """
+    for begins, kind in _KINDS:
+        if re.match(begins, start, re.DOTALL):
+            return f"but seems to be {kind}; take the text out of it and give that file"
     if wide := _wide(start):
         return _convert(wide)
     if nul and _is_text(rest := sample.replace(b"\0", b"")) and len(rest) > 0.7 * len(sample):

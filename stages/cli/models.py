@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data.corpus import archive, spool, text
+from data.corpus.address import written
 from data.corpus.catalogue import MAX_BYTES
 from data.corpus.encoding import check_utf8
 from data.corpus.level import LEVELS
@@ -205,7 +206,7 @@ def _text(name: str, progress: Progress) -> Iterator[Path]:
         CorpusError: what cannot be read or had, or is not text.
     """
     path, opened = Path(name), spool.number(name)
-    shown = "standard input" if opened == 0 else name
+    shown = "standard input" if opened == 0 else written(name)
     with tempfile.TemporaryDirectory() as folder:
         try:
             if opened is not None:
@@ -225,7 +226,7 @@ def _text(name: str, progress: Progress) -> Iterator[Path]:
             check_utf8(shown, path)
         except OSError as error:
             raise CorpusError(
-                f"the text {name} cannot be read ({error.strerror}): name another, or - for standard input"
+                f"the text {shown} cannot be read ({error.strerror}): name another, or - for standard input"
             ) from None
         yield path
 

@@ -82,6 +82,8 @@ BINARY = "but seems to be a binary file; give a plain text"
         (b"one \xe2\x80\x9cquote and \xff stray", r"\(byte 17, in line 1\) though most of it is"),
         (b"some\0text", r"\(byte 4, in line 1\) for it holds NUL, which no text does; remove it with `tr -d '.000'`"),
         ("é\n".encode() * 200_000 + b"\0", r"\(byte 600,000, in line 200,001\) for it holds NUL"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "but seems to be a PDF; take the text out of it and give that file"),
+        (b"letters.txt".ljust(257, b"\0") + b"ustar\x0000", "but seems to be a tar archive; take the text out of it"),
         (b"\x89PNG\r\n\0\0\0\rIHDR", BINARY),
         (bytes(range(256)) * 40, BINARY),
         (bytes(random.Random(0).choices(range(1, 256), k=10_000)), BINARY),

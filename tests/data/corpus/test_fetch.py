@@ -211,7 +211,7 @@ REST = f"bytes 200000-{len(TEXT) - 1}/{len(TEXT)}"
         {"Content_Range": REST, "ETag": '"2"'},
         {"Content_Range": REST, "ETag": '"1"', "Last_Modified": DATE.replace("21", "22")},
         {"Content_Range": REST},
-        {"Content_Range": f"bytes 200000-{len(TEXT)}/{len(TEXT)}", "ETag": '"1"'},
+        {"Content_Range": f"bytes 200000-{len(TEXT)}/{len(TEXT)}", "ETag": '"1"', "body": TEXT[200_000:] + b"x"},
         {"Content_Range": "bytes 200000-200010/*", "ETag": '"1"', "body": TEXT[200_000:]},
         {"Content_Range": REST, "ETag": '"1"', "body": TEXT[200_000:] + b"and more"},
     ],
