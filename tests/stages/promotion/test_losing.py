@@ -34,7 +34,13 @@ def test_only_nights_in_a_row_count_and_those_that_decided_nothing_are_passed_ov
 
 
 def made(**config: dict[str, Any]) -> list[Artifact]:
-    described: dict[str, Any] = {"components": {}, "outputs": {}, "parents": {}, "created": "", "key": ""}
+    described: dict[str, Any] = {
+        "components": {},
+        "outputs": {},
+        "parents": {},
+        "created": "2026-01-02T03:04:05+00:00",
+        "key": "0" * 64,
+    }
     manifests = [Manifest(stage=stage, config=fields, **described) for stage, fields in config.items()]
     return [Artifact(Path(manifest.stage), manifest) for manifest in manifests]
 

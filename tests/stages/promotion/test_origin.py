@@ -41,7 +41,13 @@ def test_a_link_stays_the_name_that_it_is(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def made(corpus: str) -> list[Artifact]:
-    described: dict[str, Any] = {"components": {}, "outputs": {}, "parents": {}, "created": "", "key": ""}
+    described: dict[str, Any] = {
+        "components": {},
+        "outputs": {},
+        "parents": {},
+        "created": "2026-01-02T03:04:05+00:00",
+        "key": "0" * 64,
+    }
     configs: dict[str, dict[str, Any]] = {"train": {"epochs": 1}, "download": {"corpus": corpus}}
     manifests = [Manifest(stage=stage, config=config, **described) for stage, config in configs.items()]
     return [Artifact(Path(manifest.stage), manifest) for manifest in manifests]
