@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
-from data.store.reading import check
+from data.tables import arrow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,12 +52,9 @@ def read(path: Path) -> dict[str, list[Any]]:
     import pyarrow as pa
 
     try:
-        with pa.memory_map(str(check(path))) as source:
-            table = pa.ipc.open_file(source).read_all()
-            table.validate(full=True)
-        if table.column_names != COLUMNS or not all(pa.types.is_floating(one) for one in table.schema.types[1:]):
-            raise ValueError("its columns are others")
+        kinds = [pa.int32(), *[pa.float64()] * (len(COLUMNS) - 1)]
+        batch = arrow.batch(path, lambda schema: (schema.names, schema.types) == (COLUMNS, kinds))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{path} is no history of a training that can be read ({error}): train again") from None
-    columns: dict[str, list[Any]] = table.to_pydict()
+    columns: dict[str, list[Any]] = batch.to_pydict()
     return columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import StoreError
+from data.tables import arrow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +97,7 @@ class IndexTable:
 
     @classmethod
     def open(cls, path: Path) -> IndexTable:
-        """Map the table in a file that ``write`` wrote; nothing is read until it is used.
+        """Map the table in a file that ``write`` wrote; its ids are read once, to see that the vocabulary has them.
 
         Raises:
             StoreError: no such file, or none that holds an index table.
@@ -103,20 +105,38 @@ class IndexTable:
         import pyarrow as pa
 
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            facts = {name.decode(): json.loads(fact) for name, fact in (reader.schema.metadata or {}).items()}
+            batch = arrow.batch(
+                path, lambda schema: schema.names == ["id"] and pa.types.is_unsigned_integer(schema.types[0])
+            )
+            facts = {name.decode(): json.loads(fact) for name, fact in (batch.schema.metadata or {}).items()}
             splits = {name: Split(**split) for name, split in facts.pop("splits").items()}
             part = facts.pop("part", None)  # not there in tables that were written before it was
-            batch = reader.get_batch(0)  # several could give no single view; the last split's end tells
-            batch.validate()
             table = cls(
                 ids=batch.column("id").to_numpy(zero_copy_only=True),
                 splits=splits,
                 **facts,
                 part=part and Split(**part),
             )
-            if tuple(splits) != SPLITS or splits["test"].stop != len(table.ids) or table.ids.dtype.kind != "u":
-                raise ValueError("its splits or ids do not fit")
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
+            table._check()
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
             raise StoreError(f"{path} is not an index table that can be read ({error}): tokenize again") from None
         return table
+
+    def _check(self) -> None:
+        """Raise a `ValueError` where something does not fit the rest."""
+        ends = [0, *(split.stop for split in self.splits.values())]
+        parts = [(self.part, self.part.start, self.splits["train"].stop)] if self.part else []
+        all_fit = all(
+            split.start == start <= split.stop == stop
+            and all(type(count) is int and count >= 0 for count in (split.start, split.stop, split.characters))
+            and type(split.unknown) is int
+            and 0 <= split.unknown <= len(split)
+            and 0 <= split.spelling < math.inf
+            for split, start, stop in [*zip(self.splits.values(), ends, ends[1:], strict=False), *parts]
+        )
+        if tuple(self.splits) != SPLITS or ends[-1] != len(self.ids) or not all_fit:
+            raise ValueError("its splits do not fit")
+        if type(self.vocab_size) is not int or (len(self.ids) and int(self.ids.max()) >= self.vocab_size):
+            raise ValueError("it has ids that its vocabulary lacks")
+        if not all(type(fact) is str for fact in (self.level, self.normalizer, self.corpus_sha256)):
+            raise ValueError("it does not say what it was made from")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import StoreError
+from data.tables import arrow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -80,12 +81,11 @@ class Vocab:
         import pyarrow as pa
 
         try:
-            with pa.OSFile(str(path), "rb") as source:
-                table = pa.ipc.open_file(source).read_all()
-            table.validate(full=True)
-            tokens, counts = (table.column(name).to_pylist() for name in ("token", "count"))
+            kinds = [("token", pa.string()), ("count", pa.int64())]
+            batch = arrow.batch(path, lambda schema: [*zip(schema.names, schema.types, strict=True)] == kinds)
+            tokens, counts = (column.to_pylist() for column in batch.columns)
             if tokens[:1] != [UNKNOWN] or len(set(tokens)) != len(tokens):
                 raise ValueError(f"its tokens do not begin with {UNKNOWN} or are not distinct")
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise StoreError(f"{path} is not a vocabulary that can be read ({error}): tokenize again") from None
         return cls(tokens, counts)

@@ -56,13 +56,15 @@ def _shown(value: object) -> str:
 
 
 def verify(store: StoreAt = None) -> None:
-    """Compare every artifact with its manifest, byte by byte."""
+    """Compare every artifact with its manifest, byte by byte, and see that its files mean what they should."""
+    from stages.pipeline.decide import fault
+
     opened = open_store(store)
     damaged = 0
     artifacts = sorted(opened.published(), key=_created, reverse=True)
     for folder, artifact in artifacts:
-        damage = opened.damage(artifact, again=True) if artifact else "its manifest cannot be read"
-        damaged += damage is not None
+        damage = opened.damage(artifact, again=True) or fault(artifact) if artifact else "its manifest cannot be read"
+        damaged += bool(damage)
         print(f"{folder.parent.name:9} {folder.name} {damage or 'sound'}")
     if damaged:
         raise StoreError(

@@ -14,6 +14,7 @@ import numpy as np
 from data.corpus.level import LEVELS
 from data.corpus.text import CHUNK, NORMALIZERS, normalize, spellings
 from data.errors import StoreError
+from data.store import reading
 from data.tables.vocab import UNKNOWN, Vocab
 from stages.lm import sampling, scoring
 from stages.lm.network import Network
@@ -75,23 +76,29 @@ class LanguageModel:
         folder = Path(folder)
         path = folder / "config.json"
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = json.loads(reading.read(path))
             architecture = Architecture.parse(config)
             level, normalizer = config["level"], config["normalizer"]
             if level not in [*LEVELS] or normalizer not in NORMALIZERS:
                 raise ValueError("its level or its normalizer is unknown")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(f"{path} does not describe a model ({_said(error)}): train again") from None
         path = folder / "model.safetensors"
         try:
-            weights = load_file(path)
-        except (OSError, SafetensorError) as error:
+            weights = load_file(reading.check(path))
+        except (OSError, ValueError, SafetensorError) as error:
             raise StoreError(f"{path} holds no weights that can be read ({_said(error)}): train again") from None
+        except (KeyError, TypeError, AttributeError) as error:  # BF16 and F8: NumPy has no such numbers
+            raise StoreError(f"{path} has weights that are not float32 ({_said(error)}): train again") from None
+        if architecture.layers > len(weights):  # a number that anybody may have written
+            raise StoreError(f"{path} does not fit the model in config.json (see its layers): train again")
         expected = architecture.shapes()
         found = {name: array.shape for name, array in weights.items() if array.dtype == np.float32}
         if found != expected:
             wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
             raise StoreError(f"{path} does not fit the model in config.json (see {wrong}): train again")
+        if broken := [name for name, array in weights.items() if not np.isfinite(array).all()]:
+            raise StoreError(f"{path} has weights that are not finite (see {broken[0]}): train again")
         vocab = Vocab.read(folder / "vocab.arrow")
         if len(vocab) != architecture.vocab_size:
             sizes = f"{len(vocab):,} tokens and the model {architecture.vocab_size:,}"

@@ -12,6 +12,7 @@ from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.corpus.address import written
+from data.errors import StoreError
 from data.moment import minute
 from data.store import fingerprint, loaded
 from stages.config import StageConfig
@@ -90,6 +91,8 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
     if artifact is not None:
         lost = graph.files_read(name) - artifact.manifest.outputs.keys()
         damage = f"its manifest does not name {min(lost)}" if lost else store.damage(artifact)
+        if not damage and name == graph.LAST:  # what a stage reads is looked at before that stage runs
+            damage = fault(artifact)
     elif os.path.lexists(store.folder(name, key)):
         damage = "its manifest cannot be read"
     if damage:
@@ -102,6 +105,17 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
         nearest = closest(components, store)
         reason = "; ".join(differences(own, nearest, components)) if nearest else "no artifact of this stage yet"
     return Decision(stage, own, key, components, artifact, reason, damaged=damage is not None)
+
+
+def fault(artifact: Artifact) -> str:
+    """What an artifact's files say that its stage would not, in a sentence; empty where they are sound."""
+    stage = graph.STAGES.get(artifact.manifest.stage)
+    try:
+        if stage:  # a sweep is none
+            stage.check(artifact.folder)
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def modules(stage: Stage, config: StageConfig) -> tuple[str, ...]:

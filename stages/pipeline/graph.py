@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
 from stages.download import download
 from stages.evaluate import evaluate
 from stages.lm.baselines import baselines
-from stages.pipeline import begun, lend
+from stages.pipeline import begun, lend, sound
 from stages.tokenize import tokenize
 from stages.train import train
 from stages.training import engines
@@ -57,6 +58,8 @@ class Stage:
     being imported by the stage."""
     libraries: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Distributions whose numerics or formats the outputs depend on; their versions are in the key."""
+    check: Callable[[Path], None] = sound.anything
+    """Raises a `StoreError` where what an artifact's folder holds is not what the stage makes."""
     lost: Callable[[Any, Mapping[str, Any], Store], str] = lambda config, components, store: ""
     """Of the configuration, the components of the key and the store: what was begun and will not be gone on with, in a
     sentence; empty for nothing."""
@@ -76,6 +79,7 @@ STAGES: dict[str, Stage] = {
             "Get the corpus and check that it is text.",
             download,
             sources=lend.corpus,
+            check=sound.download,
             lend=lend.previous_download,
         ),
         Stage(
@@ -83,6 +87,7 @@ STAGES: dict[str, Stage] = {
             "Turn the corpus into a vocabulary and an index table.",
             tokenize,
             inputs={"corpus": Input("download", ("corpus.txt",))},
+            check=sound.tokenize,
             libraries=lambda config: ("numpy", "pyarrow", "unicode"),
         ),
         Stage(
@@ -90,6 +95,7 @@ STAGES: dict[str, Stage] = {
             "Train the model, or go on where training stopped.",
             train,
             inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
+            check=sound.train,
             sources=lend.computing,
             modules=lambda config: engines.choose(config).modules,
             libraries=lambda config: (*engines.choose(config).libraries, "numpy", "pyarrow", "safetensors"),
@@ -101,6 +107,7 @@ STAGES: dict[str, Stage] = {
             "Measure what the text costs without a model.",
             baselines,
             inputs={"tokens": Input("tokenize", ("tokens.arrow",))},
+            check=sound.baselines,
             libraries=lambda config: ("numpy",),
             shown=False,
         ),
@@ -113,6 +120,7 @@ STAGES: dict[str, Stage] = {
                 "tokens": Input("tokenize", ("tokens.arrow",)),
                 "baselines": Input("baselines", ("baselines.json",)),
             },
+            check=sound.evaluate,
             libraries=lambda config: ("numpy", "unicode"),
             lend=lend.evaluation,
         ),

@@ -18,7 +18,7 @@ from data.moment import now
 from data.store import fingerprint, loaded
 from data.store.artifact import Manifest
 from stages.pipeline import graph
-from stages.pipeline.decide import Decision, decide, modules, recorded, version
+from stages.pipeline.decide import Decision, decide, fault, modules, recorded, version
 from stages.pipeline.lend import Attempt
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ def perform(
     decision = decide(name, config, upstream, store)
     if decision.artifact is not None and not forced:
         return _reuse(decision, store)
+    sound = {one: _sound(artifact, config, store, progress) for one, artifact in upstream.items()}
+    if sound != upstream:
+        return perform(name, config, sound, store, progress, forced=forced)
 
     def waiting() -> None:
         logger.info("%s: another process is at work on the same artifact; waiting for it", name)
@@ -132,6 +135,22 @@ def perform(
         # Taking the lock has left a trace of this attempt: why it was made is what was found before.
         present = replace(present, reason=decision.reason)
         return _execute(present, upstream, store, progress, waiting, forced=forced)
+
+
+def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progress) -> Artifact:
+    """An artifact that is about to be read; made again where its files do not mean what they should."""
+    stage, key = artifact.manifest.stage, artifact.manifest.key
+    found = store.find(stage, key) or artifact  # it may have been made again meanwhile
+    if not (wrong := fault(found)):
+        return found
+    before = {one: made for one, of in found.manifest.parents.items() if (made := store.find(one, of))}
+    if before.keys() != found.manifest.parents.keys():
+        raise StoreError(wrong)
+    logger.warning("%s: the artifact is damaged: %s; running the stage again", stage, wrong)
+    again = perform(stage, config, before, store, progress, forced=True).artifact
+    if wrong := fault(again):
+        raise StoreError(wrong)
+    return again
 
 
 def _reuse(decision: Decision, store: Store) -> Outcome:

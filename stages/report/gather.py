@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.corpus.level import LEVELS, Level
+from data.errors import StoreError
+from data.store.reading import read
 from data.tables import history
 from stages.report import words
 
@@ -66,4 +68,7 @@ def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(read(path))
+    except (OSError, ValueError, RecursionError):
+        raise StoreError(f"{path} cannot be read: run again with --force {path.parent.parent.name}") from None

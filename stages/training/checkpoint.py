@@ -143,7 +143,7 @@ def latest(folder: Path, epochs: int) -> tuple[TrainState, EngineState] | None:
             continue
         try:
             return _read(path, position)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
             logger.warning("the checkpoint %s is damaged (%s): going on from the one before it", path, error)
     return None
 

@@ -12,7 +12,7 @@ from data.tables.tokens import IndexTable, Split
 from data.tables.vocab import Vocab
 
 
-def table(ids: np.ndarray, vocab_size: int = 28) -> IndexTable:
+def table(ids: np.ndarray, vocab_size: int = 100) -> IndexTable:
     total = len(ids)
     splits = {
         "train": Split(0, total - 3, total - 3, 1),
@@ -34,7 +34,7 @@ def test_what_was_written_is_mapped_and_not_copied(tmp_path: Path, kind: str) ->
     assert opened.ids.dtype == kind
     assert opened.splits == written.splits
     assert (opened.level, opened.normalizer) == ("char", "book")
-    assert (opened.corpus_sha256, opened.vocab_size) == ("0" * 64, 28)
+    assert (opened.corpus_sha256, opened.vocab_size) == ("0" * 64, 100)
     assert len(train) == len(opened.splits["train"]) == 97
     assert np.shares_memory(train, opened.ids)
     assert pa.total_allocated_bytes() - before < 100

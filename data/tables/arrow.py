@@ -1,0 +1,67 @@
+"""Arrow files as this project writes them: certain columns, one record batch, not compressed; and no others."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from data.store.reading import check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pyarrow as pa
+
+
+def batch(path: Path, fits: Callable[[pa.Schema], bool]) -> pa.RecordBatch:
+    """The one batch of a file; what it takes of memory is no more than the file.
+
+    Args:
+        path: the file.
+        fits: whether its schema is the one that is wanted.
+
+    Raises:
+        OSError: no such file, or none that can be read.
+        ValueError: anything else than such a file, ``pyarrow.ArrowInvalid`` among it.
+    """
+    import pyarrow as pa
+
+    mapped = pa.memory_map(str(check(path)))
+    if pa.ipc.open_file(mapped).num_record_batches != 1:
+        raise ValueError("it has not one batch")
+    mapped.seek(8)  # behind the magic number lies a stream
+    messages = pa.ipc.MessageReader.open_stream(mapped)
+    schema = pa.ipc.read_schema(messages.read_next_message())
+    if not fits(schema):
+        raise ValueError("its columns are others")
+    message = messages.read_next_message()
+    if message.type != "record batch" or _compressed(message.metadata.to_pybytes()):
+        raise ValueError("it is compressed")  # 7 MB that become 2 GB, for one
+    found = pa.ipc.read_record_batch(message, schema)
+    found.validate(full=True)
+    if any(column.null_count and not field.nullable for column, field in zip(found.columns, schema, strict=True)):
+        raise ValueError("it lacks values")
+    return found
+
+
+def _compressed(metadata: bytes) -> bool:
+    """Whether the message of a record batch says so: https://arrow.apache.org/docs/format/Columnar.html, in flatbuffers
+    as ``Message.fbs`` has them."""
+
+    def at(kind: str, place: int) -> int:
+        value: int = struct.unpack_from(kind, metadata, place)[0]
+        return value
+
+    def field(table: int, number: int) -> int:
+        """Where a table has its field of this number, 0 where it has none."""
+        layout = table - at("<i", table)
+        entry = 4 + 2 * number
+        offset = at("<H", layout + entry) if entry < at("<H", layout) else 0
+        return table + offset if offset else 0
+
+    try:
+        header = field(at("<I", 0), 2)
+        return bool(field(header + at("<I", header), 3))
+    except struct.error:
+        raise ValueError("its batch cannot be read") from None
