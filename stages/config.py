@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+Size = Annotated[int, Field(ge=1, le=10**9)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Figure = Annotated[float, Field(ge=0, le=1e30)]
+"""What is larger than these, or above 0 and smaller than 1e-30, no engine's arithmetic holds."""
 
 
 class StageConfig(BaseModel):
@@ -47,9 +51,9 @@ class TokenizeConfig(StageConfig):
     line_ends: bool = False
     """For words: every line end is a token as well, so that what the model writes has lines. In the book a line end
     only ends a word."""
-    min_freq: Annotated[int, Field(ge=0)] = 0
+    min_freq: Count = 0
     """A token seen less often than this in the text the vocabulary is fitted on becomes `<unk>`."""
-    max_tokens: Annotated[int, Field(ge=0)] = 0
+    max_tokens: Count = 0
     """Keep only this many tokens from the start of the text, then split them; 0 keeps all."""
     fit_vocab_on: Literal["train", "all"] = "train"
     """The vocabulary is fitted on the training split, or, as in the book, on the whole text."""
@@ -82,11 +86,11 @@ class TrainConfig(StageConfig):
     """The recurrent cell."""
     activation: Literal["relu", "tanh"] = "relu"
     """Of the cell `rnn`, where `relu` is the book's; `gru` and `lstm` have their own."""
-    hidden_size: Annotated[int, Field(ge=1)] = 256
+    hidden_size: Size = 256
     """Hidden units per layer."""
-    layers: Annotated[int, Field(ge=1)] = 1
+    layers: Annotated[int, Field(ge=1, le=100)] = 1
     """Recurrent layers, each fed by the one below."""
-    embedding_size: Annotated[int, Field(ge=0)] = 0
+    embedding_size: Count = 0
     """Each token goes in as a learnt vector of this size; 0 is one-hot, as in the book."""
     tie_weights: bool = False
     """The output layer uses the embedding's weights; `embedding_size` has to equal `hidden_size` then."""
@@ -104,11 +108,11 @@ class TrainConfig(StageConfig):
     variational: bool = True
     """What is dropped of inputs, layers and outputs stays dropped over all steps of a minibatch; `false` draws anew
     in each step."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Size = 32
     """Sequences per minibatch."""
-    num_steps: Annotated[int, Field(ge=1)] = 35
+    num_steps: Size = 35
     """Time steps per minibatch: where backpropagation through time is truncated."""
-    bptt_keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    bptt_keep: Annotated[float, Field(ge=0.001, le=1)] = 1.0
     """1 is regular truncation, after `num_steps`. Below 1 it is randomised: in each step the gradient goes on into the
     past with this probability, and is divided by it. On average that is the gradient of regular truncation, so of
     `num_steps` and no longer past, and only before `clip_norm`: clipping shortens long gradients more than short ones,
@@ -116,32 +120,32 @@ class TrainConfig(StageConfig):
     partition: Literal["sequential", "random"] = "sequential"
     """`sequential`: neighbouring minibatches are neighbours in the text and the state is carried, detached;
     `random`: subsequences are shuffled and the state starts from zero each time."""
-    epochs: Annotated[int, Field(ge=1)] = 50
+    epochs: Size = 50
     """Passes over the training split. More of them continue from the checkpoint of fewer."""
-    patience: Annotated[int, Field(ge=0)] = 0
+    patience: Count = 0
     """Training ends when the validation loss has not improved for so many epochs, and the best weights are kept; 0
     trains all epochs and keeps the last."""
     optimizer: Literal["sgd", "momentum", "adam", "adamw"] = "sgd"
     """`sgd`, the book's; `momentum` of 0.9; `adam` with decay rates 0.9 and 0.999 and an ε of 1e-8 that, other than in
     torch, is added before the bias is corrected; `adamw`, the same with weight decay apart from the gradient."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: Annotated[float, Field(ge=1e-30, le=1e30)] = 1.0
     """The optimizer's step size, at its highest."""
     schedule: Literal["constant", "step", "cosine", "plateau"] = "constant"
     """How the learning rate changes: not at all; `step`, times `decay_factor` every `decay_epochs`; `cosine`, down to
     zero over `decay_epochs`; `plateau`, times `decay_factor` whenever the validation loss has not improved for
     `decay_epochs`."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Figure = 0.0
     """The learning rate rises to its height over so many epochs, or a part of one, whatever the schedule."""
-    decay_epochs: Annotated[int, Field(ge=0)] = 0
+    decay_epochs: Count = 0
     """See `schedule`. 0 lets a `cosine` end with the last epoch; then more epochs are another training, from the
     start."""
     decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """See `schedule`."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Figure = 0.0
     """Pull of all weights but the biases towards zero: an L2 penalty, for `adamw` decoupled from the gradient."""
-    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    clip_norm: Figure = 1.0
     """The gradient is scaled down to this L2 norm when it is longer; 0 never clips."""
-    averaging: Annotated[float, Field(ge=0)] = 9.0
+    averaging: Figure = 9.0
     """The published weights are an average over the steps that favours the late ones: at 9 most of it is the last tenth
     of them. 0 publishes the last step's."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -150,7 +154,7 @@ class TrainConfig(StageConfig):
     """What computes: `mxnet`, the chapter's own; `bptt`, its derivation written out in NumPy, on the CPU only; `torch`,
     for current GPUs. `auto` is one that can use a GPU, where there is one and `device` lets it; else `mxnet` if it is
     installed, else `bptt`. The cache key has what that comes down to."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d{1,4})?)$")] = "auto"
     """`auto` (a GPU that the engine can use, else the CPU), `cpu`, `gpu` or `gpu:N`. Only CPU or GPU is in the cache
     key."""
 
@@ -160,6 +164,8 @@ class TrainConfig(StageConfig):
             raise ValueError(
                 f"tie_weights needs an embedding_size of hidden_size, {self.hidden_size}, not {self.embedding_size}"
             )
+        if 0 < self.clip_norm < 1e-30:
+            raise ValueError(f"clip_norm has to be 1e-30 or more, or 0, which never clips; not {self.clip_norm:g}")
         if self.schedule in ("step", "plateau") and not self.decay_epochs:
             raise ValueError(f"schedule={self.schedule} needs decay_epochs of 1 or more")
         if self.schedule == "plateau" and self.patience and self.patience <= self.decay_epochs:
@@ -174,11 +180,11 @@ class EvaluateConfig(StageConfig):
     """Texts that the model continues; where none is given, the first words of its own text."""
     length: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Tokens per continuation."""
-    temperature: Annotated[float, Field(ge=0)] = 0.7
+    temperature: Figure = 0.7
     """Each prefix is continued greedily, at this temperature and at 1, as the model says."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seeds the sampled continuations."""
-    window: Annotated[int, Field(ge=0)] = 0
+    window: Count = 0
     """Also measure with the state reset every so many tokens, as models of a fixed context are measured; 0 does not."""
 
 
@@ -187,26 +193,26 @@ class PromotionConfig(StageConfig):
 
     largest_loss: Share = 0.5
     """A corpus is refused that has lost more than this share of its characters against the champion's."""
-    largest_surprise: Annotated[float, Field(ge=0)] = 0.5
+    largest_surprise: Figure = 0.5
     """Bits per character of a whole corpus: it is refused where what is new in it costs the champion so much more than
     its own test text does. What the champion was trained on adds nothing."""
-    smallest_gain: Annotated[float, Field(ge=0)] = 0.02
+    smallest_gain: Figure = 0.02
     """Bits per character: a model is promoted when, on today's test text, the lower end of the interval of its gain is
     above this, and no other text speaks against it. With less, seeds of one recipe take turns; with more, what is
     better by 0.05 waits (`flows/README.md` has the table)."""
-    largest_setback: Annotated[float, Field(ge=0)] = 0.02
+    largest_setback: Figure = 0.02
     """Bits per character that a model may lose on the champion's own test text and on the reference: it is not promoted
     where it loses more, if that is more than chance as well (the interval of its gain lies below zero)."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.98
     """Of the interval: Student's t over blocks of the text. At 0.98 its lower end is a bound at 99 %."""
-    block_length: Annotated[int, Field(ge=1)] = 1000
+    block_length: Size = 1000
     """Characters of a block, at least, where the text is long enough for `fewest_blocks` of them."""
-    fewest_blocks: Annotated[int, Field(ge=2)] = 5
+    fewest_blocks: Annotated[int, Field(ge=2, le=10**6)] = 5
     """The text is cut into so many blocks at least, however short."""
-    most_blocks: Annotated[int, Field(ge=2)] = 20
+    most_blocks: Annotated[int, Field(ge=2, le=10**6)] = 20
     """And into so many at most: a longer text has longer ones. Fewer blocks are cut into parts, so many at least, which
     say when a few blocks agree by chance."""
-    fewest_characters: Annotated[int, Field(ge=1)] = 2000
+    fewest_characters: Size = 2000
     """With fewer unseen characters than this, a text says nothing about two models, nor the champion's own test text
     about how surprising a corpus is."""
 

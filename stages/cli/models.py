@@ -69,7 +69,9 @@ def sample(
         list[str] | None, typer.Option(metavar="TEXT", help="End before the first place that says TEXT; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed draws the same text.")] = 0,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many continuations, from seeds S, S+1, …")] = 1,
+    count: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many continuations, from seeds S, S+1, …")
+    ] = 1,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Print each token and the probability that the model gives it.")
     ] = False,
@@ -163,8 +165,8 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, store: 
         CorpusError: what cannot be read, or is not text.
         StoreError: a model that is not there or cannot be used.
     """
-    if adapt is not None and not 0 < adapt < math.inf:
-        raise ConfigError(f"--adapt must be above 0, not {adapt:g}")
+    if adapt is not None and not 1e-30 <= adapt <= 1e30:
+        raise ConfigError(f"--adapt must be above 0, not {adapt:g}: give a rate between 1e-30 and 1e30")
     folder = chosen.folder(model, name, store)
     language_model = chosen.load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)

@@ -16,6 +16,8 @@ from stages.config import RunConfig
 
 PRESETS = Path(__file__).parents[1] / "presets"
 DEFAULT_PRESET = "sample"
+_TOO_MUCH = "it has an integer of thousands of digits, or values within values within values"
+"""What the readers of TOML end in a `ValueError` and a `RecursionError` for; these values cannot be repeated either."""
 
 
 def presets() -> dict[str, Path]:
@@ -72,6 +74,8 @@ def _read_preset(preset: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"the preset {path} cannot be read: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"the preset {path} cannot be read: {_TOO_MUCH}") from None
 
 
 def _value(stage: str, field: str, text: str) -> object:
@@ -85,7 +89,7 @@ def _value(stage: str, field: str, text: str) -> object:
         return [text]
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         raise ConfigError(f'{stage}.{field}: {text} is not an array; write it as ["one", "two"]') from None
 
 
@@ -108,4 +112,11 @@ def _sentence(error: ValidationError) -> str:
         message = "should be auto, cpu, gpu or gpu:N"
     if path[:2] == ["download", "headers"]:  # which may say what nobody else is to read
         return f"{name}: {message[0].lower()}{message[1:]}"
-    return f"{name}: {problem['input']!r} does not fit: {message[0].lower()}{message[1:]}"
+    try:
+        given = repr(problem["input"])
+    except (ValueError, RecursionError):  # as above
+        given = "a value too large to repeat"
+    for bound in problem.get("ctx", {}).values():
+        if isinstance(bound, float):  # which Pydantic writes out, with thirty zeros
+            message = f"{message.rpartition(' ')[0]} {bound:g}"
+    return f"{name}: {given} does not fit: {message[0].lower()}{message[1:]}"

@@ -44,11 +44,21 @@ MISTAKES = [
     ("training.epochs=3", "training: there is no stage 'training'; did you mean 'train'?"),
     ("train.nonsense=3", "train.nonsense: the stage train has no field 'nonsense'; its fields are cell,"),
     ("train.learning_rate=nan", "train.learning_rate: 'nan' does not fit"),
+    ("train.layers=100000000", "train.layers: '100000000' does not fit: input should be less than or equal to 100"),
+    ("train.learning_rate=1e-320", "input should be greater than or equal to 1e-30"),
+    ("train.learning_rate=1e308", "input should be less than or equal to 1e+30"),
+    ("train.bptt_keep=1e-17", "train.bptt_keep: '1e-17' does not fit"),
+    ("train.clip_norm=1e-320", "train: clip_norm has to be 1e-30 or more, or 0"),
+    (f"train.hidden_size={'9' * 5000}", "train.hidden_size: '999"),
+    (f"train.device=gpu:{'9' * 5000}", "train.device: 'gpu:999"),
+    (f"evaluate.prefixes=[{'9' * 5000}]", "evaluate.prefixes: [999"),
+    (f"evaluate.prefixes=[0x{'f' * 5000}]", "evaluate.prefixes.0: a value too large to repeat does not fit"),
+    (f"evaluate.prefixes={'[' * 5000}", "is not an array"),
     ("=3", "write it as STAGE.FIELD=VALUE"),
 ]
 
 
-@pytest.mark.parametrize(("assignment", "sentence"), MISTAKES, ids=[row[0] for row in MISTAKES])
+@pytest.mark.parametrize(("assignment", "sentence"), MISTAKES, ids=[row[0][:40] for row in MISTAKES])
 def test_what_does_not_fit_is_one_sentence(assignment: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings.load(assignments=[assignment])
@@ -60,6 +70,30 @@ def test_nothing_to_train_on_is_refused() -> None:
     shares = ["tokenize.train_share=0", "tokenize.valid_share=0.5", "tokenize.test_share=0.5"]
     with pytest.raises(ConfigError, match="train_share must be more than 0, or there is nothing to train on"):
         settings.load(assignments=shares)
+
+
+def test_every_number_of_a_configuration_has_its_bounds() -> None:
+    """Or an absurd one hangs where nobody can interrupt it, or divides by zero."""
+    endless = ["1" + "0" * 100, "1e300"]
+    numbers = [
+        f"{stage}.{field}"
+        for stage, section in settings.load()
+        for field, value in section
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    assert len(numbers) > 30
+    for name in numbers:
+        for value in endless:
+            with pytest.raises(ConfigError, match="does not fit"):
+                settings.load(assignments=[f"{name}={value}"])
+
+
+@pytest.mark.parametrize("content", [f"x = {'9' * 5000}", f"x = {'[' * 5000}"], ids=["digits", "nested"])
+def test_a_preset_of_absurd_values_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine.toml cannot be read: it has an integer of thousands of digits"):
+        settings.load(str(path))
 
 
 @pytest.mark.parametrize("content", [b"[train\n", b"\xff\xfe", b"train = 3\n"], ids=["broken", "not UTF-8", "no table"])
