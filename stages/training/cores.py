@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from stages.lm.parameters import Architecture
 
 _VARIABLE = "OMP_NUM_THREADS"
-_COUNTS, _NUMBER, _MOST = re.compile(r"OMP_NUM_THREADS|MXNET_\w*THREADS"), re.compile(r" *0*[1-9][0-9]{0,8} *"), 1024
-"""Variables that say how many threads MXNet takes, and what it takes for a number of them."""
+_NUMBER, _MOST = re.compile(r" *0*[1-9][0-9]{0,3} *"), 1024
+"""What MXNet takes for a number of threads, and one that a process is given."""
 _WEIGHTS_PER_CORE = 1 << 19
 """Of the largest matrix of a step. On two cores instead of one an LSTM of 512 (a million of them) trains 1.4 times as
 fast, and one of 256 that predicts 4,500 words the same; a ReLU RNN of 256 trains half as fast: its steps are so small
@@ -48,13 +48,13 @@ def set_for(architecture: Architecture) -> Iterator[None]:
     Raises:
         ConfigError: a number of threads in the environment that MXNet would end this process for.
     """
-    for name in sorted(os.environ):
-        if _COUNTS.fullmatch(name) and not (_NUMBER.fullmatch(os.environ[name]) and int(os.environ[name]) <= _MOST):
+    given = os.environ.get(_VARIABLE)
+    if given is not None:
+        if not _NUMBER.fullmatch(given) or int(given) > _MOST:
             raise ConfigError(
-                f"MXNet cannot take {os.environ[name]!r} for the number of threads that {name} says in the "
+                f"MXNet cannot take {given!r} for a number of threads, which is what {_VARIABLE} says in the "
                 f"environment: set it to 1 to {_MOST:,}, or unset it"
             )
-    if _VARIABLE in os.environ:
         yield
         return
     os.environ[_VARIABLE] = str(suited(architecture))

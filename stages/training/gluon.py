@@ -8,6 +8,7 @@ until a figure is read. What comes out is the same; a test holds the two loops a
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from stages.training.device import Device
     from stages.training.engine import Arrays
     from stages.training.minibatches import Minibatch
+
+logger = logging.getLogger(__name__)
 
 # MXNet 2.0.0b1 looks these up while it is imported. NumPy 2 dropped them, and nothing here uses them.
 _NUMPY_1_NAMES = (
@@ -63,6 +66,10 @@ def _what_mxnet_expects() -> Iterator[None]:
         logging.root.removeHandler(handler)
 
 
+# What they say to MXNet and to oneDNN in it would change what comes out under one key, or end this process.
+for _name in [name for name in os.environ if name.startswith(("MXNET_", "DMLC_", "DNNL_", "ONEDNN_"))]:
+    logger.info("%s in the environment is not heeded: a training follows from its configuration alone", _name)
+    del os.environ[_name]
 with _what_mxnet_expects():
     import mxnet as mx
     from mxnet import autograd, gluon, nd, npx
