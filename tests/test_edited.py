@@ -31,7 +31,7 @@ WAIT = """
 """Has a training that is all but done wait until the test has edited something."""
 ENGINE = f"{engines.choose(TrainConfig()).modules[0].replace('.', '/')}.py"
 """The file of the one that trains here."""
-FIGURE = ('    measured["memorization"] =', '    measured["another"] = 1\n    measured["memorization"] =')
+FIGURE = ('    measured["baselines"] =', '    measured["another"] = 1\n    measured["baselines"] =')
 """An edit of what the evaluation measures."""
 PIPELINE = """
 from pathlib import Path

@@ -89,8 +89,8 @@ def test_a_run_of_a_served_flow_notices_an_edit_and_the_next_one_runs_it(
         wait(lambda: trains.exists() or ended(run))
         edit(
             project / "stages/evaluate.py",
-            '    measured["memorization"] =',
-            '    measured["another"] = 1\n    measured["memorization"] =',
+            '    measured["baselines"] =',
+            '    measured["another"] = 1\n    measured["baselines"] =',
         )
         edited.touch()
         state = wait(lambda: ended(run))
