@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,7 +54,8 @@ def collect(
     That is, in this order: leftovers of runs that were killed; checkpoints of trainings that have ended, after a week
     or ``days``; damaged artifacts, and those that neither they nor anything made from them was used for ``days``; other
     checkpoints, reports of what is gone and locks that nobody holds, after as long. Artifacts with a ``pinned`` key,
-    and what they were made from stay, and so does whatever a store does not name like this.
+    and what they were made from stay, where a folder cannot be read all that are sound, and whatever a store does not
+    name like this.
 
     Args:
         store: where.
@@ -69,8 +71,8 @@ def collect(
     oldest = time.time() - days * _DAY
     unused = f"not used for {days:g} days"
     sound, damaged = _checked(store)
-    needed = _needed(sound, min([oldest, *_begun(store)]), pinned)
-    oldest_finished = time.time() - min(days, KEPT_DAYS_FINISHED) * _DAY if not checkpoints else float("inf")
+    needed = _needed(sound, -inf if store.unread else min([oldest, *_begun(store)]), pinned)
+    oldest_finished = time.time() - min(days, KEPT_DAYS_FINISHED) * _DAY if not checkpoints else inf
     ended = [folder for folder in _checkpoints(store, oldest_finished) if folder.name in finished]
     unneeded = [
         *((path, "left by a run that was killed") for path in _leftovers(store)),

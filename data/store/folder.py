@@ -64,6 +64,8 @@ class Store:
         self.root = root
         self._verified: set[tuple[Path, str]] = set()
         self._warned: set[Path] = set()
+        self.unread: set[Path] = set()
+        """Folders that could not be read: nobody knows what lies there, and what that was made from."""
 
     def folder(self, stage: str, key: str) -> Path:
         """Where the artifact with this key lies, or would lie."""
@@ -82,6 +84,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
+            self.unread.add(place)
             self._warn(place, f"cannot be read ({error.strerror}) and is passed over: make it readable")
             return []
 

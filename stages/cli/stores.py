@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,14 +101,12 @@ def gc(
     from stages.report import words
 
     opened = open_store(store)
-    collected = collect(
-        opened,
-        pinned=champions.pinned(opened),
-        finished=begun.ended(opened),
-        dry_run=dry_run,
-        days=days,
-        checkpoints=checkpoints,
-    )
+    needless = partial(collect, opened, pinned=champions.pinned(opened), finished=begun.ended(opened), days=days)
+    collected = needless(dry_run=dry_run, checkpoints=checkpoints)
     for path, why, size, fault in collected:
         print(f"{path}  {words.size(size)}  {why}{f', but it is there still: {fault}' if fault else ''}")
-    print(f"{'would free' if dry_run else 'freed'} {words.size(sum(removal.bytes for removal in collected))}")
+    freed = sum(removal.bytes for removal in collected)
+    print(f"{'would free' if dry_run else 'freed'} {words.size(freed)}")
+    more = sum(removal.bytes for removal in needless(dry_run=True, checkpoints=True)) - (freed if dry_run else 0)
+    if more > 0:
+        print(f"`rnnlm gc --checkpoints` frees {words.size(more)} more, of finished trainings", file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.store.files import replace
+from data.store.reading import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -90,7 +91,7 @@ class Tally:
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     """What was kept; nothing where that is missing or damaged."""
     try:
-        digest, body = file.read_text(encoding="utf-8").split("\n", 1)
+        digest, body = read(file).decode().split("\n", 1)
     except (OSError, ValueError):
         return {}
     sums: dict[str, dict[str, Any]] = json.loads(body) if digest == _digest(body) else {}

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.corpus import address, catalogue
+from data.errors import StoreError
 from data.store import fingerprint, nights
-from stages.pipeline import begun
+from stages.pipeline import begun, sound
 from stages.training import engines
 
 if TYPE_CHECKING:
@@ -79,8 +80,16 @@ def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
         and artifact.manifest.components.get("sources", {}).get("headers") == headers
         and artifact.manifest.key not in unfit
     )
-    sound = (artifact.folder for artifact in found if store.damage(artifact) is None)
-    yield {"previous": None if attempt.forced else next(sound, None)}
+    whole = (artifact.folder for artifact in found if store.damage(artifact) is None and _says_whence(artifact.folder))
+    yield {"previous": None if attempt.forced else next(whole, None)}
+
+
+def _says_whence(folder: Path) -> bool:
+    try:
+        sound.source(folder)
+    except StoreError:
+        return False
+    return True
 
 
 # --- train

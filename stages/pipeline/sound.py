@@ -93,11 +93,16 @@ def download(folder: Path) -> None:
     """A text that is UTF-8, and where it comes from."""
     from data.corpus.encoding import check_utf8
 
-    _parse(folder / "source.json", Source)
+    source(folder)
     try:
         check_utf8("the text", folder / "corpus.txt")
     except (OSError, CorpusError):
         raise StoreError(f"{folder / 'corpus.txt'} is no text in UTF-8: download again") from None
+
+
+def source(folder: Path) -> Source:
+    """Where the text of a download comes from."""
+    return _parse(folder / "source.json", Source)
 
 
 def tokenize(folder: Path) -> None:

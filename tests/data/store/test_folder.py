@@ -8,14 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from data.errors import RnnlmError, StoreError
+from data.store import nights
 from data.store.artifact import MANIFEST
+from data.store.collect import collect
 from data.store.folder import Store, open_store
 
 if TYPE_CHECKING:
@@ -242,3 +244,23 @@ def test_only_one_process_is_alone_and_its_end_frees_the_place(store: Store) -> 
         other.kill()
     with store.alone("night-x") as alone:
         assert alone
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = publish(stage="download")
+    publish()
+    iterdir = Path.iterdir
+
+    def refused(path: Path) -> Iterator[Path]:
+        if path.name in ("train", "nights"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)  # whoever is root may read everything
+    assert store.artifacts() == [sound]
+    assert collect(store, days=0) == [], "what cannot be read may be made from it"
+    said = f"{store.root / 'train'} cannot be read (Permission denied) and is passed over: make it readable"
+    assert caplog.messages.count(said) == 1
+    assert nights.refused(store) == set()

@@ -66,13 +66,17 @@ def test_an_empty_store_has_no_runs(here: Rnnlm) -> None:
 
 def test_gc_frees_what_finished_trainings_left_and_keeps_what_is_interrupted(here: Rnnlm, trained: Path) -> None:
     (left,) = (trained.parent / "store" / "checkpoints").iterdir()
-    assert here("gc", "--days", "1").stdout == "freed 0 B\n"
+    done = here("gc", "--days", "1")
+    assert done.stdout == "freed 0 B\n"
+    assert "`rnnlm gc --checkpoints` frees " in done.stderr
     assert str(left) in here("gc", "--checkpoints", "--dry-run").stdout
     newest = max(left.glob("*.safetensors"))
     newest.rename(left / "000003-000001.safetensors")
     assert here("gc", "--checkpoints").stdout == "freed 0 B\n", "a longer training was interrupted"
     (left / "000003-000001.safetensors").rename(newest)
-    first, last = here("gc", "--checkpoints").stdout.splitlines()
+    done = here("gc", "--checkpoints")
+    assert done.stderr == ""
+    first, last = done.stdout.splitlines()
     assert first.endswith("checkpoints of a training that has ended")
     assert last != "freed 0 B"
     assert not left.exists()
