@@ -71,7 +71,10 @@ def obtain(
     raw, text = out / "corpus.part", out / "corpus.txt"
     try:
         if source.path is not None:
-            origin = {"file": source.path.name, "sha256": _copy(source, source.path, raw, progress)}
+            origin = {
+                "file": source.path.name.encode(errors="backslashreplace").decode(),
+                "sha256": _copy(source, source.path, raw, progress),
+            }
         else:
             known = None if source.sha256 else _fetched(before)
             fetched = fetch(source, raw, progress, patience, MAX_BYTES, known)

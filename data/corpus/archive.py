@@ -7,6 +7,7 @@ import errno
 import gzip
 import hashlib
 import lzma
+import os
 import re
 import stat
 import struct
@@ -110,7 +111,7 @@ def _unzstd(name: str, raw: Path) -> Iterator[bytes]:
     import pyarrow as pa
 
     try:
-        with pa.CompressedInputStream(pa.OSFile(str(raw)), "zstd") as packed:
+        with pa.CompressedInputStream(pa.OSFile(os.fsencode(raw)), "zstd") as packed:
             while chunk := packed.read(CHUNK):
                 yield chunk
     except (OSError, pa.ArrowException) as error:

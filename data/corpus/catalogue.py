@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import stat
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from data.corpus import spool
 from data.corpus.address import check, identity, is_address, written
@@ -70,6 +72,16 @@ def catalogue() -> dict[str, Corpus]:
     }
 
 
+def local(corpus: str) -> Path | None:
+    """The file that an address of this machine names, ``file:///home/me/caf%E9.txt`` for one; None for any other.
+
+    So a path is written down that is not UTF-8.
+    """
+    if not corpus.startswith("file:///"):
+        return None
+    return Path(os.fsdecode(unquote_to_bytes(corpus.removeprefix("file://"))))
+
+
 def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
     """Find what ``corpus`` means. Local files are read once, for their digest; nothing is fetched.
 
@@ -93,6 +105,8 @@ def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
         return _local(name, spool.spooled(name, opened, MAX_BYTES))
     if not is_address(corpus):
         return _local(corpus, Path(corpus))
+    if here := local(corpus):
+        return _local(corpus, here)
     scheme = corpus.partition("://")[0]
     if scheme.lower() not in ("http", "https"):
         raise CorpusError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def batch(path: Path, fits: Callable[[pa.Schema], bool]) -> pa.RecordBatch:
     """
     import pyarrow as pa
 
-    mapped = pa.memory_map(str(check(path)))
+    mapped = pa.memory_map(os.fsencode(check(path)))
     if pa.ipc.open_file(mapped).num_record_batches != 1:
         raise ValueError("it has not one batch")
     mapped.seek(8)  # behind the magic number lies a stream

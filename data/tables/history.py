@@ -15,6 +15,7 @@ All but the first are float64.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
@@ -39,7 +40,7 @@ def write(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
     for name, values in columns.items():
         arrays[name] = pa.array(values, pa.float64(), from_pandas=True)  # not a number becomes null
     batch = pa.record_batch(arrays)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
 
 

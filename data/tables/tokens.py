@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -92,7 +93,7 @@ class IndexTable:
         )
         column = pa.Array.from_buffers(kind, len(self.ids), [None, pa.py_buffer(self.ids)])
         options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2³¹ - 1 rows
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
+        with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
             writer.write_batch(pa.record_batch([column], schema=schema))
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ class Vocab:
         fields = [pa.field("token", pa.string(), nullable=False), pa.field("count", pa.int64(), nullable=False)]
         columns = [pa.array(self.tokens, pa.string()), pa.array(self.counts, pa.int64())]
         batch = pa.record_batch(columns, schema=pa.schema(fields))
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
 
     @classmethod

@@ -27,7 +27,7 @@ from data.progress import Progress, reporting
 from data.store.folder import open_store
 from data.store.reigns import DEFAULT
 from stages.cli import chosen
-from stages.cli.options import Configuration, Json, Model, Name, StoreAt, configured
+from stages.cli.options import Configuration, Json, Model, Name, StoreAt, as_text, configured
 from stages.cli.output import print_json, short
 from stages.config import DownloadConfig
 from stages.download import download
@@ -52,7 +52,11 @@ def sample(
     name: Name = DEFAULT,
     prefix: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="The text to continue; by default the first words of what it learnt from."),
+        typer.Option(
+            callback=as_text,
+            metavar="TEXT",
+            help="The text to continue; by default the first words of what it learnt from.",
+        ),
     ] = None,
     length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many tokens to add.")] = 50,
     temperature: Annotated[
@@ -66,7 +70,8 @@ def sample(
         typer.Option(metavar="P", help="Draw among the fewest of the likeliest tokens that have the probability P."),
     ] = 1.0,
     stop: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="End before the first place that says TEXT; repeatable.")
+        list[str] | None,
+        typer.Option(callback=as_text, metavar="TEXT", help="End before the first place that says TEXT; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed draws the same text.")] = 0,
     count: Annotated[

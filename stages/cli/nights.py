@@ -12,7 +12,7 @@ from data.moment import minute
 from data.store.folder import open_store
 from data.store.reigns import DEFAULT
 from stages.cli import runs
-from stages.cli.options import Configuration, Json, Name, StoreAt, configured
+from stages.cli.options import Configuration, Json, Name, StoreAt, as_corpus, configured
 from stages.cli.output import print_json, short
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ def night(
     config: Configuration,
     reference: Annotated[
         str | None,
-        typer.Option(metavar="NAME|URL|PATH", help="A text, fetched once, on which no champion may get worse."),
+        typer.Option(
+            callback=as_corpus,
+            metavar="NAME|URL|PATH",
+            help="A text, fetched once, on which no champion may get worse.",
+        ),
     ] = None,
     other_corpus: Annotated[
         bool, typer.Option("--other-corpus", help="The corpus may be another one than the champion's.")

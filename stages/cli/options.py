@@ -16,17 +16,43 @@ from stages.pipeline import settings
 if TYPE_CHECKING:
     from stages.config import RunConfig
 
+
+def as_text(value: str | list[str] | None) -> str | list[str] | None:
+    """What an option takes as text: UTF-8. For the callback of each such option."""
+    for one in [value] if isinstance(value, str) else value or ():
+        if not _is_utf8(one):
+            raise typer.BadParameter(
+                f"{one} is not UTF-8, as text has to be: type it in a terminal that is set to UTF-8"
+            )
+    return value
+
+
+def as_corpus(value: str | None) -> str | None:
+    """What an option takes as a corpus: a path that is not UTF-8 becomes an address, so that manifests can name it."""
+    return value if _is_utf8(value or "") else Path(value or "").absolute().as_uri()
+
+
+def _is_utf8(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 Preset = Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset (see `rnnlm presets`), or such a TOML file.")]
 Corpus = Annotated[
     str | None,
     typer.Option(
+        callback=as_corpus,
         metavar="NAME|URL|PATH",
         help="The text: a name (see `rnnlm corpora`), an address, a file, or - for standard input.",
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Set a field, train.hidden_size=512 for one; repeatable."),
+    typer.Option(
+        "--set",
+        callback=as_text,
+        metavar="STAGE.FIELD=VALUE",
+        help="Set a field, train.hidden_size=512 for one; repeatable.",
+    ),
 ]
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Rerun this stage although cached; repeatable.")]
 From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Rerun this stage and all after it.")]
@@ -40,7 +66,7 @@ StoreAt = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Name = Annotated[str, typer.Option(metavar="NAME", help="Which champion: a store has one for each name.")]
-Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history.")]
+Reason = Annotated[str, typer.Option(callback=as_text, metavar="TEXT", help="Why, for the history.")]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from data.progress import reporting
 from data.shown import line
 from data.store.folder import open_store
 from data.store.reigns import DEFAULT
-from stages.cli.options import Configuration, Force, From, Json, Model, Name, StoreAt, configured
+from stages.cli.options import Configuration, Force, From, Json, Model, Name, StoreAt, as_corpus, configured
 from stages.cli.output import print_json, short, tree
 from stages.pipeline import decide, graph
 from stages.pipeline import run as pipeline
@@ -52,7 +52,11 @@ def evaluate(
     *,
     on: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Measure a trained model on this text instead, named as for --corpus."),
+        typer.Option(
+            callback=as_corpus,
+            metavar="FILE",
+            help="Measure a trained model on this text instead, named as for --corpus.",
+        ),
     ] = None,
     adapt: Annotated[
         float | None,

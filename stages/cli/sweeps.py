@@ -10,7 +10,7 @@ from data.errors import ConfigError
 from data.progress import reporting
 from data.store.folder import open_store
 from stages.cli import runs
-from stages.cli.options import Configuration, Json, StoreAt, configured
+from stages.cli.options import Configuration, Json, StoreAt, as_text, configured
 from stages.cli.output import print_json, short
 from stages.pipeline import graph
 
@@ -37,6 +37,7 @@ def sweep(
     vary: Annotated[
         list[str],
         typer.Option(
+            callback=as_text,
             metavar="STAGE.FIELD=V1,V2,…",
             help="Try these values of a field; with --trials also LOW..HIGH, drawn evenly, or evenly in the logarithm "
             "where HIGH is ten times a LOW above 0, or more; repeatable.",
@@ -101,7 +102,9 @@ def compare(
     vary: Annotated[
         list[str],
         typer.Option(
-            metavar="STAGE.FIELD=V1,V2,…", help="Compare these values of a field, each with the first; repeatable."
+            callback=as_text,
+            metavar="STAGE.FIELD=V1,V2,…",
+            help="Compare these values of a field, each with the first; repeatable.",
         ),
     ],
     *,

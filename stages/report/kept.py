@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from data.errors import StoreError
+from data.shown import line
 from data.store import files, fingerprint, loaded
 from data.store.artifact import File
 from data.store.reading import read
@@ -151,6 +152,11 @@ def _as_before(outcome: Outcome, record: Record) -> Outcome:
     return replace(outcome, state=before.state, seconds=before.seconds, reason=before.reason) if before else outcome
 
 
+def _told(outcome: Outcome) -> Told:
+    told = outcome.json()
+    return Told.model_validate({**told, "artifact": line(told["artifact"])})  # its path need not be UTF-8, as JSON is
+
+
 def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] | None) -> Record:
     """Put a report's files into their places, each whole or not at all, the record last."""
     from stages.report import charts, markdown, svg
@@ -167,7 +173,7 @@ def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
     }
     record = Record(
         words=_WORDS,
-        stages=[Told.model_validate(outcome.json()) for outcome in outcomes],
+        stages=[_told(outcome) for outcome in outcomes],
         verdict=None if verdict is None else dict(verdict),
         description=report.description,
         summary=report.summary,

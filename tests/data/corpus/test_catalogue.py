@@ -81,7 +81,7 @@ def test_the_home_directory_is_understood(tmp_path: Path, monkeypatch: pytest.Mo
         ("n" * 5000, "cannot be used"),
         ("~nobody-of-that-name/a.txt", "cannot be used"),
         ("ftp://example.org/a.txt", "scheme ftp://, but only http:// and https://"),
-        ("file:///a.txt", "scheme file://"),
+        ("file://host/a.txt", "scheme file://"),
         ("s3://bucket/a.txt", "scheme s3://"),
         ("http://", "not a usable"),
         ("http:///a.txt", "not a usable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,11 @@ MISTAKES = [
     (["walk"], "walk"),
     (["run", "--corpus", "no\nrnnlm: all is well\x1b[31m"], r"no\nrnnlm: all is well\x1b[31m"),
     (["wa\nrnnlm: lk"], r"wa\nrnnlm: lk"),
+    (["promote", "0123", "--reason", "caf\udce9"], r"'--reason': caf\xe9 is not UTF-8"),
+    (["sample", "--stop", "a", "--stop", "caf\udce9"], r"'--stop': caf\xe9 is not UTF-8"),
+    (["sample", "--prefix", "caf\udce9"], r"'--prefix': caf\xe9 is not UTF-8"),
+    (["run", "--set", "download.as_of=caf\udce9"], r"'--set': download.as_of=caf\xe9 is not UTF-8"),
+    (["sweep", "--vary", "train.cell=caf\udce9"], r"'--vary': train.cell=caf\xe9 is not UTF-8"),
     (["run", "--set", f"train.hidden_size={'9' * 100_000}x"], "does not fit"),
 ]
 
@@ -98,6 +104,21 @@ def test_a_corpus_tells_a_terminal_nothing_and_a_pipe_gets_it_as_it_is(model: Pa
         said[place : place + n] for place in range(len(said)) for n in (1, 2)
     }
     assert "\x1b" in subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
+
+
+def test_paths_need_not_be_utf_8(here: Rnnlm, tiny: Path) -> None:
+    strange = tiny.parent / "caf\udce9.txt"
+    (tiny.parent / "text.txt").rename(strange)
+    store = tiny.parent / "caf\udce9 store"
+    arguments = ["--preset", tiny, "--corpus", strange, "--store", store]
+    here("night", *arguments, "--reference", strange)
+    said = json.loads(here("run", *arguments, "--json").stdout.encode(errors="backslashreplace"))
+    assert {stage["state"] for stage in said["stages"]} == {"cached"}
+    assert Path(said["stages"][0]["artifact"]).is_relative_to(store)
+    manifest = json.loads((Path(said["stages"][0]["artifact"]) / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["config"]["corpus"] == f"file://{tiny.parent}/caf%E9.txt"
+    here("evaluate", "--on", strange, "--store", store)
+    here("verify", "--store", store)
 
 
 def test_a_command_that_is_asked_nothing_shows_its_help(here: Rnnlm) -> None:
