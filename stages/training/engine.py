@@ -115,6 +115,23 @@ class EngineState:
             recurrent={name: np.zeros(shape, np.float32) for name in recurrent_names(architecture)},
         )
 
+    def fits(self, recipe: Recipe) -> bool:
+        """Whether every array that this recipe asks for is there, float32 and of the right shape, and no other."""
+        architecture, weights = recipe.architecture, recipe.architecture.shapes()
+        shape = (architecture.layers, recipe.batch_size, architecture.hidden_size)
+        moments = {f"{moment}/{name}": weights[name] for moment in MOMENTS[recipe.optimizer] for name in weights}
+        expected = {
+            "parameters": weights,
+            "averages": weights,
+            "moments": moments,
+            "recurrent": dict.fromkeys(recurrent_names(architecture), shape),
+        }
+        return all(
+            {name: array.shape for name, array in arrays.items()} == expected[kind]
+            and all(array.dtype == np.float32 for array in arrays.values())
+            for kind, arrays in vars(self).items()
+        )
+
 
 def recurrent_names(architecture: Architecture) -> tuple[str, ...]:
     """The names of the arrays that a recurrent state holds."""

@@ -57,6 +57,9 @@ class Loop:
         self._learnt, self._held_out, self._checkpoints = learnt, held_out, checkpoints
         self._steps_per_call = 1
         found = checkpoint.latest(checkpoints, config.epochs)
+        if found and not found[1].fits(recipe):
+            logger.warning("the checkpoints in %s are another model's: training begins anew", checkpoints)
+            found = None
         self.state, engine_state = found or _beginning(config, recipe)
         engine.restore(engine_state)
         if found and not self.done:

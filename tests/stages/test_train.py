@@ -320,6 +320,21 @@ def test_weights_that_are_not_finite_are_never_saved(run: Runs, tokenized: Token
     assert checkpoint.latest(run.folder / "shared", 9) is None
 
 
+def test_a_checkpoint_of_another_model_is_not_gone_on_from(run: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    whole = run("shared", epochs=2)
+    found = checkpoint.latest(run.folder / "shared", 2)
+    assert found
+    state, engine = found
+    lacking = replace(engine, averages=dict([*engine.averages.items()][1:]))
+    checkpoint.write(run.folder / "shared", replace(state, epoch=1, step=1), lacking)
+    for path in run.folder.joinpath("shared").glob("000002-*"):
+        path.unlink()
+    assert run("shared", epochs=2) == whole
+    assert caplog.messages.count(
+        f"the checkpoints in {run.folder / 'shared'} are another model's: training begins anew"
+    )
+
+
 def test_the_loop_its_checkpoints_and_the_history_know_no_engine(counted: Runs, tokens: Path) -> None:
     whole = counted(epochs=20, partition="random", patience=4)
     assert set(whole) == FILES
