@@ -77,7 +77,9 @@ def test_help_status_and_sample_load_neither_prefect_nor_an_engine(tmp_path: Pat
 
 
 def test_the_tree_is_the_drawing() -> None:
-    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
     top = {name.partition("/")[0] for name in listed if not name.startswith(".")}
     expected = {"flows", "stages", "data", "tests", "pyproject.toml", "README.md", "LICENSE"}
     assert {name for name in top if not name.startswith("requirements")} == expected

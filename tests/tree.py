@@ -26,7 +26,7 @@ UNLISTED = "tests/data/store/published/"
 
 def files() -> list[PurePosixPath]:
     """The project's files, tracked or about to be, each before those in folders below it."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     found = {PurePosixPath(name) for name in listed if not name.startswith(UNLISTED) and (ROOT / name).is_file()}
     return sorted(found, key=lambda path: (path.parent.parts, path.name))

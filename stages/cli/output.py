@@ -16,7 +16,10 @@ def print_json(value: dict[str, Any]) -> None:
 
 def short(path: Path) -> Path:
     """A path as short as it can be typed from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    try:
+        return path.relative_to(Path.cwd())
+    except (OSError, ValueError):  # there is no such folder any more, or it is no part of the path
+        return path
 
 
 def tree(components: dict[str, Any], indent: str = "  ") -> list[str]:

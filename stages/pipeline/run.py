@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import CorpusError, StoreError
@@ -236,5 +237,15 @@ def _git() -> dict[str, Any] | None:
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except subprocess.CalledProcessError as error:
+        if (fingerprint.ROOT / ".git").exists():
+            said = error.stderr.partition("\n")[0]  # another owner's clone for one: below that, how to allow it
+            _say_once(f"manifests will not name the commit, for git does not tell it ({said}): ask `git status` why")
+        return None
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    logger.warning("%s", sentence)

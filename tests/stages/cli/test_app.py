@@ -121,6 +121,15 @@ def test_paths_need_not_be_utf_8(here: Rnnlm, tiny: Path) -> None:
     here("verify", "--store", store)
 
 
+def test_a_working_folder_that_is_gone_ends_nothing(trained: Path) -> None:
+    gone = trained.parent / "gone"
+    gone.mkdir()
+    command = f"rmdir {gone}; exec {sys.executable} -m stages.cli run --preset {trained}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RNNLM_STORE": str(trained.parent / "store")}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=gone, env=environment, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[-1][:8]) == (0, "report: "), done.stderr
+
+
 def test_a_command_that_is_asked_nothing_shows_its_help(here: Rnnlm) -> None:
     done = here(code=2)
     assert done.stderr.startswith("Usage: ")

@@ -82,6 +82,18 @@ def test_a_clone_that_git_cannot_read_is_no_obstacle(
     assert download(place).artifact.manifest.git is None
 
 
+def test_a_clone_that_git_refuses_is_said_to_be_one(
+    place: tuple[RunConfig, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clone = tmp_path / "clone"
+    (clone / ".git").mkdir(parents=True)  # which is none of git's own
+    (clone / "pyproject.toml").touch()
+    monkeypatch.setattr("data.store.fingerprint.ROOT", clone)
+    run._say_once.cache_clear()
+    assert download(place).artifact.manifest.git is None
+    assert "manifests will not name the commit, for git does not tell it (fatal: " in caplog.text
+
+
 def test_looking_at_a_clone_writes_nothing_into_it(
     place: tuple[RunConfig, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
