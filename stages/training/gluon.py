@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -66,6 +66,26 @@ def _what_mxnet_expects() -> Iterator[None]:
         logging.root.removeHandler(handler)
 
 
+@contextmanager
+def _without_its_note() -> Iterator[None]:
+    # MXNet's C++ tells standard error which storage manager it takes; whatever else comes meanwhile is passed on.
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    read, write = os.pipe()
+    os.dup2(write, 2)
+    os.close(write)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        with suppress(OSError), os.fdopen(read, "rb") as pipe:
+            os.write(2, b"".join(line for line in pipe if b"src/storage/storage.cc" not in line))
+
+
 # What they say to MXNet and to oneDNN in it would change what comes out under one key, or end this process.
 for _name in [name for name in os.environ if name.startswith(("MXNET_", "DMLC_", "DNNL_", "ONEDNN_"))]:
     logger.info("%s in the environment is not heeded: a training follows from its configuration alone", _name)
@@ -74,6 +94,8 @@ with _what_mxnet_expects():
     import mxnet as mx
     from mxnet import autograd, gluon, nd, npx
     from mxnet import np as mnp
+with _without_its_note():
+    nd.zeros(1).wait_to_read()
 
 
 class RNNModel(gluon.HybridBlock):  # type: ignore[misc]

@@ -36,7 +36,6 @@ class Flow:
         environment = {
             **os.environ,
             "PREFECT_HOME": str(self.folder / "home"),
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are few for a busy machine
             "RNNLM_STORE": str(self.store),
             **({"PREFECT_API_URL": self.address} if self.address else {}),
         }
@@ -224,3 +223,22 @@ def test_without_a_server_the_flow_brings_its_own(first: dict[str, Any], flow: F
     said = Flow(None, flow.folder).run()
     assert "temporary server" in said
     assert said.count("Cached") == 4
+
+
+def test_a_server_of_its_own_has_time_to_start_wherever_a_flow_is_started(tmp_path: Path) -> None:
+    code = "import flows; from prefect.settings import get_current_settings as all; print(all().server.ephemeral)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60).stdout
+    assert "startup_timeout_seconds=120" in said
+
+
+def test_without_a_place_for_what_prefect_keeps_there_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "file" / "home")}
+    command = [sys.executable, "-m", "flows.pipeline"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rnnlm: ")
+    assert done.stderr.endswith("set PREFECT_HOME to a folder that can be written\n")
+    assert done.stderr.count("\n") == 1

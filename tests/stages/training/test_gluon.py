@@ -124,6 +124,18 @@ def test_importing_mxnet_changes_neither_numpy_nor_logging_nor_modules() -> None
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[] [] []\n"
     assert "distutils" not in done.stderr
+    assert "storage.cc" not in done.stderr
+
+
+def test_what_else_mxnet_says_while_its_note_is_kept_back_is_passed_on() -> None:
+    code = (
+        "import os; from stages.training import gluon\n"
+        "with gluon._without_its_note():\n"
+        "    os.write(2, b'[1:2] ../src/storage/storage.cc:202: Using Pooled\\nout of memory\\n')\n"
+        "gluon.nd.zeros(3).wait_to_read(); os.write(2, b'after\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "out of memory\nafter\n"
 
 
 def test_mxnet_trains_where_nothing_brings_distutils_and_whatever_the_environment_says_to_it(
