@@ -302,7 +302,7 @@ def test_a_signal_in_the_last_minibatch_is_not_swallowed(counted: Runs) -> None:
     assert counted("shared") == whole
 
 
-@pytest.mark.parametrize("changes", [{"learning_rate": 1e30, "clip_norm": 0}, {"learning_rate": 3e38}])
+@pytest.mark.parametrize("changes", [{"learning_rate": 1e30, "clip_norm": 0}, {"learning_rate": 1e30}])
 def test_a_loss_that_is_not_finite_stops_with_advice(run: Runs, changes: dict[str, Any]) -> None:
     with pytest.raises(
         TrainingError, match=r"no longer finite in epoch 1: try a smaller train\.learning_rate"
@@ -316,7 +316,7 @@ def test_weights_that_are_not_finite_are_never_saved(run: Runs, tokenized: Token
     # One minibatch per epoch: its loss is that of the weights before the step, and finite.
     run = run.on(tokens=tokenized(tmp_path / "short", TEXT[:60], valid=0))
     with pytest.raises(TrainingError, match="a weight is no longer finite in epoch"):
-        run("shared", batch_size=4, num_steps=10, partition="random", learning_rate=1e39, epochs=1)
+        run("shared", batch_size=4, num_steps=10, partition="random", learning_rate=1e30, weight_decay=1e12, epochs=1)
     assert checkpoint.latest(run.folder / "shared", 9) is None
 
 
