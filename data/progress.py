@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,8 +42,11 @@ class LogLines:
 
 @contextmanager
 def reporting() -> Iterator[Callable[[str], Progress]]:
-    """Give a ``Progress`` for each stage of a run: a bar while standard error is a terminal, else log lines."""
-    if not sys.stderr.isatty():
+    """Give a ``Progress`` for each stage of a run: a bar while standard error is a terminal, else log lines.
+
+    A notebook gives ``!rnnlm run`` a terminal too, but keeps each picture of a bar that is drawn there.
+    """
+    if not sys.stderr.isatty() or "JPY_PARENT_PID" in os.environ or os.environ.get("TERM") == "dumb":
         yield LogLines
         return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from prefect import flow
@@ -17,6 +17,11 @@ from stages.cli.options import Configuration, Force, StoreAt, configured
 from stages.config import RunConfig
 from stages.pipeline import graph
 
+if TYPE_CHECKING:
+    Stage = str
+else:
+    Stage = Literal[tuple(graph.shown())]  # so that Prefect's form offers them, and takes nothing else
+
 
 @flow(
     name="language-model",
@@ -25,7 +30,7 @@ from stages.pipeline import graph
 )
 def language_model(
     config: RunConfig = RunConfig(),  # noqa: B008 (frozen)
-    force: tuple[str, ...] = (),
+    force: tuple[Stage, ...] = (),
     store: str | None = None,
 ) -> Any:
     """Run the pipeline.
@@ -49,6 +54,7 @@ def language_model(
 def main(config: Configuration, force: Force = None, store: StoreAt = None) -> None:
     """Run the flow `language-model` here, against the server of PREFECT_API_URL or a temporary one."""
     chosen = config.load()
+    graph.forced(force or ())
     try:
         language_model(chosen, force=tuple(force or ()), store=store)
     except RuntimeError as error:

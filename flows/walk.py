@@ -17,6 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_LOGGING_LEVEL
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import exponential_backoff
 
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Prefect forwards these loggers to its API ([tool.prefect] in pyproject.toml), at the level they have here.
+# Prefect forwards these loggers to its API ([tool.prefect] in pyproject.toml), at the level they have here: its own.
 for _floor in ("data", "stages", "flows"):
-    logging.getLogger(_floor).setLevel(logging.INFO)
+    logging.getLogger(_floor).setLevel(PREFECT_LOGGING_LEVEL.value())
 
 
 def _is_no_sentence(record: logging.LogRecord) -> bool:

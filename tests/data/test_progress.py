@@ -97,3 +97,10 @@ def test_a_bar_has_colours_unless_they_are_declined(no_color: bool) -> None:
     assert "perplexity 4.1" in shown
     assert ("\x1b[38;" in shown or "\x1b[3" in shown) is not no_color
     assert printed == "done\n"
+
+
+@pytest.mark.parametrize("variables", [{"JPY_PARENT_PID": "1"}, {"TERM": "dumb"}], ids=["a notebook", "no terminal"])
+def test_what_only_looks_like_a_terminal_gets_no_bar(variables: dict[str, str]) -> None:
+    shown, printed = on_a_terminal([sys.executable, "-c", BAR], **variables)
+    assert shown == ""
+    assert printed == "done\n"

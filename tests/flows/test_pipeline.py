@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from data.store.folder import Store
+from stages.pipeline import graph
 
 if TYPE_CHECKING:
     from tests.conftest import Handler, Rnnlm, Server
@@ -225,12 +227,18 @@ def test_without_a_server_the_flow_brings_its_own(first: dict[str, Any], flow: F
     assert said.count("Cached") == 4
 
 
-def test_a_server_of_its_own_has_time_to_start_wherever_a_flow_is_started(tmp_path: Path) -> None:
-    code = "import flows; from prefect.settings import get_current_settings as all; print(all().server.ephemeral)"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def test_prefects_settings_hold_wherever_a_flow_is_started(tmp_path: Path) -> None:
+    code = (
+        "import logging, flows.pipeline; from prefect.settings import get_current_settings\n"
+        "print(get_current_settings().server.ephemeral, logging.getLogger('stages').level)\n"
+        "print(flows.pipeline.language_model.parameters.properties['force']['items']['enum'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_LOGGING_LEVEL": "WARNING"}
     command = [sys.executable, "-c", code]
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60).stdout
-    assert "startup_timeout_seconds=120" in said
+    first, second = said.splitlines()
+    assert first.endswith(f"startup_timeout_seconds=120 {logging.WARNING}")
+    assert second == str(graph.shown())
 
 
 def test_without_a_place_for_what_prefect_keeps_there_is_one_sentence(tmp_path: Path) -> None:
