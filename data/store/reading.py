@@ -22,14 +22,14 @@ def read(path: Path) -> bytes:
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
-        _check(os.fstat(handle), path)
+        found = os.fstat(handle)
+        _check(found, path)
+        if found.st_size > LARGEST:
+            raise OSError(errno.EFBIG, "it is too large for what it should be", str(path))
         with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(LARGEST + 1)
+            return file.read()
     finally:
         os.close(handle)
-    if len(content) > LARGEST:
-        raise OSError(errno.EFBIG, "it is too large for what it should be", str(path))
-    return content
 
 
 def check(path: Path) -> Path:

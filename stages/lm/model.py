@@ -64,8 +64,12 @@ class LanguageModel:
         self._warned = {UNKNOWN}
 
     @classmethod
-    def load(cls, folder: str | PathLike[str]) -> LanguageModel:
+    def load(cls, folder: str | PathLike[str], *, finite: bool = True) -> LanguageModel:
         """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``.
+
+        Args:
+            folder: of the artifact.
+            finite: refuse weights that are not; whoever judges such a model reads it all the same.
 
         Raises:
             StoreError: a folder that holds no such model, or a damaged one.
@@ -97,7 +101,8 @@ class LanguageModel:
         if found != expected:
             wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
             raise StoreError(f"{path} does not fit the model in config.json (see {wrong}): train again")
-        if broken := [name for name, array in weights.items() if not np.isfinite(array).all()]:
+        broken = [name for name, array in weights.items() if finite and not np.isfinite(array).all()]
+        if broken:
             raise StoreError(f"{path} has weights that are not finite (see {broken[0]}): train again")
         vocab = Vocab.read(folder / "vocab.arrow")
         if len(vocab) != architecture.vocab_size:

@@ -46,7 +46,7 @@ class Side:
     """
 
     def __init__(self, contender: Contender) -> None:
-        self.model = LanguageModel.load(contender.model)
+        self.model = LanguageModel.load(contender.model, finite=False)
         self.level = LEVELS[self.model.level]
         self.weights = file_digest(contender.model / "model.safetensors")
         self._table = IndexTable.open(contender.tokens / "tokens.arrow")
