@@ -38,7 +38,7 @@ def _run_name() -> str:
 def sweep(
     vary: Annotated[list[str], Field(min_length=1)],
     config: RunConfig = RunConfig(),  # noqa: B008 (frozen)
-    trials: Annotated[int, Field(ge=1)] | None = None,
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = None,
     seed: Annotated[int, Field(ge=0)] = 0,
     jobs: Annotated[int, Field(ge=1)] | None = None,
     keep: Annotated[float, Field(ge=0, le=1)] = 0.5,

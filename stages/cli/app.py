@@ -87,7 +87,7 @@ def main() -> None:
     """The entry point of the command ``rnnlm``."""
     if sys.stderr is None:  # closed by whoever called us: nothing that is meant for it may reach standard output
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
-    if isinstance(sys.stderr, io.TextIOWrapper):
+    elif isinstance(sys.stderr, io.TextIOWrapper):
         raw = _Unheard(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, line_buffering=True)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty():

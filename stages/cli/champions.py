@@ -81,7 +81,7 @@ def promote(
     begins = Path(model).name
     models = opened.artifacts(champions.STAGE)
     keys = [artifact.manifest.key for artifact in models if artifact.manifest.key.startswith(begins)]
-    if len(keys) != 1:
+    if len(keys) != 1 or not begins:
         raise StoreError(
             f"{len(keys) or 'no'} models in {opened.root} begin with {begins!r}: name one of `rnnlm champion`"
         )

@@ -45,7 +45,7 @@ def sweep(
     ],
     *,
     trials: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Draw N trials at random. [default: the grid]")
+        int | None, typer.Option(min=1, max=100_000, metavar="N", help="Draw N trials at random. [default: the grid]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed draws the same trials.")] = 0,
     jobs: Jobs = None,
@@ -109,7 +109,7 @@ def compare(
     ],
     *,
     seeds: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Train each so many times, train.seed counting up.")
+        int, typer.Option(min=2, max=100_000, metavar="N", help="Train each so many times, train.seed counting up.")
     ] = 5,
     jobs: Jobs = None,
     dask: Dask = None,

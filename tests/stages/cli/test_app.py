@@ -59,6 +59,7 @@ MISTAKES = [
     (["run", "--corpus", "no\nrnnlm: all is well\x1b[31m"], r"no\nrnnlm: all is well\x1b[31m"),
     (["wa\nrnnlm: lk"], r"wa\nrnnlm: lk"),
     (["promote", "0123", "--reason", "caf\udce9"], r"'--reason': caf\xe9 is not UTF-8"),
+    (["sweep", "--vary", "train.seed=1..3", "--trials", "1000000000"], "--trials"),
     (["sample", "--stop", "a", "--stop", "caf\udce9"], r"'--stop': caf\xe9 is not UTF-8"),
     (["sample", "--prefix", "caf\udce9"], r"'--prefix': caf\xe9 is not UTF-8"),
     (["run", "--set", "download.as_of=caf\udce9"], r"'--set': download.as_of=caf\xe9 is not UTF-8"),
@@ -104,6 +105,20 @@ def test_a_corpus_tells_a_terminal_nothing_and_a_pipe_gets_it_as_it_is(model: Pa
         said[place : place + n] for place in range(len(said)) for n in (1, 2)
     }
     assert "\x1b" in subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(trained: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m stages.cli run --preset {trained} {closed}"
+    environment = {**os.environ, "RNNLM_STORE": str(trained.parent / "store")}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert ("report: " in done.stdout) is (">&-" not in closed.replace("2>&-", ""))
+
+
+def test_a_model_has_to_be_named_to_be_promoted(here: Rnnlm, trained: Path) -> None:
+    assert "begin with ''" in here("promote", "", code=2).stderr
+    assert "begin with ''" in here("promote", "/", code=2).stderr
 
 
 def test_paths_need_not_be_utf_8(here: Rnnlm, tiny: Path) -> None:
