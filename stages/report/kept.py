@@ -98,7 +98,8 @@ def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
             verdict = verdict or record.verdict
             outcomes = outcomes if anew else [_as_before(outcome, record) for outcome in outcomes]
         store.own("reports")
-        record = _write(page, outcomes, verdict)
+        with store.lock("reports", page.stem, lambda: None):  # two runs of one thing end at one moment
+            record = _write(page, outcomes, verdict)
     metrics = json.loads((outcomes[-1].artifact.folder / "metrics.json").read_text(encoding="utf-8"))
     sentences = {"description": record.description, "summary": record.summary}
     return Kept(page, page.with_suffix(".md").read_text(encoding="utf-8"), {**metrics, **sentences})

@@ -66,6 +66,21 @@ def test_it_is_written_once(store: Store, outcomes: list[Outcome]) -> None:
     assert moments(first.page) == before
 
 
+def test_two_runs_that_end_at_once_write_it_one_after_the_other(
+    store: Store, outcomes: list[Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, alone = kept._write, []
+
+    def watched(page: Path, *arguments: Any) -> kept.Record:
+        with store.alone(f"reports-{page.stem}") as free:
+            alone.append(free)
+        return write(page, *arguments)
+
+    monkeypatch.setattr(kept, "_write", watched)
+    kept.keep(store, outcomes)
+    assert alone == [False]
+
+
 @pytest.mark.parametrize("suffix", [".html", ".md", ".svg", ".json"])
 def test_what_is_missing_is_written_again(
     store: Store, outcomes: list[Outcome], promoted: dict[str, Any], suffix: str
