@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,16 @@ from data.errors import ConfigError, Interrupted, StoreError
 from stages.sweep import pool
 from stages.sweep.worker import Answer, Job, Stopped
 from stages.training import cores
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A sweep that ends leaves signals ignored, as its process ends with it; this one has more tests to run."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
 
 JOBS = [Job(config="{}", upstream={}, store=str(number), code="") for number in range(3)]
 
