@@ -120,7 +120,7 @@ def _start(home: Path) -> dict[str, Any]:
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # a minute otherwise
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "4",  # a minute otherwise
     }
     environment.pop("PREFECT_API_URL", None)
     # From the root, as the README has it, where the server finds the settings in pyproject.toml.

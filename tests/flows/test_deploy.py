@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,7 @@ class Site:
             "PREFECT_API_URL": api.address,
             "RNNLM_STORE": str(self.store),
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-            "PREFECT_WORKER_QUERY_SECONDS": "0.5",
-            "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",  # each is written down, and SQLite has one writer at a time
         }
 
     def prefect(self, *arguments: str, code: int = 0) -> str:
@@ -84,10 +84,23 @@ class Site:
         return self.api.call("POST", f"deployments/{found['id']}/create_flow_run", json=wanted)
 
     def start(self, deployment: str, config: dict[str, Any]) -> str:
-        """A flow run's id."""
-        answer = self.ask_for(deployment, {"config": config})
-        answer.raise_for_status()
-        return str(answer.json()["id"])
+        """A flow run's id, once it is under way.
+
+        A server on SQLite that is busy may refuse what a worker reports, and the run has crashed before it began: then
+        another one is started, as somebody would.
+        """
+        for _ in range(4):
+            answer = self.ask_for(deployment, {"config": config})
+            answer.raise_for_status()
+            run = str(answer.json()["id"])
+            if "Failed to submit" not in self.wait(partial(self.under_way, run)):
+                return run
+        raise AssertionError(f"no run could be started; the worker: {self.worker_log.read_text()}")
+
+    def under_way(self, run: str) -> str:
+        """Its state in words; empty before anything has begun."""
+        name, message = self.state(run)
+        return "" if name in ("Scheduled", "Late", "Pending") else f"{name} {message}"
 
     def remove(self, deployment: str) -> None:
         assert self.api.call("DELETE", f"deployments/{deployment}").status_code in (204, 404)
