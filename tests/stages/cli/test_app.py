@@ -109,9 +109,10 @@ def test_a_corpus_tells_a_terminal_nothing_and_a_pipe_gets_it_as_it_is(model: Pa
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_streams_may_be_closed(trained: Path, closed: str) -> None:
-    command = f"exec {sys.executable} -m stages.cli run --preset {trained} {closed}"
+    run = [sys.executable, "-m", "stages.cli", "run", "--preset", str(trained)]
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *run]
     environment = {**os.environ, "RNNLM_STORE": str(trained.parent / "store")}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert ("report: " in done.stdout) is (">&-" not in closed.replace("2>&-", ""))
 
@@ -139,9 +140,10 @@ def test_paths_need_not_be_utf_8(here: Rnnlm, tiny: Path) -> None:
 def test_a_working_folder_that_is_gone_ends_nothing(trained: Path) -> None:
     gone = trained.parent / "gone"
     gone.mkdir()
-    command = f"rmdir {gone}; exec {sys.executable} -m stages.cli run --preset {trained}"
+    run = [sys.executable, "-m", "stages.cli", "run", "--preset", str(trained)]
+    command = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *run]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RNNLM_STORE": str(trained.parent / "store")}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=gone, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=gone, env=environment, timeout=60)
     assert (done.returncode, done.stdout.splitlines()[-1][:8]) == (0, "report: "), done.stderr
 
 
