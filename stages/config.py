@@ -122,6 +122,11 @@ class TrainConfig(StageConfig):
     `random`: subsequences are shuffled and the state starts from zero each time."""
     epochs: Size = 50
     """Passes over the training split. More of them continue from the checkpoint of fewer."""
+    max_tokens: Annotated[int, Field(ge=0, le=10**15)] = 0
+    """Training ends after so many tokens, to the nearest minibatch, where `epochs` passes are more: for a text of which
+    one pass takes longer than a night. It has `epochs` even parts then, wherever a pass ends; the history has a row for
+    each, and `patience` and the schedule count these as epochs. A tenth as many tokens as a part has, from the start of
+    the validation split, are measured after each. As many times more of both fields continue. 0 sets no bound."""
     patience: Count = 0
     """Training ends when the validation loss has not improved for so many epochs, and the best weights are kept; 0
     trains all epochs and keeps the last."""
@@ -170,6 +175,12 @@ class TrainConfig(StageConfig):
             raise ValueError(f"schedule={self.schedule} needs decay_epochs of 1 or more")
         if self.schedule == "plateau" and self.patience and self.patience <= self.decay_epochs:
             raise ValueError(f"patience has to be more than decay_epochs, {self.decay_epochs}, or the rate never falls")
+        fewest = self.epochs * self.batch_size * self.num_steps
+        if 0 < self.max_tokens < fewest:
+            raise ValueError(
+                f"max_tokens={self.max_tokens} is less than a minibatch for each of its parts: set at least {fewest} "
+                "(epochs × batch_size × num_steps), or fewer epochs, which is how many parts it has"
+            )
         return self
 
 

@@ -73,8 +73,8 @@ def train(
         loop.run(progress, received)
     if received:
         raise Interrupted(
-            f"training was stopped in epoch {min(loop.state.epoch + 1, config.epochs):,} of {config.epochs:,} and "
-            "nothing is lost: the same command goes on from there",
+            f"training was stopped in {schedule.called(config)} {min(loop.state.epoch + 1, config.epochs):,} of "
+            f"{config.epochs:,} and nothing is lost: the same command goes on from there",
             received[0],
         )
     _export(loop, table, out)
@@ -119,6 +119,9 @@ def _export(loop: Loop, table: IndexTable, out: Path) -> None:
         "normalizer": table.normalizer,
         "epoch": schedule.best_epoch(figures["valid_loss"]) if config.patience else loop.state.epoch,
     }
+    if loop.part:
+        tokens = loop.state.tokens
+        description |= {"tokens": tokens, "passes": round(tokens / len(table.splits["train"]), 6)}
     (out / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     columns: dict[str, list[float]] = {}
     for name, values in figures.items():

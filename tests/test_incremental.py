@@ -123,6 +123,7 @@ FIELDS: dict[str, Row] = {
     "train.bptt_keep": Row("0.5", STAGES[2:]),
     "train.partition": Row("random", STAGES[2:]),
     "train.epochs": Row("3", STAGES[2:]),
+    "train.max_tokens": Row("150", STAGES[2:]),
     "train.patience": Row("2", ["train"]),
     "train.optimizer": Row("adam", STAGES[2:]),
     "train.learning_rate": Row("0.5", STAGES[2:]),

@@ -1,5 +1,7 @@
 """How training went, epoch by epoch: ``history.arrow``, an Arrow IPC file with one record batch.
 
+Where `train.max_tokens` ends a training, its parts stand here for epochs.
+
 | column | |
 |---|---|
 | `epoch` | int32, counted from 1 |

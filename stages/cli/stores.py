@@ -26,7 +26,8 @@ def runs(store: StoreAt = None, as_json: Json = False) -> None:
     """List the trainings that a store holds, the last one first.
 
     Of each its model, when it was trained, what it takes with and without checkpoints, the perplexity on the validation
-    split, of which name it is the champion, and the settings that are not as in `rnnlm run` without options.
+    split, of which name it is the champion, and the settings that are not as in `rnnlm run` without options; where
+    `train.max_tokens` ended it, how many epochs that was.
     """
     from stages.pipeline.trainings import trainings
     from stages.report import words
@@ -47,6 +48,8 @@ def runs(store: StoreAt = None, as_json: Json = False) -> None:
         perplexity = words.figure(one.perplexity) if one.perplexity else "–"
         sizes = f"{words.size(one.bytes):>8}  {words.size(one.checkpoints):>11}"
         settings = " ".join(f"{name}={_shown(value)}" for name, value in one.settings.items()) or "as without options"
+        if one.settings.get("train.max_tokens") and one.passes:
+            settings += f" ({words.passes({'passes': one.passes})} epochs)"
         about = f"{perplexity:>10}  {', '.join(one.champion):9} {settings}"
         print(f"{manifest.key[:16]}  {minute(manifest.created)}  {sizes}  {about}")
 

@@ -68,9 +68,8 @@ def lost(config: TrainConfig, components: Components, store: Store) -> str:
             continue
         state, _ = checkpoint.latest(folder, config.epochs) or (None, None)
         if state and state.epoch < config.epochs and not schedule.exhausted(config, state.history["valid_loss"]):
-            return (
-                f"training begins anew: {who} would go on in epoch {state.epoch + 1:,} of {config.epochs:,}, but {why}"
-            )
+            where = f"{schedule.called(config)} {state.epoch + 1:,} of {config.epochs:,}"
+            return f"training begins anew: {who} would go on in {where}, but {why}"
     return ""
 
 
@@ -121,9 +120,12 @@ def _whoever_trains(config: TrainConfig, components: Components) -> str:
 def _settings(config: TrainConfig, components: Components) -> dict[str, Any]:
     """Those of a training but for its length.
 
-    Where the learning rate falls towards a last epoch, that one counts, whichever field it is asked for with.
+    Where the learning rate falls towards a last epoch, that one counts, whichever field it is asked for with; of a
+    bound on tokens, how long it makes an epoch.
     """
     settings = {**components["config"], "epochs": None}
+    if part := schedule.part(config):
+        settings["max_tokens"] = part
     if (horizon := schedule.horizon(config)) is not None:
         settings["decay_epochs"] = horizon
     return settings

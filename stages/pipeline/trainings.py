@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
 from data.store import champions, reigns
+from data.store.reading import read
 from stages.pipeline import begun, graph, settings
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ class Training:
     artifact: Artifact
     settings: Mapping[str, Any]
     """``train.hidden_size`` → value, of each setting that is not as in a run without options."""
+    passes: float | None
+    """Over the training split: a share of one where `train.max_tokens` ended it; None where the files do not say."""
     perplexity: float | None
     """Of the weights that came out, on the validation split; None without one."""
     checkpoints: int
@@ -42,6 +46,7 @@ class Training:
             "artifact": str(self.artifact.folder),
             "created": self.artifact.manifest.created,
             "settings": dict(self.settings),
+            "passes": self.passes,
             "perplexity": self.perplexity,
             "bytes": self.bytes,
             "checkpoint_bytes": self.checkpoints,
@@ -65,6 +70,7 @@ def trainings(store: Store) -> list[Training]:
         Training(
             artifact,
             _differing(artifact, default, store),
+            _passes(artifact),
             _perplexity(artifact),
             _checkpoints(artifact, store),
             reigning.get(artifact.manifest.key, []),
@@ -88,6 +94,18 @@ def _differing(artifact: Artifact, default: Mapping[str, Mapping[str, Any]], sto
         for field, value in made[stage].manifest.config.items()
         if field not in default.get(stage, {}) or default[stage][field] != value
     }
+
+
+def _passes(artifact: Artifact) -> float | None:
+    from data.tables import history
+
+    try:
+        model = json.loads(read(artifact.folder / "config.json"))
+        if "passes" in model:
+            return float(model["passes"])
+        return float(len(history.read(artifact.folder / "history.arrow")["epoch"]))
+    except (OSError, ValueError, TypeError, RecursionError, StoreError):
+        return None
 
 
 def _perplexity(artifact: Artifact) -> float | None:

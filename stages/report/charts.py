@@ -65,26 +65,28 @@ class Chart:
         return f"{self.title} over {self.over}: {'; '.join(named)}"
 
 
-def learning_curve(history: words.History, metrics: words.Metrics) -> Chart | None:
-    """Perplexity per epoch, beside the baseline to beat; None where none was measured."""
+def learning_curve(history: words.History, metrics: words.Metrics, unit: str = "epoch") -> Chart | None:
+    """Perplexity per epoch or other unit, beside the baseline to beat; None where none was measured."""
     called, level = words.reference(metrics) or ("", 0.0)
     return _logarithmic(
         "Perplexity",
+        unit,
         ("training split, running", "first", history["train_perplexity"]),
         ("validation split", "second", history["valid_perplexity"]),
         (called, "level", [level] * len(history["epoch"])),
     )
 
 
-def gradient_norms(history: words.History, clip_norm: float) -> Chart | None:
-    """The gradient's L2 norm before it was clipped, per epoch, beside the bound; None where none was measured."""
+def gradient_norms(history: words.History, clip_norm: float, unit: str = "epoch") -> Chart | None:
+    """The gradient's L2 norm before it was clipped, by epoch, beside the bound; None where none was measured."""
     largest = history.get("grad_norm_max", [])
     # A bound far above all that came is not worth flattening the rest for.
     bound = [clip_norm] * len(largest) if 0 < clip_norm <= 10 * max(filter(None, largest), default=0) else []
     return _logarithmic(
         "Gradient norm",
-        ("mean of the epoch", "first", history.get("grad_norm_mean", [])),
-        ("longest of the epoch", "second", largest),
+        unit,
+        (f"mean of the {unit}", "first", history.get("grad_norm_mean", [])),
+        (f"longest of the {unit}", "second", largest),
         ("clipped above this", "level", bound),
     )
 
@@ -118,15 +120,14 @@ def nights(days: Sequence[str], *columns: Column) -> Chart | None:
     margin = 0.08 * (max(values) - min(values)) or 0.1
     low, high = min(values) - margin, max(values) + margin
     axis = "bits per character"
-    chart = _chart("Bits per character", axis, columns, float, low, high, linear_ticks(low, high), days)
-    many = f"{len(days):,} night{'' if len(days) == 1 else 's'}"
-    return replace(chart, over=many, ends=True, x_axis="night")
+    chart = _chart("Bits per character", axis, columns, float, low, high, linear_ticks(low, high), "night", days)
+    return replace(chart, ends=True)
 
 
 # --- from figures to coordinates
 
 
-def _logarithmic(title: str, *columns: Column) -> Chart | None:
+def _logarithmic(title: str, unit: str, *columns: Column) -> Chart | None:
     """A chart of the figures above 0, on an axis that shows ratios alike; None where there are none."""
     figures = [
         (name, style, [value if value and value > 0 else None for value in column]) for name, style, column in columns
@@ -137,7 +138,7 @@ def _logarithmic(title: str, *columns: Column) -> Chart | None:
     ticks = _log_ticks(math.log10(min(drawn)), math.log10(max(drawn)))
     low, high = ticks[0][0], ticks[-1][0]
     every = math.ceil(len(ticks) / 8)
-    return _chart(title, f"{title.lower()} (log scale)", figures, math.log10, low, high, ticks[::every])
+    return _chart(title, f"{title.lower()} (log scale)", figures, math.log10, low, high, ticks[::every], unit)
 
 
 def _chart(
@@ -148,10 +149,11 @@ def _chart(
     low: float,
     high: float,
     ticks: Ticks,
+    unit: str = "epoch",
     called: Sequence[str] = (),
 ) -> Chart:
     """A chart of whatever is finite. ``scale`` turns a figure into a height from ``low``, the bottom, to ``high``;
-    ``called`` names the epochs, by default they are numbered."""
+    there is one per ``unit``, which ``called`` names, by default they are numbered."""
     epochs = max((len(column) for _, _, column in columns), default=1)
 
     def x(epoch: float) -> float:
@@ -171,10 +173,11 @@ def _chart(
     return Chart(
         title,
         axis,
-        f"{epochs:,} epoch{'' if epochs == 1 else 's'}",
+        f"{epochs:,} {unit}{'' if epochs == 1 else 's'}",
         lines,
         [(x(epoch), called[epoch - 1] if called else f"{epoch:,}") for epoch in range(step, epochs + 1, step)],
         [(y(height), label) for height, label in ticks],
+        x_axis=unit,
     )
 
 

@@ -47,6 +47,11 @@ class Report:
         return words.summary(self.metrics, self.level)
 
     @property
+    def unit(self) -> str:
+        """What a row of the history stands for."""
+        return "part" if words.passes(self.model) else "epoch"
+
+    @property
     def description(self) -> str:
         """The model in one sentence."""
         return words.description(self.model, len(self.history["epoch"]))

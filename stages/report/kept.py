@@ -165,7 +165,7 @@ def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
     from stages.report.page import html
 
     report = gather(outcomes, verdict)
-    curve = charts.learning_curve(report.history, report.metrics)
+    curve = charts.learning_curve(report.history, report.metrics, report.unit)
     picture = page.with_suffix(".svg")
     contents = {
         **({picture: svg.picture(curve)} if curve else {}),

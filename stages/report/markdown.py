@@ -31,7 +31,7 @@ def text(report: Report, picture: str) -> str:
 
 def artifact(report: Report) -> str:
     """The same with its picture inside, the verdict before it, and after it what ran and where it comes from."""
-    curve = charts.learning_curve(report.history, report.metrics)
+    curve = charts.learning_curve(report.history, report.metrics, report.unit)
     inside = inline(svg.picture(curve)) if curve else ""
     verdict = _verdict(report.verdict) if report.verdict else ()
     lines = ["# Language model report", "", *verdict, *_model(report, inside), *_provenance(report)]
@@ -76,8 +76,8 @@ def _model(report: Report, picture: str) -> Iterator[str]:
         yield from (f"`{prefix}`, continued {how}:" if prefix else f"From nothing, {how}:", "", *written, "")
     yield from (words.memory(metrics), "", "## How it learnt", "")
     if picture:
-        yield from (f"![perplexity per epoch]({picture})", "")
-    yield from (words.gradients(report.history), "")
+        yield from (f"![perplexity per {report.unit}]({picture})", "")
+    yield from (words.gradients(report.history, report.unit), "")
 
 
 def _verdict(verdict: Mapping[str, Any]) -> Iterator[str]:

@@ -22,8 +22,8 @@ def html(report: Report) -> str:
     """One page without scripts, for light and dark, phones and paper; it asks no network for anything."""
     train = report.outcomes["train"].artifact.manifest.config
     drawn = (
-        charts.learning_curve(report.history, report.metrics),
-        charts.gradient_norms(report.history, train.get("clip_norm", 0)),
+        charts.learning_curve(report.history, report.metrics, report.unit),
+        charts.gradient_norms(report.history, train.get("clip_norm", 0), report.unit),
     )
     return (
         environment()

@@ -41,12 +41,17 @@ def computed(components: Mapping[str, Any], device: str | None) -> str:
     return f"{engine} on the {device.upper()}" if device and engine else f"the {device.upper()}" if device else ""
 
 
+def passes(model: Mapping[str, Any]) -> str:
+    """The share of an epoch that `train.max_tokens` let a model train, ``0.37``; empty where it set no bound."""
+    return "" if not (share := model.get("passes")) else f"{share:,.2f}" if share >= 0.1 else f"{share:.2g}"
+
+
 def description(model: Mapping[str, Any], epochs: int) -> str:
     """The model in one sentence.
 
     Args:
         model: ``config.json`` of `train`.
-        epochs: how many it was trained for.
+        epochs: how many it was trained for, or parts.
     """
     cell = model["cell"].upper()
     if model["cell"] == "rnn":
@@ -56,11 +61,13 @@ def description(model: Mapping[str, Any], epochs: int) -> str:
     embedding = f", an embedding of {size}" if size else ""
     if model.get("tie_weights"):
         embedding += " tied to the output layer"
-    kept = model.get("epoch", epochs)
+    kept, noun, share = model.get("epoch", epochs), LEVELS[model["level"]].noun, passes(model)
+    length, part = f"for {epochs:,} epoch{'s' if epochs > 1 else ''}", f"epoch {kept:,}"
+    if share:
+        length, part = f"on {model['tokens']:,} {noun}s, {share} epochs", f"part {kept:,} of {epochs:,}"
     return (
-        f"{cell}, {layers} of {model['hidden_size']} hidden units over {model['vocab_size']:,} "
-        f"{LEVELS[model['level']].noun}s{embedding}, trained for {epochs:,} epoch{'s' if epochs > 1 else ''}"
-        f"{f'; its weights are those after epoch {kept:,}' if kept != epochs else ''}."
+        f"{cell}, {layers} of {model['hidden_size']} hidden units over {model['vocab_size']:,} {noun}s{embedding}, "
+        f"trained {length}{f'; its weights are those after {part}' if kept != epochs else ''}."
     )
 
 
@@ -76,13 +83,13 @@ def dropout(train: Mapping[str, Any]) -> str:
     return ", ".join(f"{rate:g} ({what})" for kind, what in kinds if (rate := train.get(f"{kind}_dropout")))
 
 
-def gradients(history: History) -> str:
+def gradients(history: History, unit: str = "epoch") -> str:
     """Whether gradients vanished or exploded."""
     means, largest = history["grad_norm_mean"], history["grad_norm_max"]
     most = max(largest)
     return (
-        f"The gradient's norm, before it was clipped, was {means[0]:.3g} on average in the first epoch and "
-        f"{means[-1]:.3g} in the last; the longest of all was {most:.3g}, in epoch {largest.index(most) + 1:,}."
+        f"The gradient's norm, before it was clipped, was {means[0]:.3g} on average in the first {unit} and "
+        f"{means[-1]:.3g} in the last; the longest of all was {most:.3g}, in {unit} {largest.index(most) + 1:,}."
     )
 
 

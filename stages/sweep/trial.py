@@ -57,7 +57,11 @@ class Trial:
         whole = self.config.train
         if epochs == whole.epochs:
             return self.config
-        fewer = {"epochs": epochs, "decay_epochs": schedule.horizon(whole) or whole.decay_epochs}
+        fewer = {
+            "epochs": epochs,
+            "max_tokens": epochs * schedule.part(whole),
+            "decay_epochs": schedule.horizon(whole) or whole.decay_epochs,
+        }
         return self.config.model_copy(update={"train": whole.model_copy(update=fewer)})
 
     def fail(self, reason: str) -> None:

@@ -58,14 +58,19 @@ class TrainState:
     """How far a training has come; with the engine's state, all that decides how it goes on."""
 
     generator: Mapping[str, Any]
-    """The minibatches' bit generator as it was at the start of the epoch under way: what that epoch draws, a resumed
+    """The minibatches' bit generator as it was at the start of the pass under way: what that pass draws, a resumed
     training draws again."""
     epoch: int = 0
     """Epochs that are complete."""
     step: int = 0
     """Minibatches done in the epoch after them."""
+    index: int = 0
+    """Minibatches done in the pass over the split that is under way: other than ``step`` only where an epoch is none,
+    see `TrainConfig.max_tokens`."""
     steps: int = 0
     """Minibatches done in all."""
+    tokens: int = 0
+    """Tokens trained on in all."""
     totals: Totals = field(default_factory=Totals)
     history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in FIGURES})
     """Each of `FIGURES`, one value per complete epoch; not a number where there is none."""
@@ -115,7 +120,8 @@ def write(folder: Path, train: TrainState, engine: EngineState) -> None:
     }
     for kind, arrays in kinds.items():
         tensors |= {f"{kind}/{name}": array for name, array in arrays.items()}
-    facts = {"steps": train.steps, "generator": train.generator, "totals": asdict(train.totals)}
+    counts = {"index": train.index, "steps": train.steps, "tokens": train.tokens}
+    facts = {**counts, "generator": train.generator, "totals": asdict(train.totals)}
     # One entry, because the order of several is not fixed.
     metadata = {"checkpoint": json.dumps({**facts, "sha256": _digest(tensors, facts)}, sort_keys=True)}
     path = folder / f"{train.epoch:06}-{train.step:06}{_SUFFIX}"
@@ -166,7 +172,9 @@ def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineStat
         facts["generator"],
         epoch,
         step,
+        facts["index"],
         facts["steps"],
+        facts["tokens"],
         Totals(**facts["totals"]),
         dict(zip(FIGURES, tensors["history"].T.tolist(), strict=True)),
         under("best"),

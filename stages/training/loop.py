@@ -54,7 +54,11 @@ class Loop:
         self.config, self.architecture, self.engine = config, recipe.architecture, engine
         self.tokens, self.seconds = 0, 0.0
         """What was trained on here, and how long that took without validation and checkpoints."""
-        self._learnt, self._held_out, self._checkpoints = learnt, held_out, checkpoints
+        self.part = part if (part := schedule.part(config)) < len(learnt) else 0
+        """Tokens of what counts as an epoch, where that is a part of a pass over the split; else 0."""
+        # More of a long split would take longer to measure than the part took to train.
+        self._held_out = held_out[: max(self.part // 10, minibatches.AT_ONCE)] if self.part else held_out
+        self._learnt, self._checkpoints = learnt, checkpoints
         self._steps_per_call = 1
         found = checkpoint.latest(checkpoints, config.epochs)
         if found and not found[1].fits(recipe):
@@ -63,7 +67,8 @@ class Loop:
         self.state, engine_state = found or _beginning(config, recipe)
         engine.restore(engine_state)
         if found and not self.done:
-            logger.info("training goes on in epoch %d of %d", self.state.epoch + 1, config.epochs)
+            called = schedule.called(config)
+            logger.info("training goes on in %s %d of %d", called, self.state.epoch + 1, config.epochs)
 
     @property
     def done(self) -> bool:
@@ -85,38 +90,44 @@ class Loop:
         while not self.done and not received:
             rng = np.random.Generator(np.random.PCG64())
             rng.bit_generator.state = state.generator
-            epoch = Minibatches(self._learnt, config.batch_size, config.num_steps, config.partition, rng)
-            while state.step < len(epoch):
-                self._train(epoch)
+            reading = Minibatches(self._learnt, config.batch_size, config.num_steps, config.partition, rng)
+            while state.index < len(reading) and not self.done:
+                learning_rate = self._train(reading)
                 progress(
-                    state.epoch + state.step / len(epoch),
+                    min(self._position(reading, 0), config.epochs),
                     config.epochs,
-                    f"epoch {state.epoch + 1:,} of {config.epochs:,} · "
+                    f"{schedule.called(config)} {state.epoch + 1:,} of {config.epochs:,} · "
                     f"perplexity {metrics.perplexity(state.totals.loss / state.totals.tokens):.2f} · "
                     f"{self.tokens / self.seconds:,.0f} tokens/s",
                 )
-                if received or policy.due():  # an epoch may take hours; it is taken up again as by another process
+                if self._position(reading, 0.5) >= state.epoch + 1:
+                    self._end_epoch(learning_rate)
+                if received or policy.due():  # a pass may take hours; it is taken up again as by another process
                     break
-            if state.step == len(epoch):
-                self._end_epoch(self._learning_rate(epoch, len(epoch) - 1))
-                state.generator = rng.bit_generator.state
-                if not self.done and not received and not policy.due():
-                    continue
-            with policy.measured():
-                self._save()
+            if state.index == len(reading):
+                state.index, state.generator = 0, rng.bit_generator.state
+            if self.done or received or policy.due():
+                with policy.measured():
+                    self._save()
         if state.epoch < config.epochs and self.done:
-            best = schedule.best_epoch(self._valid_losses)
-            logger.info("the validation loss has not improved since epoch %d: its weights are kept", best)
+            best, called = schedule.best_epoch(self._valid_losses), schedule.called(config)
+            logger.info("the validation loss has not improved since %s %d: its weights are kept", called, best)
 
-    def _train(self, epoch: Minibatches) -> None:
-        """Train the next minibatches of an epoch, as many as one call is good for."""
+    def _train(self, reading: Minibatches) -> float:
+        """Train the next minibatches of an epoch, as many as one call is good for → the last one's learning rate."""
         began = time.perf_counter()
-        first = self.state.step
-        sizes: list[int] = []
+        learning_rate, sizes = 0.0, []
 
         def drawn() -> Iterator[Step]:
-            for index in range(first, min(first + self._steps_per_call, len(epoch))):
-                step = self._step(epoch, index)
+            nonlocal learning_rate
+            left = len(reading) - self.state.index
+            for ahead in range(min(self._steps_per_call, left)):
+                # At the middle of the step, so that neither the first nor the last has a learning rate of zero.
+                position = self._position(reading, ahead + 0.5)
+                if position >= self.state.epoch + 1:
+                    return
+                step = self._step(reading, ahead, position)
+                learning_rate = step.learning_rate
                 sizes.append(step.inputs.size)
                 yield step
 
@@ -126,25 +137,28 @@ class Loop:
         self._steps_per_call = max(1, int(_SECONDS_PER_CALL * len(sizes) / seconds))
         self.tokens += sum(sizes)
         self.seconds += seconds
+        return learning_rate
 
-    def _step(self, epoch: Minibatches, index: int) -> Step:
-        """What the engine does with the minibatch of this number, from 0."""
-        inputs, targets = epoch[index]
-        number = self.state.steps + 1 + index - self.state.step
+    def _step(self, reading: Minibatches, ahead: int, position: float) -> Step:
+        """What the engine does after so many more minibatches, at this position."""
+        index, number = self.state.index + ahead, self.state.steps + 1 + ahead
+        inputs, targets = reading[index]
         return Step(
             inputs=inputs,
             targets=targets,
             masks=dropout.masks(self.config, self.architecture, inputs.shape[1], number),
-            learning_rate=self._learning_rate(epoch, index),
+            learning_rate=schedule.learning_rate(self.config, position, self._valid_losses),
             number=number,
             reset_state=index == 0 or self.config.partition == "random",
             averaging=schedule.averaging(self.config, number),
         )
 
-    def _learning_rate(self, epoch: Minibatches, index: int) -> float:
-        # At the middle of the step, so that neither the first nor the last has a rate of zero.
-        position = self.state.epoch + (index + 0.5) / len(epoch)
-        return schedule.learning_rate(self.config, position, self._valid_losses)
+    def _position(self, reading: Minibatches, ahead: float) -> float:
+        """How far training is after so many more minibatches of a pass, in epochs from the start."""
+        config, state = self.config, self.state
+        if self.part:
+            return (state.tokens + ahead * config.batch_size * config.num_steps) / self.part
+        return state.epoch + (state.index + ahead) / len(reading)
 
     def _count(self, figures: Figures, tokens: int) -> None:
         """Add one minibatch's figures to the epoch's."""
@@ -158,7 +172,9 @@ class Loop:
         totals.grad_norm += figures.grad_norm
         totals.grad_norm_max = max(totals.grad_norm_max, figures.grad_norm)
         self.state.step += 1
+        self.state.index += 1
         self.state.steps += 1
+        self.state.tokens += tokens
 
     def _end_epoch(self, learning_rate: float) -> None:
         """Measure on the validation split, add to the history, and keep the weights if they are the best."""
@@ -194,7 +210,7 @@ class Loop:
         rate, clip = self.config.learning_rate, self.config.clip_norm
         clipping = f"a smaller train.clip_norm than {clip:g}" if clip else "train.clip_norm=1, for 0 never clips"
         return TrainingError(
-            f"{what} is no longer finite in epoch {self.state.epoch + 1:,}: "
+            f"{what} is no longer finite in {schedule.called(self.config)} {self.state.epoch + 1:,}: "
             f"try a smaller train.learning_rate than {rate:g}, or {clipping}"
         )
 

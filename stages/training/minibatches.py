@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
@@ -58,17 +58,20 @@ class Minibatches(Sequence[Minibatch]):
         offset = int(rng.integers(num_steps, endpoint=True))
         left = len(ids) - offset - 1  # the last token is only ever a target
         if partition == "random":
-            starts = rng.permutation(left // num_steps) * num_steps
-            starts = starts[: len(starts) // batch_size * batch_size].reshape(-1, batch_size)
-            row = len(starts) * num_steps
+            shuffled = offset + rng.permutation(left // num_steps) * num_steps
+            shuffled = shuffled[: len(shuffled) // batch_size * batch_size].reshape(-1, batch_size)
+            row = len(shuffled) * num_steps
+            self._starts: Callable[[int], NDArray[np.int64]] = shuffled.__getitem__
         else:
             row = left // batch_size
-            starts = np.arange(0, row, num_steps)[:, None] + np.arange(batch_size) * row
-        self._starts = offset + starts  # where each sequence begins, of shape (minibatches, batch_size)
-        self._last_steps = row - (len(starts) - 1) * num_steps
+            first = offset + np.arange(batch_size) * row
+            self._starts = lambda index: first + index * num_steps
+        # `_starts` says where the sequences of a minibatch begin: of a long text they need not all be held.
+        self._length = -(-row // num_steps)
+        self._last_steps = row - (self._length - 1) * num_steps
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return self._length
 
     @overload
     def __getitem__(self, index: int) -> Minibatch: ...
@@ -77,8 +80,9 @@ class Minibatches(Sequence[Minibatch]):
     def __getitem__(self, index: int | slice) -> Minibatch | list[Minibatch]:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
-        steps = self._last_steps if index in (-1, len(self) - 1) else self._num_steps
-        sequences = self._ids[self._starts[index][:, None] + np.arange(steps + 1)].astype(np.int32)
+        index = range(len(self))[index]
+        steps = self._last_steps if index == len(self) - 1 else self._num_steps
+        sequences = self._ids[self._starts(index)[:, None] + np.arange(steps + 1)].astype(np.int32)
         return np.ascontiguousarray(sequences[:, :-1]), np.ascontiguousarray(sequences[:, 1:])
 
 

@@ -31,6 +31,19 @@ def horizon(config: TrainConfig) -> int | None:
     return (config.decay_epochs or config.epochs) if config.schedule == "cosine" else None
 
 
+def part(config: TrainConfig) -> int:
+    """Tokens of each of the parts that `TrainConfig.max_tokens` is cut into; 0 where there is no such bound.
+
+    Two trainings that differ in ``epochs`` and ``max_tokens`` alone begin alike if their parts are equal as well.
+    """
+    return -(-config.max_tokens // config.epochs)
+
+
+def called(config: TrainConfig) -> str:
+    """What people are told an epoch is: with `TrainConfig.max_tokens` it need not be a pass over the split."""
+    return "part" if config.max_tokens else "epoch"
+
+
 def averaging(config: TrainConfig, number: int) -> float:
     """α of the weights' running average after a step, a ← a + α (w - a): (η + 1) / (η + t), where t is its number.
 

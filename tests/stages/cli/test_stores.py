@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,8 @@ def test_gc_says_what_it_would_take_and_takes_it(here: Rnnlm, trained: Path) -> 
 
 def test_runs_lists_what_was_trained_and_what_it_takes(here: Rnnlm, trained: Path) -> None:
     here("run", "--preset", trained, "--set", "train.cell=gru", "--set", "tokenize.level=word")
-    gru, rnn = json.loads(here("runs", "--json").stdout)["runs"]
+    here("train", "--preset", trained, "--set", "train.max_tokens=200")
+    short, gru, rnn = json.loads(here("runs", "--json").stdout)["runs"]
     here("promote", rnn["key"][:16], "--name", "mine")
     assert gru["settings"]["train.cell"] == "gru"
     assert (gru["settings"]["tokenize.level"], "tokenize.level" in rnn["settings"]) == ("word", False)
@@ -49,14 +51,16 @@ def test_runs_lists_what_was_trained_and_what_it_takes(here: Rnnlm, trained: Pat
     assert gru["bytes"] == sum(path.stat().st_size for path in model.iterdir() if path.name != "manifest.json")
     assert gru["checkpoint_bytes"] > gru["bytes"]
 
-    heading, first, second = here("runs").stdout.splitlines()
+    assert (rnn["passes"], 0 < short["passes"] < 1) == (2, True)
+    heading, third, first, second = here("runs").stdout.splitlines()
+    assert re.search(r" train\.max_tokens=200 .*\(0\.\d\d epochs\)$", third)
     assert heading.split() == ["model", "trained", "size", "checkpoints", "perplexity", "champion", "settings"]
     assert first.startswith(gru["key"][:16])
     assert " tokenize.level=word " in first
     assert " mine " in second
 
     (model / "history.arrow").write_bytes(b"no history")
-    assert json.loads(here("runs", "--json").stdout)["runs"][0]["perplexity"] is None
+    assert json.loads(here("runs", "--json").stdout)["runs"][1]["perplexity"] is None
 
 
 def test_an_empty_store_has_no_runs(here: Rnnlm) -> None:

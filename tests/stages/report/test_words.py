@@ -40,6 +40,15 @@ def test_weights_of_an_earlier_epoch_are_said_to_be() -> None:
     assert described(epoch=7).endswith("trained for 12 epochs; its weights are those after epoch 7.")
 
 
+@pytest.mark.parametrize(("passes", "spelt"), [(0.3712, "0.37"), (0.00371, "0.0037"), (12.345, "12.35")])
+def test_a_training_that_tokens_ended_says_what_share_of_an_epoch_it_was(passes: float, spelt: str) -> None:
+    told = described(tokens=400_123, passes=passes)
+    assert told.endswith(f"1,066 characters, trained on 400,123 characters, {spelt} epochs.")
+    assert described(tokens=400_123, passes=passes, epoch=7).endswith(
+        f", {spelt} epochs; its weights are those after part 7 of 12."
+    )
+
+
 RANDOM = "".join(random.Random(0).choices("abcdefgh", k=600))
 QUICK = {"hidden_size": 64, "optimizer": "adam", "learning_rate": 0.01}
 
@@ -60,6 +69,9 @@ def test_the_gradients_are_told() -> None:
     assert words.gradients(history) == (
         "The gradient's norm, before it was clipped, was 0.5 on average in the first epoch and 0.612 in the last; the "
         "longest of all was 20, in epoch 2."
+    )
+    assert words.gradients(history, "part").endswith(
+        "on average in the first part and 0.612 in the last; the longest of all was 20, in part 2."
     )
 
 

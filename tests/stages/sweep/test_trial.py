@@ -21,6 +21,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "a cosine to before the end": {"schedule": "cosine", "decay_epochs": 7},
     "step": {"schedule": "step", "decay_epochs": 2},
     "plateau": {"schedule": "plateau", "decay_epochs": 2},
+    "an end after so many tokens": {"max_tokens": 100_001},
 }
 
 
@@ -33,6 +34,7 @@ def test_the_first_epochs_of_a_trial_go_on_towards_its_last_one() -> None:
     assert whole.first_epochs(40) == whole.config
     assert whole.first_epochs(10).train == TrainConfig(epochs=10, schedule="cosine", hidden_size=8, decay_epochs=40)
     assert trial(epochs=40).first_epochs(10).train == TrainConfig(epochs=10)
+    assert trial(epochs=30, max_tokens=10**6).first_epochs(3).train == TrainConfig(epochs=3, max_tokens=100_002)
 
 
 @pytest.fixture
