@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    Piece: TypeAlias = NDArray[np.unsignedinteger] | pa.StringArray
+    Piece: TypeAlias = NDArray[np.unsignedinteger] | pa.StringArray | pa.DictionaryArray
     """Tokens of a normalised text, cut anywhere between two: code points of shape (tokens,), or words."""
+
+
+TOGETHER = 8
+"""Chunks of words that make a piece: what is done once with each different word of a piece is done the less often."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Level:
         Raises:
             CorpusError: a text for words that has none to speak of.
         """
-        return text.words(chunks) if self.separator else map(text.code_points, chunks)
+        return _together(text.words(chunks)) if self.separator else map(text.code_points, chunks)
 
     def array(self, tokens: list[str]) -> Piece:
         """Tokens of a text as one of its ``pieces``."""
@@ -68,6 +73,14 @@ class Level:
         if self.separator:
             return (words.to_pylist() for words in text.words(chunks))
         return map(list, chunks)
+
+
+def _together(arrays: Iterable[pa.StringArray]) -> Iterator[pa.StringArray]:
+    import pyarrow as pa
+
+    arrays = iter(arrays)
+    while several := list(itertools.islice(arrays, TOGETHER)):
+        yield pa.concat_arrays(several)
 
 
 CHAR = Level("char", "character", "")

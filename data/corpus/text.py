@@ -30,18 +30,20 @@ NORMALIZERS = tuple(rule + nfc + lines for rule in RULES for nfc in ("", "+nfc")
 LINE_END = "↵"
 """The word that stands for a line end, where line ends are words."""
 
-CHUNK = 1 << 19
+CHUNK = 1 << 18
 """Bytes per chunk: large enough for NumPy, small enough for the processor's cache."""
 LONGEST_WORD = 1_000_000
 """Characters without white space after which a text is not a text of words."""
 
 SPACE, NEWLINE = b" ", b"\n"
-_UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
-# Letters become lowercase, anything else a space; a newline stays one where it makes a difference.
-_WORD_TABLE = bytes.maketrans(_UPPER, _LOWER).translate(
-    bytes(code if chr(code) in string.ascii_lowercase else SPACE[0] for code in range(256))
-)
-_CHAR_TABLE = _WORD_TABLE[: NEWLINE[0]] + NEWLINE + _WORD_TABLE[NEWLINE[0] + 1 :]
+NO_BYTE = b"\xff"
+"""No text in UTF-8 holds it."""
+_WHITE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+_ASCII_WHITE = "".join(filter(str.isascii, _WHITE)).encode()
+_OTHER_WHITE = "".join(space for space in _WHITE if not space.isascii())
+_TO_SPACES = bytes.maketrans(_ASCII_WHITE, SPACE * len(_ASCII_WHITE))
+_LETTERS = bytes(code if chr(code) in string.ascii_lowercase else SPACE[0] for code in range(256))
+"""A byte in lowercase → the same letter, or a space."""
 
 
 def read(path: Path, size: int = CHUNK) -> Iterator[str]:
@@ -78,7 +80,7 @@ def normalize(chunks: Iterable[str], normalizer: Normalizer, level: LevelName) -
     if "nfc" in beside:
         chunks = _composed(chunks)
     if rule == "book":
-        chunks = _book(chunks, _WORD_TABLE if level == "word" else _CHAR_TABLE)
+        chunks = _book(chunks, NO_BYTE if level == "word" else NEWLINE)
     elif rule == "lower":
         chunks = map(_lower, chunks)
     yield from map(_line_ends, chunks) if "lines" in beside else chunks
@@ -108,21 +110,7 @@ def words(chunks: Iterable[str]) -> Iterator[pa.StringArray]:
     Raises:
         CorpusError: more than ``LONGEST_WORD`` characters without white space.
     """
-    begun = ""
-    for chunk in chunks:
-        text = begun + chunk
-        if not text or text[-1].isspace():
-            whole, begun = text, ""
-        else:
-            *front, begun = text.rsplit(maxsplit=1)
-            whole = front[0] if front else ""
-        if len(begun) > LONGEST_WORD:
-            raise CorpusError(
-                f"the text runs on for more than {LONGEST_WORD:,} characters without white space, so that it has no "
-                "words to speak of: set tokenize.level=char"
-            )
-        yield from _split(whole)
-    yield from _split(begun)
+    return filter(len, map(_split, _uncut(chunks)))
 
 
 def code_points(text: str) -> NDArray[np.unsignedinteger]:
@@ -159,35 +147,67 @@ def _lower(text: str) -> str:
     return text.replace("Σ", "σ").lower()
 
 
-def _book(chunks: Iterable[str], table: bytes) -> Iterator[str]:
-    """Each run of separators becomes one space, or nothing when it holds a newline or stands at an end of the text.
+def _book(chunks: Iterable[str], line_end: bytes) -> Iterator[str]:
+    """Each run of separators becomes one space, or nothing when it holds a line end or stands at an end of the text.
 
-    The run at the end of a chunk waits for the next one as a single byte. The text begins behind a newline.
+    The run at the end of a chunk waits for the next one as a single byte. The text begins behind a line end.
+
+    Where a run ends, and whether it holds a line end, is the work of two integers with a bit per byte, the first on the
+    right: what is added to a run of ones carries to the bit behind it.
     """
-    waiting = NEWLINE
+    waiting = line_end
     for chunk in chunks:
-        text = np.frombuffer(waiting + chunk.encode("ascii", "replace").translate(table), np.uint8).copy()
-        where = np.flatnonzero(text <= SPACE[0])
-        if not len(where):
-            waiting = b""
-            yield text.tobytes().decode("ascii")
-            continue
-        first = np.flatnonzero(np.diff(where, prepend=-2) != 1)
-        runs = where[first]
-        kinds = np.minimum.reduceat(text[where], first)  # a newline is less than a space
-        stop = len(text)
+        codes = np.frombuffer(waiting + chunk.encode("utf-8", "surrogatepass"), np.uint8)
+        lower = codes | np.uint8(0x20)  # of a letter; what else there is stays something else, and is no 0
+        letters = (lower - np.uint8(ord("a"))) < len(string.ascii_lowercase)
+        runs = _integer(~letters)
+        behind = (runs << 1) & ~runs & ~(runs + _integer(codes == line_end[0]))
         waiting = b""
-        if where[-1] == stop - 1:
-            stop, waiting = runs[-1], kinds[-1].tobytes()
-        keep = text > SPACE[0]
-        keep[runs] = kinds == SPACE[0]
-        text[runs] = SPACE[0]
-        yield text[:stop][keep[:stop]].tobytes().decode("ascii")
+        if len(codes) and not letters[-1]:
+            waiting = SPACE if behind >> len(codes) else line_end
+            behind &= (1 << len(codes)) - 1
+        kept = letters.view(np.uint8) | _bits(behind >> 1, len(codes))
+        yield (lower * kept).tobytes().translate(_LETTERS, b"\0").decode("ascii")
 
 
-def _split(text: str) -> Iterator[pa.StringArray]:
+def _integer(bits: NDArray[np.bool_]) -> int:
+    return int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
+
+
+def _bits(integer: int, count: int) -> NDArray[np.uint8]:
+    packed = integer.to_bytes(-(-count // 8), "little")
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=count, bitorder="little")
+
+
+def _uncut(chunks: Iterable[str]) -> Iterator[str]:
+    """The text in chunks of whole words."""
+    begun = ""
+    for chunk in chunks:
+        text = begun + chunk
+        if not text or text[-1].isspace():
+            whole, begun = text, ""
+        else:
+            *front, begun = text.rsplit(maxsplit=1)
+            whole = front[0] if front else ""
+        if len(begun) > LONGEST_WORD:
+            raise CorpusError(
+                f"the text runs on for more than {LONGEST_WORD:,} characters without white space, so that it has no "
+                "words to speak of: set tokenize.level=char"
+            )
+        yield whole
+    yield begun
+
+
+def _split(text: str) -> pa.StringArray:
+    """What ``str.split`` gives: the bytes between white space, one behind another, and where each word begins."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    if text := text.strip():  # an end of white space would count as an empty word
-        yield pc.utf8_split_whitespace(pa.scalar(text)).values
+    for space in _OTHER_WHITE:
+        text = text.replace(space, " ")
+    content = text.encode()
+    spaces = np.frombuffer(b"".join((SPACE, content.translate(_TO_SPACES), SPACE)), np.uint8) == SPACE[0]
+    edges = np.flatnonzero(spaces[1:] != spaces[:-1]).reshape(-1, 2)  # of each word
+    offsets = np.zeros(len(edges) + 1, np.int32)
+    np.cumsum(edges[:, 1] - edges[:, 0], out=offsets[1:])
+    letters = content.translate(None, _ASCII_WHITE)
+    return pa.StringArray.from_buffers(len(edges), pa.py_buffer(offsets), pa.py_buffer(letters))

@@ -62,6 +62,11 @@ class Vocab:
         table[codes] = np.arange(1, len(self), dtype=self.id_type)
         return table
 
+    @cached_property
+    def by_byte(self) -> bytes:
+        """The same for the first 256 code points, where ids are bytes: what `bytes.translate` takes."""
+        return self.by_code_point.take(np.arange(256), mode="clip").astype(np.uint8).tobytes()
+
     def write(self, path: Path) -> None:
         """One Arrow IPC file with one record batch, ``token: string, count: int64``; the same rows, the same bytes."""
         import pyarrow as pa

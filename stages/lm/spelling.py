@@ -12,6 +12,7 @@ Loss and perplexity are per token, as the model has them, and hold nothing of th
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -68,13 +69,20 @@ class Spelling:
             import pyarrow.compute as pc
 
             self._words = True
-            lengths = pc.utf8_length(piece).to_numpy()
+            piece = piece.dictionary_encode()
+            indices = piece.indices.to_numpy()
+            occurrences = np.bincount(indices, minlength=len(piece.dictionary))
+            lengths = pc.utf8_length(piece.dictionary).to_numpy()
             # A line end stands for the space behind the word before it; one after another is a character more.
-            ends = np.concatenate(([self._ended], pc.equal(piece, LINE_END).to_numpy(zero_copy_only=False)))
-            self._ended = bool(ends[-1])
-            self.characters += int(lengths.sum()) + len(lengths) - int((2 * ends[1:] - (ends[1:] & ends[:-1])).sum())
-            self._letters += int(lengths[charged].sum())
-            self._alphabet.update(np.unique(code_points("".join(piece.unique().to_pylist()))).tolist())
+            ends = pc.equal(piece.dictionary, LINE_END).to_numpy(zero_copy_only=False)
+            self.characters += int(occurrences @ (lengths + 1)) - 2 * int(occurrences @ ends)
+            if self._ended or ends.any():
+                ends = np.concatenate(([self._ended], ends[indices]))
+                self.characters += int(np.count_nonzero(ends[1:] & ends[:-1]))
+                self._ended = bool(ends[-1])
+            self._letters += int(lengths[indices[charged]].sum())
+            letters = "".join(itertools.compress(piece.dictionary.to_pylist(), occurrences))
+            self._alphabet.update(np.flatnonzero(np.bincount(code_points(letters))).tolist())
         self.tokens += len(ids)
         self.unknown += count
         self._charged += int(np.count_nonzero(charged))
