@@ -1,0 +1,103 @@
+"""Who reads text in the benchmark and says what it costs: ours, torch, and the matrix products of it alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.lm import side_by_side
+from stages.lm.model import LanguageModel
+from stages.lm.network import one_thread
+from stages.lm.parameters import GATES
+
+Turn = Callable[[], float]
+WINDOW = 256
+"""Tokens after which the state is reset, where it is: nanoGPT's."""
+
+
+def summary(loss: float) -> float:
+    """The mean loss, nats."""
+    return loss
+
+
+def ours(model: str, text: str) -> Turn:
+    """As `evaluate --on` does, from text to figures."""
+    own, read = LanguageModel.load(model), Path(text).read_text(encoding="utf-8")
+    return lambda: own.score(read).loss
+
+
+def windowed(model: str, text: str) -> Turn:
+    """The report's second protocol."""
+    own = LanguageModel.load(model)
+    ids = tokens(own, text)
+    return lambda: float(np.concatenate([*own.network.windowed_losses(ids, WINDOW)]).mean(dtype=np.float64))
+
+
+def torch(model: str, text: str) -> Turn:
+    """`torch.nn`'s layers over the text as one row, some thousand tokens at a time, without gradients."""
+    import torch
+    from safetensors.torch import load_file
+    from torch import nn
+    from torch.nn import functional
+
+    own = LanguageModel.load(model)
+    ids, kind = torch.from_numpy(tokens(own, text).astype(np.int64)), own.architecture
+    weights = load_file(Path(model) / "model.safetensors")
+    table = weights.get("embedding.weight", torch.eye(kind.vocab_size))
+    kinds: dict[str, Any] = {"rnn": partial(nn.RNN, nonlinearity=kind.activation), "gru": nn.GRU, "lstm": nn.LSTM}
+    rnn = kinds[kind.cell](table.shape[1], kind.hidden_size)
+    rnn.load_state_dict({name[4:]: weight for name, weight in weights.items() if name.startswith("rnn.")})
+
+    def turn() -> float:
+        total, state = torch.zeros((), dtype=torch.float64), None
+        with torch.inference_mode():
+            for at in range(0, len(ids) - 1, 4096):
+                read = ids[at : at + 4097]
+                outputs, state = rnn(functional.embedding(read[:-1], table), state)
+                logits = functional.linear(outputs, weights["dense.weight"], weights["dense.bias"])
+                total += functional.cross_entropy(logits, read[1:], reduction="sum")
+        return float(total) / (len(ids) - 1)
+
+    return turn
+
+
+def products(model: str, text: str) -> Turn:
+    """No losses: the matrix products of reading the text once, as many rows side by side as ours, on one thread."""
+    own = LanguageModel.load(model)
+    kind, count, rows = own.architecture, len(tokens(own, text)) - 1, side_by_side.ROWS
+    hidden, gates = kind.hidden_size, GATES[kind.cell] * kind.hidden_size
+    shapes = [
+        (gates, hidden),
+        (kind.vocab_size, hidden),
+        *([(gates, kind.embedding_size)] if kind.embedding_size else []),
+    ]
+    rng = np.random.default_rng(0)
+
+    def product(m: int, k: int) -> Callable[[], object]:
+        a, b = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, rows)))
+        return partial(np.matmul, a, b, out=np.empty((m, rows), np.float32))
+
+    steps = [product(*shape) for shape in shapes]
+
+    def turn() -> float:
+        with one_thread():
+            for _ in range(-(-count // rows)):
+                for multiply in steps:
+                    multiply()
+        return 0.0
+
+    return turn
+
+
+def tokens(model: LanguageModel, text: str) -> Any:
+    """The ids of a file's text."""
+    pieces: Iterator[Any] = (ids for _, ids in model._read(Path(text).read_text(encoding="utf-8")))
+    return np.concatenate(list(itertools.chain(pieces)))
+
+
+CONTENDERS = {"torch": torch, "ours": ours, "windowed": windowed, "products": products}
