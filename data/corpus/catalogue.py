@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import stat
 import tomllib
@@ -15,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 from data.corpus import spool
 from data.corpus.address import check, identity, is_address, written
 from data.errors import CorpusError
+from data.store import cache
 
 CATALOGUE = Path(__file__).with_name("corpora.toml")
 MAX_BYTES = 4 << 30
@@ -83,7 +83,7 @@ def local(corpus: str) -> Path | None:
 
 
 def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
-    """Find what ``corpus`` means. Local files are read once, for their digest; nothing is fetched.
+    """Find what ``corpus`` means. Local files are read for their digest, unless they are as they were; nothing is fetched.
 
     A catalogue name wins over a local file of that name: ``./sample`` means the file. ``-`` is standard input, which is
     read when it is meant first. ``headers`` are for an address.
@@ -130,8 +130,7 @@ def _local(name: str, path: Path) -> Source:
     if not stat.S_ISREG(mode):
         raise CorpusError(f"the corpus {name!r} is not a regular file; save its text to a file and give that path")
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = cache.digest(path)
     except OSError as error:
         raise CorpusError(f"the corpus file {name!r} cannot be read: {_reason(error)}") from None
     return Source(name, (), path, digest)

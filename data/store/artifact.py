@@ -82,7 +82,7 @@ class Artifact:
     @property
     def used(self) -> float:
         """When it was last published or reused, in seconds since the epoch."""
-        return touched(self.folder / MANIFEST)
+        return max(touched(self.folder), touched(self.folder / MANIFEST))
 
 
 def touched(path: Path) -> float:

@@ -6,17 +6,16 @@ definition, so that two keys that differ can say in words where.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data.store import loaded
+from data.store import cache as known
+from data.store import loaded, syntax
 from data.store.loaded import PACKAGES, Source
 
 Components = Mapping[str, Any]
@@ -25,11 +24,12 @@ ROOT = Path(__file__).parents[2]
 """The folder that holds the project's packages: a clone, or the place where all packages are installed."""
 OUTSIDE = {
     "data.errors": "which class an error has, and how it is worded, reaches no artifact",
+    "data.store.cache": "what it remembers is what would be found out",
     **dict.fromkeys((*PACKAGES, "data.store.loaded"), "what notes which code is loaded computes nothing"),
 }
 """Modules that are in no key, and why."""
-_PARSING = threading.Lock()
-"""Python 3.11's ``ast.parse`` fails now and then in two threads at once."""
+_SYNTAX = "data.store.syntax"
+"""The module that reads a module."""
 
 
 def canonical(value: object) -> bytes:
@@ -124,10 +124,19 @@ def _package(module: str, source: Source) -> str:
 
 @cache
 def _contents(source: bytes, package: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What a module of a package imports, and the digests of its definitions; the same source is parsed once."""
-    with _PARSING:
-        tree = _Essence().visit(ast.parse(source))
-    return tuple(_imports(tree, package)), _definitions(tree)
+    """What a module of a package imports, and the digests of its definitions.
+
+    The same source is parsed once by one code and one Python, and what came of it is remembered.
+    """
+    reader = loaded.note(_SYNTAX, Path(syntax.__file__)).text
+    name = known.named(sys.version, reader, package, source)
+    found = known.get("code", name)
+    if found is None:
+        imports, definitions = syntax.read(source, package)
+        found = imports, {of: digest(dumps)[:16] for of, dumps in sorted(definitions.items())}
+        known.put("code", name, found)
+    imports, digests = found
+    return tuple(imports), digests
 
 
 def _source(module: str, root: Path | None) -> Source | None:
@@ -148,73 +157,6 @@ def _parents(module: str) -> Iterator[str]:
     while "." in module:
         module = module.rpartition(".")[0]
         yield module
-
-
-def _imports(tree: ast.Module, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                anchor = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
-                base = f"{anchor}.{base}".strip(".")
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-class _Essence(ast.NodeTransformer):
-    """Drops what cannot change a result: strings that stand alone (docstrings), and ``if TYPE_CHECKING:`` blocks.
-
-    And what Python 3.12 adds to a tree, so that one code has one digest everywhere: empty lists of type parameters, and
-    (3.12.1) an empty string at the end of a format.
-    """
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        if vars(node).get("type_params") == []:
-            del vars(node)["type_params"]
-        if isinstance(node, ast.JoinedStr):
-            node.values = [part for part in node.values if not isinstance(part, ast.Constant) or part.value != ""]
-        return super().generic_visit(node)
-
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            return None
-        return self.generic_visit(node)
-
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST] | None:
-        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            return [kept for statement in node.orelse if (kept := self.visit(statement)) is not None]
-        return self.generic_visit(node)
-
-
-def _definitions(tree: ast.Module) -> dict[str, str]:
-    """A digest per function, per method, per class (without its methods, which the tree loses) and one for the rest of
-    the module."""
-    parts: dict[str, list[str]] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            parts.setdefault(node.name, []).append(_dump(node))
-        elif isinstance(node, ast.ClassDef):
-            methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
-            for method in methods:
-                parts.setdefault(f"{node.name}.{method.name}", []).append(_dump(method))
-            node.body = [item for item in node.body if item not in methods]
-            parts.setdefault(node.name, []).append(_dump(node))
-        else:
-            parts.setdefault("<module>", []).append(_dump(node))
-    if "<module>" in parts:
-        # A formatter sorts imports; their order is no change of the code.
-        imports = [part for part in parts["<module>"] if part.startswith("Import")]
-        others = [part for part in parts["<module>"] if not part.startswith("Import")]
-        parts["<module>"] = [*sorted(imports), *others]
-    return {name: digest(dumps)[:16] for name, dumps in sorted(parts.items())}
-
-
-def _dump(node: ast.AST) -> str:
-    if sys.version_info >= (3, 13):
-        return ast.dump(node, show_empty=True)  # as Pythons before it do
-    return ast.dump(node)
 
 
 def difference(stage: str, old: Components, new: Components, *, digests: bool = False) -> list[str]:

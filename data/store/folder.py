@@ -7,7 +7,8 @@
     <store>/tmp/, <store>/locks/                    work in progress
 
 An artifact is built in ``tmp`` on the same file system, synced, and renamed into place with its manifest inside, so
-that a reader sees all of it or nothing. What a manifest promises is checked before an artifact is used.
+that a reader sees all of it or nothing. What a manifest promises is checked before a content is used; whether an
+artifact is there to be reused goes by what was found of these very files before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from data.errors import ConfigError, StoreError
-from data.store import disk, fingerprint, locks
+from data.store import cache, disk, fingerprint, locks
 from data.store.artifact import MANIFEST, Artifact, Manifest
 from data.store.files import sync
 
@@ -146,9 +147,11 @@ class Store:
     def damage(self, artifact: Artifact, *, again: bool = False) -> str | None:
         """What is wrong with an artifact's files in a few words, or None.
 
-        Presence and size are looked at every time, the content once per process unless ``again``.
+        Presence and size are looked at every time. The content is read where nobody has read it as it lies there, by
+        all that the file system says of it; with ``again`` it is read in any case, as who uses it has to.
         """
         mark = (artifact.folder, artifact.manifest.created)
+        digest = fingerprint.file_digest if again else cache.digest
         for name, output in artifact.manifest.outputs.items():
             path = artifact.folder / name
             try:
@@ -157,7 +160,7 @@ class Store:
                     return f"{name} is no file"
                 if found.st_size != output.bytes:
                     return f"{name} has {found.st_size:,} bytes instead of {output.bytes:,}"
-                if (mark not in self._verified or again) and fingerprint.file_digest(path) != output.sha256:
+                if (mark not in self._verified or again) and digest(path) != output.sha256:
                     return f"the content of {name} is not what was published"
             except FileNotFoundError:
                 return f"{name} is missing"
@@ -169,7 +172,7 @@ class Store:
     def touch(self, artifact: Artifact) -> None:
         """Note that an artifact was used, so that it is not collected; a read-only store cannot, and need not."""
         with suppress(OSError):
-            os.utime(artifact.folder / MANIFEST)
+            os.utime(artifact.folder)
 
     @contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:

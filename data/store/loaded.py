@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from importlib.util import cache_from_source
 from pathlib import Path
 from types import CodeType, ModuleType
 
+BEGAN = time.time_ns()
+"""When this process began to look at files, before it loaded any other module of the project."""
 PACKAGES = ("data", "stages", "flows")
 """The project's code is these, whatever else lies beside them. Each calls `record` before anything of it is loaded."""
 _ROOT = str(Path(__file__).parents[2])
@@ -57,6 +60,11 @@ def record() -> None:
 def source(module: str) -> Source | None:
     """What is noted of a module; None where this process has not seen it."""
     return _sources.get(module)
+
+
+def files() -> list[str]:
+    """The files of all modules that are noted."""
+    return [str(source.path) for source in _sources.values()]
 
 
 def note(module: str, path: Path) -> Source:

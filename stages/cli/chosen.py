@@ -67,7 +67,7 @@ def _best(store: Store, name: str) -> Artifact:
     reign = champions.current(store, name)
     if reign is not None:
         artifact = store.find(champions.STAGE, reign.model)
-        damage = store.damage(artifact) if artifact else "it is gone"
+        damage = store.damage(artifact, again=True) if artifact else "it is gone"
         if artifact is None or damage:
             raise StoreError(
                 f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "
@@ -78,7 +78,7 @@ def _best(store: Store, name: str) -> Artifact:
         raise StoreError(
             f"{store.root} has no champion under the name {name}: `rnnlm champion --all` lists those it has"
         )
-    newest = next((artifact for artifact in store.artifacts(champions.STAGE) if not store.damage(artifact)), None)
+    newest = next((artifact for artifact in store.artifacts(champions.STAGE) if not store.damage(artifact, again=True)), None)
     if newest is None:
         raise StoreError(
             f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"

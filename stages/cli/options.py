@@ -85,6 +85,13 @@ class Configuration:
         """
         return settings.load(self.preset, self.corpus, self.set_ or ())
 
+    def files(self, config: RunConfig) -> list[Path]:
+        """Where it was read from, and the text that it names, as far as they are files; others it does not know of."""
+        from data.corpus import catalogue
+
+        path = catalogue.resolve(config.download.corpus).path
+        return [Path(self.preset).expanduser(), *([path] if path else [])]
+
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
     """A command as Typer reads it: the options of a `Configuration` stand where its parameter ``config`` stands."""

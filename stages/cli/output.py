@@ -11,7 +11,12 @@ from data.shown import line
 
 def print_json(value: dict[str, Any]) -> None:
     """Print the one object of ``--json``."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(written(value), end="")
+
+
+def written(value: dict[str, Any]) -> str:
+    """The same as text."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def short(path: Path) -> Path:

@@ -15,8 +15,9 @@ from data.progress import reporting
 from data.shown import line
 from data.store.folder import open_store
 from data.store.reigns import DEFAULT
+from stages.cli import again
 from stages.cli.options import Configuration, Force, From, Json, Model, Name, StoreAt, as_corpus, configured
-from stages.cli.output import print_json, short, tree
+from stages.cli.output import print_json, short, tree, written
 from stages.pipeline import decide, graph
 from stages.pipeline import run as pipeline
 
@@ -107,13 +108,16 @@ def run(
     report = keep_report(opened, way.outcomes) if until == graph.LAST else None
     if as_json:
         metrics = report.metrics if report else {}
-        print_json({"stages": [outcome.json() for outcome in way.outcomes], "metrics": metrics})
+        answer = written({"stages": [outcome.json() for outcome in way.outcomes], "metrics": metrics})
     elif report:
-        print(report.markdown)
-        if report.page:
-            print(f"report: {short(report.page)}")
+        answer = f"{report.markdown}\n" + (f"report: {short(report.page)}\n" if report.page else "")
     else:
-        print(short(made.folder))
+        answer = f"{short(made.folder)}\n"
+    print(answer, end="")
+    if all(outcome.state == "cached" for outcome in way.outcomes) and (report is None or report.page):
+        told = "".join(f"{_said(outcome)}\n" for outcome in way.outcomes)
+        files = report.files if report else []
+        again.remember(answer, told, opened, way.artifacts.values(), [*config.files(chosen), *files])
 
 
 def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipeline.Walk:
@@ -123,11 +127,15 @@ def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipel
         with reporting() as reporter:
             outcome = pipeline.perform(name, config, upstream, store, reporter(name), forced=name in forced)
         if graph.STAGES[name].shown:
-            took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
-            print(f"{outcome.name:9} {outcome.state}{took} ({line(outcome.reason)})", file=sys.stderr)
+            print(_said(outcome), file=sys.stderr)
         return outcome
 
     return pipeline.Walk(perform)
+
+
+def _said(outcome: pipeline.Outcome) -> str:
+    took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
+    return f"{outcome.name:9} {outcome.state}{took} ({line(outcome.reason)})"
 
 
 def keep_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Mapping[str, Any] | None = None) -> Kept:
@@ -156,12 +164,16 @@ def status(config: Configuration, store: StoreAt = None, as_json: Json = False) 
 
     Nothing runs. Past a stage that has to run, what comes after it cannot be known: the same output ends the rerun.
     """
-    states = list(decide.status(config.load(), open_store(store)))
+    chosen, opened = config.load(), open_store(store)
+    states = list(decide.status(chosen, opened))
     if as_json:
-        print_json({"stages": [state.json() for state in states]})
-        return
-    for state in states:
-        print(f"{state.name:9} {state.state:8} {line(state.reason)}")
+        answer = written({"stages": [state.json() for state in states]})
+    else:
+        answer = "".join(f"{state.name:9} {state.state:8} {line(state.reason)}\n" for state in states)
+    print(answer, end="")
+    found = [state.decision.artifact for state in states if state.decision and state.decision.artifact]
+    if len(found) == len(states):
+        again.remember(answer, "", opened, found, config.files(chosen))
 
 
 @configured

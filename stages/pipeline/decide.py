@@ -90,8 +90,9 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
     artifact, damage = store.find(name, key), None
     if artifact is not None:
         lost = graph.files_read(name) - artifact.manifest.outputs.keys()
-        damage = f"its manifest does not name {min(lost)}" if lost else store.damage(artifact)
-        if not damage and name == graph.LAST:  # what a stage reads is looked at before that stage runs
+        last = name == graph.LAST  # which the report reads; what a stage reads is looked at before that stage runs
+        damage = f"its manifest does not name {min(lost)}" if lost else store.damage(artifact, again=last)
+        if not damage and last:
             damage = fault(artifact)
     elif os.path.lexists(store.folder(name, key)):
         damage = "its manifest cannot be read"
@@ -120,7 +121,7 @@ def fault(artifact: Artifact) -> str:
 
 def modules(stage: Stage, config: StageConfig) -> tuple[str, ...]:
     """Those whose code, with all that they import, is in a stage's key."""
-    return (stage.function.__module__, *stage.modules(config))
+    return (stage.module, *stage.modules(config))
 
 
 def status(config: RunConfig, store: Store) -> Iterator[Status]:

@@ -13,16 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
-from stages.download import download
-from stages.evaluate import evaluate
-from stages.lm.baselines import baselines
 from stages.pipeline import begun, lend, sound
-from stages.tokenize import tokenize
-from stages.train import train
 from stages.training import engines
 
 if TYPE_CHECKING:
@@ -45,9 +41,8 @@ class Stage:
     name: str
     summary: str
     """One sentence for `rnnlm --help` and Prefect."""
-    function: Callable[..., Mapping[str, float] | None]
-    """``function(config, *, out, progress, …)`` writes its files into the empty folder ``out``. By keyword it is given
-    the folder of each input, and what ``lend`` gives. Returns what it measured of its own speed."""
+    module: str
+    """Where its function stands, which has the module's name; loaded once the stage runs."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Keyword of ``function`` → what is read."""
     sources: Callable[[Any], Mapping[str, str | None]] = lambda config: {}
@@ -70,6 +65,15 @@ class Stage:
     version: int = 1
     """Raised when the outputs change their meaning though no code of the stage does."""
 
+    @property
+    def function(self) -> Callable[..., Mapping[str, float] | None]:
+        """``function(config, *, out, progress, …)`` writes its files into the empty folder ``out``. By keyword it is
+        given the folder of each input, and what ``lend`` gives. Returns what it measured of its own speed."""
+        found: Callable[..., Mapping[str, float] | None] = getattr(
+            import_module(self.module), self.module.rpartition(".")[2]
+        )
+        return found
+
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -77,7 +81,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "download",
             "Get the corpus and check that it is text.",
-            download,
+            "stages.download",
             sources=lend.corpus,
             check=sound.download,
             lend=lend.previous_download,
@@ -85,7 +89,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "tokenize",
             "Turn the corpus into a vocabulary and an index table.",
-            tokenize,
+            "stages.tokenize",
             inputs={"corpus": Input("download", ("corpus.txt",))},
             libraries=lambda config: ("numpy", "pyarrow", "unicode"),
             check=sound.tokenize,
@@ -93,7 +97,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "train",
             "Train the model, or go on where training stopped.",
-            train,
+            "stages.train",
             inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
             sources=lend.computing,
             modules=lambda config: engines.choose(config).modules,
@@ -105,7 +109,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "baselines",
             "Measure what the text costs without a model.",
-            baselines,
+            "stages.lm.baselines",
             inputs={"tokens": Input("tokenize", ("tokens.arrow",))},
             libraries=lambda config: ("numpy",),
             check=sound.baselines,
@@ -114,7 +118,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             "Measure the model and write the report.",
-            evaluate,
+            "stages.evaluate",
             inputs={
                 "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow")),
                 "tokens": Input("tokenize", ("tokens.arrow",)),

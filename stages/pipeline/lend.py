@@ -80,7 +80,7 @@ def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
         and artifact.manifest.components.get("sources", {}).get("headers") == headers
         and artifact.manifest.key not in unfit
     )
-    whole = (artifact.folder for artifact in found if store.damage(artifact) is None and _says_whence(artifact.folder))
+    whole = (artifact.folder for artifact in found if store.damage(artifact, again=True) is None and _says_whence(artifact.folder))
     yield {"previous": None if attempt.forced else next(whole, None)}
 
 

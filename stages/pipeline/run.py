@@ -139,17 +139,17 @@ def perform(
 
 
 def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progress) -> Artifact:
-    """An artifact that is about to be read; made again where its files do not mean what they should."""
+    """An artifact that is about to be read; made again where its files are not what was published, or not sound."""
     stage, key = artifact.manifest.stage, artifact.manifest.key
     found = store.find(stage, key) or artifact  # it may have been made again meanwhile
-    if not (wrong := fault(found)):
+    if not (wrong := store.damage(found, again=True) or fault(found)):
         return found
     before = {one: made for one, of in found.manifest.parents.items() if (made := store.find(one, of))}
     if before.keys() != found.manifest.parents.keys():
         raise StoreError(wrong)
     logger.warning("%s: the artifact is damaged: %s; running the stage again", stage, wrong)
     again = perform(stage, config, before, store, progress, forced=True).artifact
-    if wrong := fault(again):
+    if wrong := store.damage(again, again=True) or fault(again):
         raise StoreError(wrong)
     return again
 

@@ -31,7 +31,7 @@ def lineage(store: Store, key: str) -> list[Artifact]:
     named = [(champions.STAGE, key)]
     for name, of in named:  # which grows as manifests are read
         artifact = store.find(name, of)
-        damage = store.damage(artifact) if artifact else "it is gone"
+        damage = store.damage(artifact, again=True) if artifact else "it is gone"
         if artifact is None or damage:
             raise StoreError(
                 f"nothing can be compared with the champion {key[:16]}, for its {name} artifact cannot be used "

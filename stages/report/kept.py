@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from data.errors import StoreError
 from data.shown import line
-from data.store import files, fingerprint, loaded
+from data.store import fingerprint, loaded
+from data.store.files import replace as put
 from data.store.artifact import File
 from data.store.reading import read
 
@@ -74,6 +75,8 @@ class Kept:
     page: Path | None
     """The HTML file; None for a report that is kept nowhere."""
     markdown: str
+    files: list[Path]
+    """All that was written for it."""
     metrics: dict[str, Any]
     """``metrics.json``, with the sentences ``description`` and ``summary``."""
 
@@ -102,7 +105,8 @@ def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
             record = _write(page, outcomes, verdict)
     metrics = json.loads((outcomes[-1].artifact.folder / "metrics.json").read_text(encoding="utf-8"))
     sentences = {"description": record.description, "summary": record.summary}
-    return Kept(page, page.with_suffix(".md").read_text(encoding="utf-8"), {**metrics, **sentences})
+    files = [page.with_suffix(".json"), *map(page.with_name, record.files)]
+    return Kept(page, page.with_suffix(".md").read_text(encoding="utf-8"), files, {**metrics, **sentences})
 
 
 def unkept(outcomes: Sequence[Outcome]) -> Kept:
@@ -112,7 +116,7 @@ def unkept(outcomes: Sequence[Outcome]) -> Kept:
 
     report = gather(outcomes)
     sentences = {"description": report.description, "summary": report.summary}
-    return Kept(None, markdown.text(report, ""), {**report.metrics, **sentences})
+    return Kept(None, markdown.text(report, ""), [], {**report.metrics, **sentences})
 
 
 def index(store: Store) -> Path:
@@ -127,7 +131,7 @@ def index(store: Store) -> Path:
     page = store.root / "index.html"
     told = {name: nights.read(store, name) for name in nights.names(store)}
     try:
-        files.replace(page, html(told).encode())
+        put(page, html(told).encode())
     except OSError as error:
         raise StoreError(f"{page} cannot be written ({error.strerror}): make it writable") from error
     return page
@@ -184,7 +188,7 @@ def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
-            files.replace(path, content.encode())
+            put(path, content.encode())
     except OSError as error:
         raise StoreError(
             f"the report {page} cannot be written ({error.strerror}): name another place for it"

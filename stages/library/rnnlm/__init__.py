@@ -36,6 +36,8 @@ _WHERE = {"LanguageModel": "stages.lm.model", "RnnlmError": "data.errors"}
 
 def main() -> None:
     """The command `rnnlm`, a process of our own: there the floors have their names, whatever else has them too."""
+    if import_module(f"{__name__}.stages.cli.again").answered():
+        return
     spec = PathFinder.find_spec("data", [str(_ROOT)])
     assert spec
     assert spec.loader

@@ -1,0 +1,90 @@
+"""A command that is asked again, and says what it said: nothing that it looked at then has changed since.
+
+Of a run on which every stage was reused, it is remembered what was asked, in which surroundings, every file and folder
+that the answer came from, and the answer. It is loaded before anything else, under names of the package `rnnlm`, and
+must stay quick: no model of a configuration, no command line and no artifact is read here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from data.store import cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from data.store.artifact import Artifact
+    from data.store.folder import Store
+
+_PASSING = ("_", "OLDPWD", "SHLVL")
+"""What a shell sets for itself; whatever else the environment says may matter to a library."""
+_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/etc/ld.so.cache")
+"""What comes or changes with a GPU, or with its driver."""
+
+
+def answered() -> bool:
+    """Whether this very question was answered here already, and has been now in the same words."""
+    found = cache.get("asked", _question())
+    try:
+        if found is None or any(cache.stamp(path) != stamp for path, stamp in found["looked"]):
+            return False
+        for folder in found["used"]:
+            with suppress(OSError):
+                os.utime(folder)  # as `Store.touch` does
+        for stream, text in ((sys.stderr, found["err"]), (sys.stdout, found["out"])):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.write(text)
+            stream.flush()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # another version's, or nobody who reads it
+        return False
+    return True
+
+
+def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], others: Iterable[os.PathLike[str]]) -> None:
+    """Remember what a command has said, if all that it looked at was left alone for a while before it began.
+
+    Args:
+        out: all that it wrote to standard output.
+        err: and to standard error.
+        store: where the artifacts lie.
+        artifacts: which it would reuse, and by their manifests what they were made from.
+        others: further files: of the settings, the corpus, the report.
+    """
+    from data import shown
+    from data.store import fingerprint, loaded
+    from data.store.artifact import MANIFEST
+
+    folders = dict.fromkeys(
+        folder
+        for artifact in artifacts
+        for folder in (artifact.folder, *(store.folder(*parent) for parent in artifact.manifest.parents.items()))
+    )
+    looked = [os.path.join(folder, name) for folder in folders for name in (MANIFEST, *os.listdir(folder))]
+    packages = {os.path.dirname(path) for path in loaded.files()}
+    looked += [entry.path for folder in packages for entry in os.scandir(folder) if entry.is_file()]
+    looked += [*packages, str(fingerprint.ROOT / "pyproject.toml"), *_DEVICES]
+    looked += [folder or "." for folder in sys.path if folder != str(fingerprint.ROOT)]
+    looked += [os.path.abspath(path) for path in others]
+    stamps = {os.fsdecode(path): cache.stamp(path) for path in looked}
+    if not all(cache.settled(stamp, loaded.BEGAN) for stamp in stamps.values()):
+        return
+    answer = {
+        "looked": [*stamps.items()],
+        "used": [os.fsdecode(folder) for folder in folders],
+        "out": shown.visible(out) if sys.stdout.isatty() else out,
+        "err": err,
+    }
+    cache.put("asked", _question(), answer)
+
+
+def _question() -> str:
+    """What is asked, of which program, and in which surroundings."""
+    surroundings = sorted((name, value) for name, value in os.environ.items() if name not in _PASSING)
+    streams = [stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr)]
+    asked = [sys.argv, os.getcwd(), surroundings, streams, sys.version, sys.prefix, sys.path, __file__]
+    return cache.named(json.dumps(asked))
