@@ -9,6 +9,7 @@ import inspect
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,7 +184,9 @@ def test_a_stage_loads_nothing_that_is_not_in_its_key(
         config["train"] = {**config["train"], "engine": engine, "device": "cpu"}
     folders = {keyword: str(made[one.stage].folder) for keyword, one in stage.inputs.items()}
     (tmp_path / "out").mkdir()
-    own = {"out", "checkpoints"} & inspect.signature(stage.function).parameters.keys()
+    own = {"out", "checkpoints"} & inspect.signature(
+        getattr(import_module(stage.function.__module__), stage.function.__name__)
+    ).parameters.keys()
     folders |= {keyword: str(tmp_path / keyword) for keyword in own}
     asked = {
         "stage": name,

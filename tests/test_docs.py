@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from stages import config
 from stages.cli import app as cli
-from stages.pipeline import graph, settings
+from stages.pipeline import graph, presets, settings
 from stages.report import words
 from stages.sweep import pool, worker
 
@@ -106,9 +106,9 @@ def test_the_commands_of_a_document_run(
 ) -> None:
     """One after the other, each preset a small one; what asks for a server is run by the tests of the flows."""
     preset = "# Small.\n" + tiny.read_text(encoding="utf-8").replace("epochs = 2", 'epochs = 1\nengine = "bptt"')
-    for name in (*settings.presets(), "my"):
+    for name in (*presets.presets(), "my"):
         (tmp_path / f"{name}.toml").write_text(preset, encoding="utf-8")
-    monkeypatch.setattr(settings, "PRESETS", tmp_path)
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
     for name in ("my.txt", "letters.txt"):
         (tmp_path / name).write_text(tiny_text, encoding="utf-8")
     monkeypatch.setattr(pool, "processes", partial(pool.processes, do=lambda job, stopped: worker.train(job)))
@@ -128,7 +128,7 @@ def test_the_library_does_what_the_readme_shows(
     (tmp_path / "data" / "artifacts").symlink_to(finished)
     [model] = (finished / "train").iterdir()
     monkeypatch.chdir(tmp_path)
-    file = ROOT / "stages" / "library" / "__init__.py"  # which has another name where it is installed
+    file = ROOT / "stages" / "library" / "rnnlm" / "__init__.py"  # which has another name where it is installed
     spec = importlib.util.spec_from_file_location("rnnlm", file, submodule_search_locations=[str(file.parent)])
     assert spec
     assert spec.loader
@@ -240,9 +240,9 @@ def test_every_field_of_the_configuration_is_documented() -> None:
             assert own.description, f"{stage}.{name} has no description"
 
 
-@pytest.mark.parametrize("name", list(settings.presets()))
+@pytest.mark.parametrize("name", list(presets.presets()))
 def test_a_preset_explains_itself_and_fits(name: str) -> None:
-    text = settings.presets()[name].read_text(encoding="utf-8")
+    text = presets.presets()[name].read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert len([line for line in text.splitlines() if line.startswith("#")]) >= 3
     settings.load(name)

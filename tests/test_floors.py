@@ -86,9 +86,9 @@ def test_the_tree_is_the_drawing() -> None:
 
 
 def test_every_package_is_installed() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = [project["package-dir"].get(name, name.replace(".", "/")) for name in project["packages"]]
-    assert sorted(folders) == sorted(path.parent.relative_to(ROOT).as_posix() for path in PACKAGES)
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert {path.relative_to(ROOT).parts[0] for path in PACKAGES} == {*build["targets"]["wheel"]["only-include"]}
+    assert [(ROOT / folder).resolve() for folder in build["dev-mode-dirs"]] == [ROOT, LIBRARY.parents[1]]
 
 
 def test_stages_shows_the_four_stages_their_settings_and_named_folders() -> None:
@@ -107,7 +107,7 @@ RECORD = ["from data.store import loaded", "loaded.record()"]
 
 
 PACKAGES = [path for path in MODULES if path.name == "__init__.py"]
-LIBRARY = ROOT / "stages" / "library" / "__init__.py"
+LIBRARY = ROOT / "stages" / "library" / "rnnlm" / "__init__.py"
 """What the world outside imports, under another name."""
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ("flows", "stages", "data")
 UNSAID = {
     "tests": "Tests, in the same folders as what they test; and measurements that are commands of their own.",
+    "stages/library": "A folder for the path, with the one package that whoever installs this finds.",
     ".github": "How to change it, how it is released.",
     "data/corpus/sample.txt": "A short story, written for this project, so that everything runs offline.",
 }

@@ -83,7 +83,7 @@ def local(corpus: str) -> Path | None:
 
 
 def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
-    """Find what ``corpus`` means. Local files are read for their digest, unless they are as they were; nothing is fetched.
+    """Find what ``corpus`` means. Of local files the digest is found out; nothing is fetched.
 
     A catalogue name wins over a local file of that name: ``./sample`` means the file. ``-`` is standard input, which is
     read when it is meant first. ``headers`` are for an address.

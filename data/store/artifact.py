@@ -4,56 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING
 
 from data.store.fingerprint import canonical, digest
 from data.store.reading import read
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data.store.manifest import Manifest
+
 MANIFEST = "manifest.json"
-
-Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]
-"""Of a stage."""
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-File = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
-"""A file's name: it leads nowhere else, and can be shown on a terminal."""
-
-
-class Output(BaseModel):
-    """One file of an artifact."""
-
-    model_config = ConfigDict(frozen=True)
-
-    bytes: Annotated[int, Field(ge=0)]
-    sha256: Digest
-
-
-class Manifest(BaseModel):
-    """What an artifact is and where it comes from; ``manifest.json`` in its folder."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-    stage: Name
-    key: Digest
-    """The digest of ``components``."""
-    components: dict[str, Any]
-    """Everything the key is made of, ``inputs`` (file → SHA-256), ``code`` and ``libraries`` among it."""
-    outputs: dict[File, Output]
-    """File name → its size and digest."""
-    config: dict[str, Any]
-    """The stage's whole configuration, with the fields that the key leaves out."""
-    parents: dict[Name, Digest]
-    """Stage → key of each artifact this one was made from."""
-    device: str | None = None
-    seed: int | None = None
-    versions: dict[str, str] = {}
-    git: dict[str, Any] | None = None
-    created: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.+]+$")]
-    """UTC, ISO 8601."""
-    timing: dict[str, float] = {}
-    """``seconds`` of work, and what else the stage measured of its own speed."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +28,8 @@ class Artifact:
     def read(cls, folder: Path) -> Artifact | None:
         """The artifact in a folder, its files unverified; None without a manifest, or with one that is not true to its
         own key, to its place, or to JSON."""
+        from data.store.manifest import Manifest  # slow to load, and not needed where nothing is read
+
         try:
             manifest = Manifest.model_validate_json(read(folder / MANIFEST))
             canonical([manifest.config, manifest.git])

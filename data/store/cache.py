@@ -28,7 +28,7 @@ Stamp: TypeAlias = list[int]
 def stamp(path: str | Path) -> Stamp | None:
     """What tells a file, or a folder with the names in it, from what it was before; None where there is nothing."""
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except (OSError, ValueError):
         return None
     return [found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
@@ -66,15 +66,15 @@ def get(kind: str, name: str) -> Any:
     """What was put there; None where nothing was, or it is gone."""
     try:
         return json.loads((_folder(kind) / name).read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a user without a home; or what nests too deep
         return None
 
 
 def put(kind: str, name: str, value: object) -> None:
     """Remember a JSON value, in place of the one that has this name; a cache that cannot be written stays as it is."""
-    path = _folder(kind) / name
-    written = path.with_name(f"{name}.{os.urandom(4).hex()}")
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
+        path = _folder(kind) / name
+        written = path.with_name(f"{name}.{os.urandom(4).hex()}")
         path.parent.mkdir(parents=True, exist_ok=True)
         written.write_bytes(json.dumps(value).encode())
         written.replace(path)
@@ -82,13 +82,13 @@ def put(kind: str, name: str, value: object) -> None:
 
 def sweep(before: float) -> None:
     """Forget what was not put here since, in seconds as ``time.time`` has them."""
-    with suppress(OSError):
-        for kind in ("asked", "code", "files"):
-            for entry in os.scandir(_folder(kind)):
-                if entry.stat(follow_symlinks=False).st_mtime < before:
-                    os.unlink(entry.path)
+    for kind in ("asked", "code", "files"):
+        with suppress(OSError, RuntimeError):
+            for entry in _folder(kind).iterdir():
+                if entry.lstat().st_mtime < before:
+                    entry.unlink()
 
 
 def _folder(kind: str) -> Path:
-    place = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(place if os.path.isabs(place) else os.path.expanduser("~/.cache"), "rnnlm", kind)
+    place = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (place if place.is_absolute() else Path("~/.cache").expanduser()) / "rnnlm" / kind

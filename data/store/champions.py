@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
 from data.moment import now
-from data.store import reigns
+from data.store import naming, reigns
 from data.store.reigns import Reign, Rejection, Withdrawal
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ STAGE = "train"
 """The stage whose artifacts can be champions."""
 
 
-def current(store: Store, name: str = reigns.DEFAULT) -> Reign | None:
+def current(store: Store, name: str = naming.DEFAULT) -> Reign | None:
     """The champion's reign; None where no model was ever promoted, or all of them were withdrawn.
 
     Raises:
@@ -37,7 +37,7 @@ def current(store: Store, name: str = reigns.DEFAULT) -> Reign | None:
     return next((reign for reign in reversed(history(store, name)) if not reign.withdrawn), None)
 
 
-def history(store: Store, name: str = reigns.DEFAULT) -> list[Reign]:
+def history(store: Store, name: str = naming.DEFAULT) -> list[Reign]:
     """Every reign there ever was, the newest last.
 
     Raises:
@@ -46,19 +46,19 @@ def history(store: Store, name: str = reigns.DEFAULT) -> list[Reign]:
     return reigns.read(store, name).reigns
 
 
-def withdrawn(store: Store, key: str, name: str = reigns.DEFAULT) -> Withdrawal | None:
+def withdrawn(store: Store, key: str, name: str = naming.DEFAULT) -> Withdrawal | None:
     """Why a model was gone back from, unless it was promoted again since."""
     last = next((reign for reign in reversed(history(store, name)) if reign.model == key), None)
     return last.withdrawn if last else None
 
 
-def rejected(store: Store, key: str, over: str, name: str = reigns.DEFAULT) -> Rejection | None:
+def rejected(store: Store, key: str, over: str, name: str = naming.DEFAULT) -> Rejection | None:
     """What came of comparing a model with this champion, if they were compared and it was not better."""
     compared = (one for one in reigns.read(store, name).rejections if (one.model, one.over) == (key, over))
     return next(compared, None)
 
 
-def reject(store: Store, key: str, over: str, reason: str, *, name: str = reigns.DEFAULT) -> None:
+def reject(store: Store, key: str, over: str, reason: str, *, name: str = naming.DEFAULT) -> None:
     """Remember that a model was compared with this champion and was not better, so that nobody asks again."""
     with reigns.changing(store, name) as record:
         record.rejections = [
@@ -75,7 +75,7 @@ def promote(
     *,
     over: str | None = None,
     source: str | None = None,
-    name: str = reigns.DEFAULT,
+    name: str = naming.DEFAULT,
 ) -> Reign:
     """Make a model the champion; its predecessors stay in the history. The champion itself just stays it.
 
@@ -114,7 +114,7 @@ def promote(
     return reign
 
 
-def rollback(store: Store, reason: str, *, name: str = reigns.DEFAULT) -> Reign:
+def rollback(store: Store, reason: str, *, name: str = naming.DEFAULT) -> Reign:
     """Withdraw the champion and give back its predecessor's reign, which is the champion's now.
 
     Predecessors whose artifact is gone or damaged are withdrawn too, with a warning. Where no sound one is left,
@@ -165,7 +165,7 @@ def pinned(store: Store) -> set[str]:
 
 def called(name: str) -> str:
     """What tells a champion from the default one, to go into a sentence."""
-    return "" if name == reigns.DEFAULT else f" under the name {name}"
+    return "" if name == naming.DEFAULT else f" under the name {name}"
 
 
 def _fault(store: Store, key: str) -> str | None:

@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from data.store import locks, nights
+from data.store import cache, locks
 from data.store.artifact import Artifact, touched
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def collect(
     ]
     seen: Counter[tuple[int, int]] = Counter()
     removals = [Removal(path, reason, _size(path, seen)) for path, reason in unneeded if _own(store, path)]
-    return removals if dry_run else [_removed(store, removal) for removal in removals]
+    if dry_run:
+        return removals
+    cache.sweep(time.time() - KEPT_DAYS * _DAY)
+    return [_removed(store, removal) for removal in removals]
 
 
 def _own(store: Store, path: Path) -> bool:
@@ -147,6 +150,8 @@ def _checkpoints(store: Store, before: float) -> Iterator[Path]:
 
 def _reports(store: Store, needed: Collection[str], oldest: float) -> Iterator[Path]:
     """Files of reports that no artifact stands behind and no page of the nights leads to."""
+    from data.store import nights
+
     linked = nights.pages(store)
     for path in store.entries("reports"):
         kept = path.stem in needed or f"reports/{path.stem}.html" in linked

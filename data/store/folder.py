@@ -23,11 +23,15 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.errors import ConfigError, StoreError
 from data.store import cache, disk, fingerprint, locks
-from data.store.artifact import MANIFEST, Artifact, Manifest
+from data.store.artifact import MANIFEST, Artifact
 from data.store.files import sync
+
+if TYPE_CHECKING:
+    from data.store.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 

@@ -62,9 +62,9 @@ def source(module: str) -> Source | None:
     return _sources.get(module)
 
 
-def files() -> list[str]:
+def files() -> list[Path]:
     """The files of all modules that are noted."""
-    return [str(source.path) for source in _sources.values()]
+    return [source.path for source in _sources.values()]
 
 
 def note(module: str, path: Path) -> Source:

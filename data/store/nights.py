@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import StoreError
-from data.store import champions, reading, reigns
+from data.store import champions, naming, reading
 from data.store.files import replace
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class NightRecord(BaseModel):
         return bits
 
 
-def read(store: Store, name: str = reigns.DEFAULT) -> list[NightRecord]:
+def read(store: Store, name: str = naming.DEFAULT) -> list[NightRecord]:
     """All nights of a name, the newest last. A line that cannot be read is left out, with a warning.
 
     Raises:
@@ -122,7 +122,7 @@ def add(store: Store, night: NightRecord) -> None:
 def names(store: Store) -> list[str]:
     """The names that had nights, in the order of the alphabet."""
     found = [path.stem for path in store.entries(FOLDER) if path.suffix == ".jsonl"]
-    return [name for name in found if reigns.fits(name)]
+    return [name for name in found if naming.fits(name)]
 
 
 def refused(store: Store) -> set[str]:
@@ -182,4 +182,4 @@ def _when(line: str) -> str:
 
 
 def _path(store: Store, name: str) -> Path:
-    return store.root / FOLDER / f"{reigns.check(name)}.jsonl"
+    return store.root / FOLDER / f"{naming.check(name)}.jsonl"

@@ -8,17 +8,17 @@ nothing.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data.errors import ConfigError, StoreError
+from data.errors import StoreError
 from data.store import disk, reading
 from data.store.files import replace
 from data.store.fingerprint import canonical
+from data.store.naming import DEFAULT, check, fits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DEFAULT = "default"
-"""The name of a store's champion where none is given."""
 FILE, FOLDER = "champion.json", "champions"
-_NAME = re.compile("[a-z0-9][a-z0-9-]{0,39}")
 
 
 class Withdrawal(BaseModel):
@@ -83,25 +80,6 @@ class Record(BaseModel):
     reigns: list[Reign] = []
     rejections: list[Rejection] = []
     """The last ``champions.KEPT_REJECTIONS``."""
-
-
-def fits(name: str) -> bool:
-    """Whether this can be a champion's name."""
-    return _NAME.fullmatch(name) is not None
-
-
-def check(name: str) -> str:
-    """A champion's name, as it is.
-
-    Raises:
-        ConfigError: what cannot be one.
-    """
-    if not fits(name):
-        raise ConfigError(
-            f"the name {name!r} does not fit: a champion's has up to 40 of a-z, 0-9 and -, and begins with a letter or "
-            "a digit"
-        )
-    return name
 
 
 def names(store: Store) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the source of a module says to a key: what it imports, and each of its definitions without what does not count."""
+"""What the source of a module says to a key: its imports, and its definitions without what does not count."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.store import cache
@@ -29,8 +30,8 @@ _DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/etc/ld.so.cache")
 
 def answered() -> bool:
     """Whether this very question was answered here already, and has been now in the same words."""
-    found = cache.get("asked", _question())
     try:
+        found = cache.get("asked", _question())
         if found is None or any(cache.stamp(path) != stamp for path, stamp in found["looked"]):
             return False
         for folder in found["used"]:
@@ -45,46 +46,52 @@ def answered() -> bool:
     return True
 
 
-def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], others: Iterable[os.PathLike[str]]) -> None:
+def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], others: Iterable[Path]) -> None:
     """Remember what a command has said, if all that it looked at was left alone for a while before it began.
 
     Args:
         out: all that it wrote to standard output.
         err: and to standard error.
         store: where the artifacts lie.
-        artifacts: which it would reuse, and by their manifests what they were made from.
+        artifacts: which it would reuse; what they were made from counts too.
         others: further files: of the settings, the corpus, the report.
     """
     from data import shown
     from data.store import fingerprint, loaded
     from data.store.artifact import MANIFEST
 
-    folders = dict.fromkeys(
+    used = {
         folder
         for artifact in artifacts
         for folder in (artifact.folder, *(store.folder(*parent) for parent in artifact.manifest.parents.items()))
-    )
-    looked = [os.path.join(folder, name) for folder in folders for name in (MANIFEST, *os.listdir(folder))]
-    packages = {os.path.dirname(path) for path in loaded.files()}
-    looked += [entry.path for folder in packages for entry in os.scandir(folder) if entry.is_file()]
-    looked += [*packages, str(fingerprint.ROOT / "pyproject.toml"), *_DEVICES]
-    looked += [folder or "." for folder in sys.path if folder != str(fingerprint.ROOT)]
-    looked += [os.path.abspath(path) for path in others]
-    stamps = {os.fsdecode(path): cache.stamp(path) for path in looked}
-    if not all(cache.settled(stamp, loaded.BEGAN) for stamp in stamps.values()):
-        return
-    answer = {
-        "looked": [*stamps.items()],
-        "used": [os.fsdecode(folder) for folder in folders],
-        "out": shown.visible(out) if sys.stdout.isatty() else out,
-        "err": err,
     }
-    cache.put("asked", _question(), answer)
+    try:
+        question = _question()
+    except OSError:  # there is no such folder any more
+        return
+    packages = {path.parent for path in loaded.files()}
+    libraries = [Path(folder) for folder in sys.path if Path(folder) != fingerprint.ROOT]
+    looked = [
+        *(path for folder in used for path in (folder / MANIFEST, *folder.iterdir())),
+        *(path for folder in packages for path in (folder, *filter(Path.is_file, folder.iterdir()))),
+        *(path.absolute() for path in (*others, *libraries)),
+        fingerprint.ROOT / "pyproject.toml",
+        *map(Path, _DEVICES),
+    ]
+    stamps = {str(path): cache.stamp(path) for path in looked}
+    if all(cache.settled(stamp, loaded.BEGAN) for stamp in stamps.values()):
+        answer = {
+            "looked": [*stamps.items()],
+            "used": [*map(str, used)],
+            "out": shown.visible(out) if sys.stdout.isatty() else out,
+            "err": err,
+        }
+        cache.put("asked", question, answer)
 
 
 def _question() -> str:
     """What is asked, of which program, and in which surroundings."""
     surroundings = sorted((name, value) for name, value in os.environ.items() if name not in _PASSING)
     streams = [stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr)]
-    asked = [sys.argv, os.getcwd(), surroundings, streams, sys.version, sys.prefix, sys.path, __file__]
+    asked = [sys.argv, os.getcwd(), surroundings, streams, sys.version, sys.prefix, sys.path, __file__]  # noqa: PTH109
     return cache.named(json.dumps(asked))

@@ -11,7 +11,7 @@ import typer
 from data.errors import StoreError
 from data.moment import minute
 from data.store.folder import open_store
-from data.store.reigns import DEFAULT
+from data.store.naming import DEFAULT
 from stages.cli.options import Json, Name, Reason, StoreAt
 from stages.cli.output import print_json
 

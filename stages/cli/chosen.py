@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from data.errors import ConfigError, StoreError
 from data.store.artifact import Artifact
 from data.store.folder import Store, open_store
-from data.store.reigns import DEFAULT
+from data.store.naming import DEFAULT
 from stages.pipeline import graph
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def _best(store: Store, name: str) -> Artifact:
         raise StoreError(
             f"{store.root} has no champion under the name {name}: `rnnlm champion --all` lists those it has"
         )
-    newest = next((artifact for artifact in store.artifacts(champions.STAGE) if not store.damage(artifact, again=True)), None)
+    models = store.artifacts(champions.STAGE)
+    newest = next((artifact for artifact in models if not store.damage(artifact, again=True)), None)
     if newest is None:
         raise StoreError(
             f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"

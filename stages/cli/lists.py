@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from data.corpus import catalogue
-from stages.pipeline import settings
+from stages.pipeline.presets import presets as found
 
 
 def presets() -> None:
     """List the presets: runs worth repeating."""
-    for name, path in settings.presets().items():
+    for name, path in found().items():
         print(f"{name:12} {path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}")
 
 

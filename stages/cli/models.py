@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data.corpus import archive, spool, text
-from data.corpus.address import written
-from data.corpus.catalogue import MAX_BYTES
-from data.corpus.encoding import check_utf8
-from data.corpus.level import LEVELS
 from data.errors import ConfigError, CorpusError, Interrupted
 from data.progress import Progress, reporting
 from data.store.folder import open_store
-from data.store.reigns import DEFAULT
+from data.store.naming import DEFAULT
 from stages.cli import chosen
 from stages.cli.options import Configuration, Json, Model, Name, StoreAt, as_text, configured
 from stages.cli.output import print_json, short
-from stages.config import DownloadConfig
-from stages.download import download
 
 if TYPE_CHECKING:
     from data.tables.tokens import Ids
@@ -182,6 +175,7 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, store: 
         print_json({"model": str(folder), **({"adapt": adapt} if adapt else {}), **asdict(score)})
         return
 
+    from data.corpus.level import LEVELS
     from stages.report import words
 
     tokens = f"{LEVELS[language_model.level].noun}s"
@@ -212,6 +206,11 @@ def _text(name: str, progress: Progress) -> Iterator[Path]:
     Raises:
         CorpusError: what cannot be read or had, or is not text.
     """
+    from data.corpus import archive, spool
+    from data.corpus.address import written
+    from data.corpus.catalogue import MAX_BYTES
+    from data.corpus.encoding import check_utf8
+
     path, opened = Path(name), spool.number(name)
     shown = "standard input" if opened == 0 else written(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -223,6 +222,9 @@ def _text(name: str, progress: Progress) -> Iterator[Path]:
                 with Path(name).open("rb") as source, path.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
             elif not path.exists():
+                from stages.config import DownloadConfig
+                from stages.download import download
+
                 download(DownloadConfig(corpus=name), out=Path(folder), progress=progress)
                 path = Path(folder) / "corpus.txt"
             chunks = archive.unpacked(shown, path, MAX_BYTES)
@@ -240,6 +242,8 @@ def _text(name: str, progress: Progress) -> Iterator[Path]:
 
 def _chunks(path: Path, size: int, progress: Progress) -> Iterator[str]:
     """A text in chunks of so many bytes, each of which tells how far it is once it was used."""
+    from data.corpus import text
+
     total, began, done, characters = path.stat().st_size, time.monotonic(), 0, 0
     for chunk in text.read(path, size):
         yield chunk

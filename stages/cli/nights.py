@@ -10,7 +10,7 @@ import typer
 
 from data.moment import minute
 from data.store.folder import open_store
-from data.store.reigns import DEFAULT
+from data.store.naming import DEFAULT
 from stages.cli import runs
 from stages.cli.options import Configuration, Json, Name, StoreAt, as_corpus, configured
 from stages.cli.output import print_json, short

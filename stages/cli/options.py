@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.pipeline import settings
+from stages.pipeline import presets
 
 if TYPE_CHECKING:
     from stages.config import RunConfig
@@ -73,7 +73,7 @@ Reason = Annotated[str, typer.Option(callback=as_text, metavar="TEXT", help="Why
 class Configuration:
     """The options that a run's configuration is made of."""
 
-    preset: Preset = settings.DEFAULT_PRESET
+    preset: Preset = presets.DEFAULT
     corpus: Corpus = None
     set_: Set = None
 
@@ -83,6 +83,8 @@ class Configuration:
         Raises:
             ConfigError: a preset, field or value that is not there or does not fit.
         """
+        from stages.pipeline import settings
+
         return settings.load(self.preset, self.corpus, self.set_ or ())
 
     def files(self, config: RunConfig) -> list[Path]:

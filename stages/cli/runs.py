@@ -14,18 +14,19 @@ from data.errors import ConfigError, StoreError
 from data.progress import reporting
 from data.shown import line
 from data.store.folder import open_store
-from data.store.reigns import DEFAULT
+from data.store.naming import DEFAULT
 from stages.cli import again
 from stages.cli.options import Configuration, Force, From, Json, Model, Name, StoreAt, as_corpus, configured
 from stages.cli.output import print_json, short, tree, written
-from stages.pipeline import decide, graph
-from stages.pipeline import run as pipeline
+from stages.pipeline import graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from data.store.folder import Store
     from stages.config import RunConfig
+    from stages.pipeline.decide import Upstream
+    from stages.pipeline.run import Outcome, Walk
     from stages.report.kept import Kept
 
 logger = logging.getLogger(__name__)
@@ -120,10 +121,12 @@ def run(
         again.remember(answer, told, opened, way.artifacts.values(), [*config.files(chosen), *files])
 
 
-def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipeline.Walk:
+def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> Walk:
     """A walk here and now that says of each stage, on standard error, what became of it."""
 
-    def perform(name: str, upstream: decide.Upstream) -> pipeline.Outcome:
+    from stages.pipeline import run as pipeline
+
+    def perform(name: str, upstream: Upstream) -> Outcome:
         with reporting() as reporter:
             outcome = pipeline.perform(name, config, upstream, store, reporter(name), forced=name in forced)
         if graph.STAGES[name].shown:
@@ -133,12 +136,12 @@ def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> pipel
     return pipeline.Walk(perform)
 
 
-def _said(outcome: pipeline.Outcome) -> str:
+def _said(outcome: Outcome) -> str:
     took = f" in {outcome.seconds:.1f} s" if outcome.state == "ran" else ""
     return f"{outcome.name:9} {outcome.state}{took} ({line(outcome.reason)})"
 
 
-def keep_report(store: Store, outcomes: Sequence[pipeline.Outcome], verdict: Mapping[str, Any] | None = None) -> Kept:
+def keep_report(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] | None = None) -> Kept:
     """The run's report; a store that cannot take one, being read-only, costs a warning and not the run."""
     from stages.report import kept
 
@@ -164,6 +167,8 @@ def status(config: Configuration, store: StoreAt = None, as_json: Json = False) 
 
     Nothing runs. Past a stage that has to run, what comes after it cannot be known: the same output ends the rerun.
     """
+    from stages.pipeline import decide
+
     chosen, opened = config.load(), open_store(store)
     states = list(decide.status(chosen, opened))
     if as_json:
@@ -190,6 +195,8 @@ def explain(
 
     Then the closest artifact that the store has of this stage, the last one made of several, and what differs.
     """
+    from stages.pipeline import decide
+
     graph.forced([stage])
     opened = open_store(store)
     states = {state.name: state for state in decide.status(config.load(), opened)}

@@ -121,7 +121,7 @@ def fault(artifact: Artifact) -> str:
 
 def modules(stage: Stage, config: StageConfig) -> tuple[str, ...]:
     """Those whose code, with all that they import, is in a stage's key."""
-    return (stage.module, *stage.modules(config))
+    return (stage.function.__module__, *stage.modules(config))
 
 
 def status(config: RunConfig, store: Store) -> Iterator[Status]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
-from stages.pipeline import begun, lend, sound
+from stages.pipeline import lend, sound
 from stages.training import engines
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ class Stage:
     name: str
     summary: str
     """One sentence for `rnnlm --help` and Prefect."""
-    module: str
-    """Where its function stands, which has the module's name; loaded once the stage runs."""
+    function: Callable[..., Mapping[str, float] | None]
+    """``function(config, *, out, progress, …)`` writes its files into the empty folder ``out``. By keyword it is given
+    the folder of each input, and what ``lend`` gives. Returns what it measured of its own speed."""
     inputs: Mapping[str, Input] = field(default_factory=dict)
     """Keyword of ``function`` → what is read."""
     sources: Callable[[Any], Mapping[str, str | None]] = lambda config: {}
@@ -65,14 +66,16 @@ class Stage:
     version: int = 1
     """Raised when the outputs change their meaning though no code of the stage does."""
 
-    @property
-    def function(self) -> Callable[..., Mapping[str, float] | None]:
-        """``function(config, *, out, progress, …)`` writes its files into the empty folder ``out``. By keyword it is
-        given the folder of each input, and what ``lend`` gives. Returns what it measured of its own speed."""
-        found: Callable[..., Mapping[str, float] | None] = getattr(
-            import_module(self.module), self.module.rpartition(".")[2]
-        )
-        return found
+
+def late(module: str) -> Callable[..., Mapping[str, float] | None]:
+    """The function that has its module's name, loaded when it is called: who asks what there is needs no stage."""
+
+    def function(*arguments: Any, **named: Any) -> Mapping[str, float] | None:
+        found: Callable[..., Mapping[str, float] | None] = getattr(import_module(module), function.__name__)
+        return found(*arguments, **named)
+
+    function.__module__, function.__name__ = module, module.rpartition(".")[2]
+    return function
 
 
 STAGES: dict[str, Stage] = {
@@ -81,7 +84,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "download",
             "Get the corpus and check that it is text.",
-            "stages.download",
+            late("stages.download"),
             sources=lend.corpus,
             check=sound.download,
             lend=lend.previous_download,
@@ -89,7 +92,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "tokenize",
             "Turn the corpus into a vocabulary and an index table.",
-            "stages.tokenize",
+            late("stages.tokenize"),
             inputs={"corpus": Input("download", ("corpus.txt",))},
             libraries=lambda config: ("numpy", "pyarrow", "unicode"),
             check=sound.tokenize,
@@ -97,19 +100,19 @@ STAGES: dict[str, Stage] = {
         Stage(
             "train",
             "Train the model, or go on where training stopped.",
-            "stages.train",
+            late("stages.train"),
             inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
             sources=lend.computing,
             modules=lambda config: engines.choose(config).modules,
             libraries=lambda config: (*engines.choose(config).libraries, "numpy", "pyarrow", "safetensors"),
             check=sound.train,
-            lost=begun.lost,
+            lost=lend.lost,
             lend=lend.training,
         ),
         Stage(
             "baselines",
             "Measure what the text costs without a model.",
-            "stages.lm.baselines",
+            late("stages.lm.baselines"),
             inputs={"tokens": Input("tokenize", ("tokens.arrow",))},
             libraries=lambda config: ("numpy",),
             check=sound.baselines,
@@ -118,7 +121,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             "Measure the model and write the report.",
-            "stages.evaluate",
+            late("stages.evaluate"),
             inputs={
                 "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow")),
                 "tokens": Input("tokenize", ("tokens.arrow",)),

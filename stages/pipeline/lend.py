@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus import address, catalogue
 from data.errors import StoreError
-from data.store import fingerprint, nights
-from stages.pipeline import begun, sound
+from data.store import fingerprint
 from stages.training import engines
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ def corpus(config: DownloadConfig) -> dict[str, str | None]:
 def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """The last sound download of the same corpus, so that an unchanged one costs a request; none that a night found
     unfit."""
+    from data.store import nights
+
     store, unfit = attempt.store, nights.refused(attempt.store)
     corpus, headers = address.identity(attempt.config.corpus), attempt.components["sources"].get("headers")
     found = (
@@ -80,11 +81,13 @@ def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
         and artifact.manifest.components.get("sources", {}).get("headers") == headers
         and artifact.manifest.key not in unfit
     )
-    whole = (artifact.folder for artifact in found if store.damage(artifact, again=True) is None and _says_whence(artifact.folder))
+    whole = (one.folder for one in found if not store.damage(one, again=True) and _says_whence(one.folder))
     yield {"previous": None if attempt.forced else next(whole, None)}
 
 
 def _says_whence(folder: Path) -> bool:
+    from stages.pipeline import sound
+
     try:
         sound.source(folder)
     except StoreError:
@@ -101,9 +104,18 @@ def computing(config: TrainConfig) -> dict[str, str | None]:
     return {"device": choice.device.kind, "engine": choice.name}
 
 
+def lost(config: TrainConfig, components: Mapping[str, Any], store: Store) -> str:
+    """That a training has begun and would not be gone on with, in a sentence; empty where none has."""
+    from stages.pipeline import begun
+
+    return begun.lost(config, components, store)
+
+
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """An engine, and the checkpoints of this training and of no other."""
+    from stages.pipeline import begun
+
     choice, identity = engines.choose(attempt.config), begun.identity(attempt.config, attempt.components)
     # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
     with attempt.store.lock("checkpoints", identity, attempt.waiting):

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import CorpusError, StoreError
 from data.moment import now
 from data.store import fingerprint, loaded
-from data.store.artifact import Manifest
+from data.store.manifest import Manifest
 from stages.pipeline import graph
 from stages.pipeline.decide import Decision, decide, fault, modules, recorded, version
 from stages.pipeline.lend import Attempt
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from stages.pipeline.decide import Upstream
 
 logger = logging.getLogger(__name__)
+
+for _stage in graph.STAGES.values():  # before the first of them begins: then an edit of any is noticed
+    import_module(_stage.function.__module__)
 
 
 @dataclass(frozen=True)

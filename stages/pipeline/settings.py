@@ -13,19 +13,13 @@ from pydantic import BaseModel, ValidationError
 
 from data.errors import ConfigError
 from stages.config import RunConfig
+from stages.pipeline.presets import DEFAULT, presets
 
-PRESETS = Path(__file__).parents[1] / "presets"
-DEFAULT_PRESET = "sample"
 _TOO_MUCH = "it has an integer of thousands of digits, or values within values within values"
 """What the readers of TOML end in a `ValueError` and a `RecursionError` for; these values cannot be repeated either."""
 
 
-def presets() -> dict[str, Path]:
-    """The presets that come with the project, by name."""
-    return {path.stem: path for path in sorted(PRESETS.glob("*.toml"))}
-
-
-def load(preset: str = DEFAULT_PRESET, corpus: str | None = None, assignments: Iterable[str] = ()) -> RunConfig:
+def load(preset: str = DEFAULT, corpus: str | None = None, assignments: Iterable[str] = ()) -> RunConfig:
     """The configuration of a run.
 
     Args:

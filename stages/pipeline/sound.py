@@ -5,9 +5,7 @@ Each function of a stage reads an artifact's folder, and raises a `StoreError` t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+from typing import TYPE_CHECKING
 
 from data.errors import CorpusError, StoreError
 from data.store.reading import read
@@ -15,74 +13,7 @@ from data.store.reading import read
 if TYPE_CHECKING:
     from pathlib import Path
 
-Kind = TypeVar("Kind", bound=BaseModel)
-
-
-class Written(BaseModel):
-    """A file of JSON; it may hold more than is asked for here."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-
-class Source(Written):
-    """``source.json`` of `download`."""
-
-    name: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    bytes: int
-    when: str
-
-
-class Baselines(Written):
-    """``baselines.json``."""
-
-    losses: dict[str, dict[str, float | None]]
-    fitted_on: int
-
-
-class Figures(Written):
-    """Of one split."""
-
-    loss: float
-    perplexity: float
-    bits_per_character: float
-    tokens: int
-
-
-class Measured(Figures):
-    """The same of a model."""
-
-    unknown_rate: float
-
-
-class Memorization(Written):
-    """What a model has by heart."""
-
-    length: int
-    windows: int
-    share: float | None
-
-
-class Metrics(Written):
-    """``metrics.json`` of `evaluate`."""
-
-    train: Measured | None
-    valid: Measured | None
-    test: Measured | None
-    baselines: dict[str, dict[str, Figures | int | None]]
-    memorization: Memorization
-
-
-class Sample(Written):
-    """One of ``samples.json``."""
-
-    prefix: str
-    temperature: float
-    text: str
-
-
-class Samples(RootModel[list[Sample]]):
-    """All of it."""
+    from stages.pipeline.written import Kind, Source
 
 
 def anything(folder: Path) -> None:
@@ -102,6 +33,8 @@ def download(folder: Path) -> None:
 
 def source(folder: Path) -> Source:
     """Where the text of a download comes from."""
+    from stages.pipeline.written import Source
+
     return _parse(folder / "source.json", Source)
 
 
@@ -130,6 +63,7 @@ def baselines(folder: Path) -> None:
     """A loss of each baseline on each split."""
     from data.tables.tokens import SPLITS
     from stages.lm.ngram import ORDER
+    from stages.pipeline.written import Baselines
 
     found = _parse(folder / "baselines.json", Baselines).losses
     if found.keys() != {"uniform", "unigram", f"{ORDER}gram"} or any([*one] != [*SPLITS] for one in found.values()):
@@ -138,11 +72,15 @@ def baselines(folder: Path) -> None:
 
 def evaluate(folder: Path) -> None:
     """Figures of each split, and texts."""
+    from stages.pipeline.written import Metrics, Samples
+
     _parse(folder / "metrics.json", Metrics)
     _parse(folder / "samples.json", Samples)
 
 
 def _parse(path: Path, kind: type[Kind]) -> Kind:
+    from pydantic import ValidationError
+
     try:
         return kind.model_validate_json(read(path))
     except ValidationError as error:

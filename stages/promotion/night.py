@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, StoreError, TransientError
 from data.moment import now
-from data.store import champions, nights, reigns
+from data.store import champions, naming, nights, reigns
 from data.store.collect import collect
 from stages.config import DownloadConfig, RunConfig
 from stages.pipeline import begun, graph
@@ -88,7 +88,7 @@ class Night:
         config: RunConfig,
         *,
         when: datetime,
-        name: str = reigns.DEFAULT,
+        name: str = naming.DEFAULT,
         reference: str | None = None,
         other_corpus: bool = False,
     ) -> None:
@@ -97,7 +97,7 @@ class Night:
                 "download.corpus is not set, and a night has no corpus of its own: name one, with --corpus or in the "
                 "deployment's config"
             )
-        self.name = reigns.check(name)
+        self.name = naming.check(name)
         self._store, self._config = store, tonight(config, when)
         self._reference, self._other_corpus = reference, other_corpus
         self._source = origin.source(config.download.corpus)

@@ -18,7 +18,7 @@ from data.errors import StoreError
 from data.shown import line
 from data.store import fingerprint, loaded
 from data.store.files import replace as put
-from data.store.artifact import File
+from data.store.manifest import File
 from data.store.reading import read
 
 if TYPE_CHECKING:

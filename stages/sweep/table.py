@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.moment import now
 from data.store import fingerprint
-from data.store.artifact import Artifact, Manifest, Output
+from data.store.artifact import Artifact
+from data.store.manifest import Manifest, Output
 from stages.report import charts, svg
 from stages.sweep.space import settings, shown
 

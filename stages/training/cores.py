@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from data.errors import ConfigError
-from stages.lm.parameters import GATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +33,8 @@ def available() -> int:
 
 def suited(architecture: Architecture) -> int:
     """How many make a training by MXNet fastest, at most those that there are."""
+    from stages.lm.parameters import GATES
+
     recurrence = GATES[architecture.cell] * architecture.hidden_size**2
     output = architecture.vocab_size * architecture.hidden_size
     return max(1, min(available(), max(recurrence, output) // _WEIGHTS_PER_CORE))

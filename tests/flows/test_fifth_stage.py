@@ -45,7 +45,7 @@ class RunConfig'''
 ENTRY = """Stage(
             "mask",
             "Hide a token.",
-            mask,
+            late("stages.mask"),
             inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
             libraries=lambda config: ("numpy", "pyarrow"),
         ),
@@ -103,7 +103,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_tex
     made.edit(
         "stages/config.py", "    train: TrainConfig", "    mask: MaskConfig = MaskConfig()\n    train: TrainConfig"
     )
-    made.edit("stages/pipeline/graph.py", "from stages.tokenize", "from stages.mask import mask\nfrom stages.tokenize")
     made.edit("stages/pipeline/graph.py", 'Stage(\n            "train",', ENTRY)
     read_by_train = '{"tokens": Input("%s", ("tokens.arrow", "vocab.arrow"))},\n            sources'
     made.edit("stages/pipeline/graph.py", read_by_train % "tokenize", read_by_train % "mask")

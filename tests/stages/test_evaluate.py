@@ -453,14 +453,19 @@ def test_damaged_baselines_are_counted_again(kept: Kept, harm: str, caplog: pyte
     assert when > created
 
 
+def unused(folder: Path) -> None:
+    for path in (folder, folder / "manifest.json"):
+        os.utime(path, (0, 0))
+
+
 def test_baselines_are_collected_with_what_was_measured_beside_them(kept: Kept) -> None:
     (evaluated,) = kept.store.artifacts("evaluate")
     ((key, _),) = kept.baselines()
     for artifact in kept.store.artifacts():
         if artifact.folder != evaluated.folder:
-            os.utime(artifact.folder / "manifest.json", (0, 0))
+            unused(artifact.folder)
     assert collect(kept.store, dry_run=True) == []
-    os.utime(evaluated.folder / "manifest.json", (0, 0))
+    unused(evaluated.folder)
     assert kept.store.folder("baselines", key) in [removal.folder for removal in collect(kept.store)]
     assert kept.baselines() == []
     assert kept.run() == graph.shown()

@@ -9,8 +9,9 @@ import pytest
 
 from data.moment import now
 from data.store import fingerprint
-from data.store.artifact import Artifact, Manifest
+from data.store.artifact import Artifact
 from data.store.folder import Store
+from data.store.manifest import Manifest
 
 Publish = Callable[..., Artifact]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data.moment import now
-from data.store.artifact import Artifact, Manifest
+from data.store.artifact import Artifact
+from data.store.manifest import Manifest
 from data.store.nights import Model, NightRecord
 from stages.config import RunConfig
 from stages.promotion import losing

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from data.store.artifact import Artifact, Manifest
+from data.store.artifact import Artifact
+from data.store.manifest import Manifest
 from stages.promotion import origin
 
 
