@@ -94,16 +94,16 @@ class Network:
                 ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives. None is ``zero_state()``.
         """
         states = self.zero_state() if states is None else states
-        done, left = 0, len(ids) - 1
+        done, left, held = 0, len(ids) - 1, self._rows(self.architecture.vocab_size)
         while left > 0:
-            steps = min(left // side_by_side.ROWS, side_by_side.LONGEST)
+            steps = left // (math.ceil(left / side_by_side.MOST) * side_by_side.ROWS)  # no short rest is left over
             long_enough = steps >= side_by_side.SHORTEST
-            tokens = steps * side_by_side.ROWS if long_enough else min(left, self._rows(self.architecture.vocab_size))
+            tokens = steps * side_by_side.ROWS if long_enough else min(left, held)
             inputs, targets = ids[done : done + tokens], ids[done + 1 : done + tokens + 1]
             with one_thread(), np.errstate(all="ignore"):
                 if long_enough:
                     rows = inputs.reshape(-1, steps), targets.reshape(-1, steps)
-                    losses = side_by_side.losses(self._layers, self._nats, *rows, states)
+                    losses = side_by_side.losses(self._layers, self._nats, *rows, states, held)
                 else:
                     outputs: Any = inputs
                     for number, layer in enumerate(self._layers):
@@ -140,9 +140,9 @@ class Network:
                     for number, layer in enumerate(self._layers):
                         # The last window may have ended.
                         state = tuple(array[:, : len(inputs)] for array in states[number])
-                        states[number] = layer.step(layer.project(outputs).T, state)
-                        outputs = states[number][0].T
-                    losses = self._nats(outputs, targets)
+                        states[number] = layer.step_columns(layer.project_columns(outputs), state)
+                        outputs = states[number][0]
+                    losses = self._nats(outputs.T, targets)
                 yield losses
 
     def windowed_span(self, window: int) -> int:

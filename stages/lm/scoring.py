@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data.errors import ConfigError
-from stages.lm import metrics
+from stages.lm import metrics, side_by_side
 from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:
@@ -73,15 +73,25 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
 
 def log_probabilities(text: Pieces, network: Network) -> Iterator[tuple[str, float]]:
     """Each token of a text but the first, and its log-probability, nats."""
-    pieces, ids = itertools.tee(text)
-    for (piece, _), nats in zip(pieces, carried(network, (ids for _, ids in ids)), strict=True):
-        yield from zip(piece[len(piece) - len(nats) :], (-nats).tolist(), strict=True)
+    pieces, again = itertools.tee(text)
+    tokens = itertools.chain.from_iterable(piece for piece, _ in pieces)
+    next(tokens, None)
+    for nats in carried(network, (ids for _, ids in again)):
+        yield from zip(itertools.islice(tokens, len(nats)), (-nats).tolist(), strict=True)
 
 
 def carried(network: Network, text: Iterable[Ids]) -> Iterator[Vector]:
-    """The losses of each piece of a text, with the state carried from its first token, which has none, to its last."""
-    states, before = network.zero_state(), np.empty(0, np.uint8)
+    """The losses of a text, in chunks, with the state carried from its first token, which has none, to its last.
+
+    Its pieces are joined to as many tokens as are read at once, so that how it is cut costs no time.
+    """
+    states, held, length = network.zero_state(), [np.empty(0, np.uint8)], 0
     for ids in text:
-        joined = np.concatenate((before, ids))
-        yield np.concatenate([np.empty(0, np.float32), *network.losses(joined, states)])
-        before = joined[-1:]
+        held.append(ids)
+        length += len(ids)
+        while length > 2 * side_by_side.MOST:  # so that the rest can be halved, and is not too short to gain anything
+            joined = np.concatenate(held)
+            yield from network.losses(joined[: side_by_side.MOST + 1], states)
+            held = [joined[side_by_side.MOST :]]  # its first token was predicted, and is not read yet
+            length = len(held[0])
+    yield from network.losses(np.concatenate(held), states)

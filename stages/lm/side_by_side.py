@@ -8,7 +8,7 @@ known yet:
 1. All rows are read, the first one from the state that is given, the others from zero, so that the losses at their
    beginnings are not yet right.
 2. Each of the others is read again, from the state in which the row before it ended, and the new losses take the place
-   of the old. Every 64 tokens its state is compared with what it was there before. Once they are the same, so would be
+   of the old. Every 32 tokens its state is compared with what it was there before. Once they are the same, so would be
    all that follows, and the row is done. A trained network soon forgets how a text began: most rows are done after
    few such comparisons.
 3. A row whose states never were the same is read to its end, and ends in another state than before. So the row after
@@ -32,7 +32,12 @@ ROWS = 64
 """Rows at a time."""
 SHORTEST, LONGEST = 256, 1024
 """Tokens of a row. With fewer than the first there is nothing to gain, and the second bounds the memory."""
-_EVERY = 64
+MOST = ROWS * LONGEST
+"""Tokens at a time."""
+_TOGETHER = 256
+"""Outputs whose losses are computed at once: the product with them is then nearly as fast as it gets, and what it gives
+still lies in a processor's cache."""
+_EVERY = 32
 """Tokens after which states are compared."""
 _SAME = 1e-5
 """What two values of a state may differ by to be the same, relative to them where they are above 1. Rounding alone
@@ -42,7 +47,12 @@ Nats = Callable[["Vector", npt.NDArray[Any]], "Vector"]
 
 
 def losses(
-    layers: list[Layer], nats: Nats, inputs: npt.NDArray[Any], targets: npt.NDArray[Any], states: list[State]
+    layers: list[Layer],
+    nats: Nats,
+    inputs: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    states: list[State],
+    most: int,
 ) -> Vector:
     """The loss of each target, nats, in the order of the text.
 
@@ -52,6 +62,7 @@ def losses(
         inputs: ids of shape (`ROWS`, steps), row after row the text.
         targets: the ids that follow, same shape.
         states: of the layers before the text; in their place come those after it.
+        most: rows that ``nats`` may be given at once, unless one step has more.
     """
     steps = inputs.shape[1]
     compared = {step for step in range(steps) if (step + 1) % _EVERY == 0 or step == steps - 1}
@@ -60,12 +71,20 @@ def losses(
     rows = np.arange(ROWS)  # those that are being read: column i of `current` is the state of row rows[i]
     current = [tuple(_first_column(array) for array in state) for state in states]
     while len(rows):
+        begun = 0  # the step whose outputs are the first in `held`, which has no losses yet
+        held = _space(current[-1][0], most)
         for step in range(steps):
             outputs: Any = inputs[rows, step]
             for number, layer in enumerate(layers):
-                current[number] = layer.step(layer.project(outputs).T, current[number])
-                outputs = current[number][0].T
-            result[rows, step] = nats(outputs, targets[rows, step])
+                current[number] = layer.step_columns(layer.project_columns(outputs), current[number])
+                outputs = current[number][0]
+            held[:, step - begun] = outputs
+            if step - begun + 1 == held.shape[1] or step in compared:
+                read = np.arange(begun, step + 1)
+                together = held[:, : len(read)].reshape(len(held), -1)
+                found = nats(together.T, targets[rows[None, :], read[:, None]].reshape(-1))
+                result[rows[None, :], read[:, None]] = found.reshape(len(read), -1)
+                begun = step + 1
             if step not in compared:
                 continue
             if step not in known:
@@ -77,14 +96,21 @@ def losses(
                 differs |= (np.abs(now - before) > _SAME * np.maximum(np.abs(before), 1)).any(axis=0)
                 all_rows[:, rows] = now
             rows = rows[differs]
-            current = [tuple(array[:, differs] for array in state) for state in current]
             if not len(rows):
                 break
+            current = [tuple(array[:, differs] for array in state) for state in current]
+            held = _space(current[-1][0], most)
         # The rows that are left end in another state than before: the rows after them have to begin in it.
         rows = rows[rows < ROWS - 1] + 1
         current = [tuple(array[:, rows - 1] for array in state) for state in known[steps - 1]]
     states[:] = [tuple(array[:, -1].copy() for array in state) for state in known[steps - 1]]
     return result.reshape(-1)
+
+
+def _space(outputs: Vector, most: int) -> Vector:
+    """Room for outputs (hidden, rows) of the steps whose losses are computed at once: (hidden, steps, rows)."""
+    hidden, rows = outputs.shape
+    return np.empty((hidden, max(min(most, _TOGETHER) // rows, 1), rows), np.float32)
 
 
 def _first_column(vector: Vector) -> Vector:

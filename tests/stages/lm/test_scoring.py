@@ -12,6 +12,7 @@ from data.corpus.level import LEVELS
 from data.corpus.text import LevelName, Normalizer
 from data.errors import ConfigError
 from data.tables.vocab import Vocab
+from stages.lm.layers import State, Vector
 from stages.lm.model import LanguageModel
 from stages.lm.parameters import Architecture
 
@@ -71,6 +72,28 @@ def test_a_large_text_is_not_held_as_a_whole() -> None:
     tracemalloc.stop()
     assert score.tokens == 159_999
     assert peak < 1_500_000
+
+
+@pytest.mark.parametrize("size", [1_001, 16_384, 100_000])
+def test_wherever_a_text_is_cut_its_tokens_are_read_side_by_side(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture = Architecture("rnn", "tanh", 2, 1, len(LETTERS))
+    ours = LanguageModel(architecture, architecture.initial("uniform", 5), LETTERS, "char", "none")
+    said = "abcdefgh" * 10_000
+    whole = ours.score(said).loss
+    (layer,) = ours.network._layers
+    alone = 0
+    step = layer.step
+
+    def counted(projected: Vector, state: State) -> State:
+        nonlocal alone
+        alone += 1
+        return step(projected, state)
+
+    monkeypatch.setattr(layer, "step", counted)
+    score = ours.score(said[at : at + size] for at in range(0, len(said), size))
+    assert score.loss == pytest.approx(whole, abs=1e-6)
+    assert score.tokens == len(said) - 1
+    assert alone < 1_000, "one by one they take several times as long"
 
 
 @pytest.mark.parametrize(("level", "said"), [("char", ""), ("char", "a"), ("word", " alone\n"), ("word", "  ")])

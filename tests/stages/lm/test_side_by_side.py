@@ -77,13 +77,13 @@ def test_what_is_forgotten_is_not_read_twice(monkeypatch: pytest.MonkeyPatch) ->
     ours = network()
     rows: list[int] = []
     layer = ours._layers[0]
-    step = layer.step
+    step = layer.step_columns
 
     def counted(projected: Floats, state: State) -> State:
         rows.append(state[0].shape[1])
         return step(projected, state)
 
-    monkeypatch.setattr(layer, "step", counted)
+    monkeypatch.setattr(layer, "step_columns", counted)
     length = side_by_side.ROWS * side_by_side.LONGEST
     losses(ours, ids(length + 1))
     assert sum(rows) < 1.2 * length
