@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from prefect import flow
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from data.errors import RnnlmError, ServerError
 from data.store.folder import open_store
@@ -16,6 +17,7 @@ from stages.cli.app import enter
 from stages.cli.options import Configuration, Force, StoreAt, configured
 from stages.config import RunConfig
 from stages.pipeline import graph
+from stages.pipeline.decide import status
 
 if TYPE_CHECKING:
     Stage = str
@@ -55,8 +57,11 @@ def main(config: Configuration, force: Force = None, store: StoreAt = None) -> N
     """Run the flow `language-model` here, against the server of PREFECT_API_URL or a temporary one."""
     chosen = config.load()
     graph.forced(force or ())
+    # Without work a run is over before its heart beats twice, and would wait a second for the thread that beats it.
+    still = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if not force and _all_cached(chosen, store) else {}
     try:
-        language_model(chosen, force=tuple(force or ()), store=store)
+        with temporary_settings(still):
+            language_model(chosen, force=tuple(force or ()), store=store)
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):
             raise
@@ -64,6 +69,12 @@ def main(config: Configuration, force: Force = None, store: StoreAt = None) -> N
             f"the Prefect server at {PREFECT_API_URL.value()} does not answer: start it (`prefect server start`), or "
             "unset PREFECT_API_URL to run with a temporary one"
         ) from error
+
+
+def _all_cached(config: RunConfig, store: str | None) -> bool:
+    with suppress(RnnlmError):  # which the run itself will end with
+        return all(stage.state == "cached" for stage in status(config, open_store(store)))
+    return False
 
 
 if __name__ == "__main__":

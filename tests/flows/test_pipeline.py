@@ -97,6 +97,22 @@ def test_the_next_run_shows_what_it_reuses_as_cached(first: dict[str, Any], flow
     assert "evaluate.length: 8 → 9" in tasks["evaluate"]["state"]["message"]
 
 
+@pytest.mark.parametrize(("settings", "beats"), [((), False), (("train.epochs=3",), True)], ids=["cached", "stale"])
+def test_a_run_without_work_has_no_heartbeat_to_wait_for(
+    settings: tuple[str, ...], beats: bool, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+
+    from flows import pipeline
+
+    seen: list[object] = []
+    monkeypatch.setattr(
+        pipeline, "language_model", lambda *given, **named: seen.append(PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value())
+    )
+    pipeline.main(preset=str(finished.parent / "tiny.toml"), corpus=None, set_=list(settings), store=str(finished))
+    assert seen == [30 if beats else None]
+
+
 def test_the_command_line_reuses_what_the_flow_made(first: dict[str, Any], flow: Flow, here: Rnnlm) -> None:
     done = here("run", "--preset", flow.preset, "--store", flow.store, "--json")
     assert done.stdout.count('"cached"') == 4
