@@ -47,8 +47,8 @@ def digest(path: Path) -> str:
     """
     name, began, before = named(os.fsdecode(path.absolute())), time.time_ns(), stamp(path)
     found = get("files", name)
-    if before is not None and isinstance(found, list) and found[0] == before and stat.S_ISREG(before[2]):
-        return str(found[1])
+    if before is not None and stat.S_ISREG(before[2]) and isinstance(found, list) and found[:1] == [before]:
+        return str(found[-1])
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if before is not None and settled(before, began) and stamp(path) == before:

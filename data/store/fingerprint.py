@@ -131,9 +131,9 @@ def _contents(source: bytes, package: str) -> tuple[tuple[str, ...], dict[str, s
     reader = loaded.note(_SYNTAX, Path(syntax.__file__)).text
     name = known.named(sys.version, reader, package, source)
     found = known.get("code", name)
-    if found is None:
+    if not isinstance(found, list) or [type(part) for part in found] != [list, dict]:
         imports, definitions = syntax.read(source, package)
-        found = imports, {of: digest(dumps)[:16] for of, dumps in sorted(definitions.items())}
+        found = [imports, {of: digest(dumps)[:16] for of, dumps in sorted(definitions.items())}]
         known.put("code", name, found)
     imports, digests = found
     return tuple(imports), digests

@@ -74,7 +74,9 @@ def test_what_was_put_in_its_place_is_seen(file: Path, tmp_path: Path) -> None:
     assert cache.digest(file) == sha256("two")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"[1]", b'"text"', b"\xff", b"[[0], 1]", b"3", b"{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[" * 100_000, b"[]", b"[1]", b'"text"', b"\xff", b"[[0], 1]", b"3", b"{}"]
+)
 def test_a_cache_that_says_nothing_sensible_is_not_believed(file: Path, place: Path, content: bytes) -> None:
     cache.digest(file)
     (entry,) = (place / "files").iterdir()
@@ -103,5 +105,15 @@ def test_what_is_old_is_swept(file: Path, place: Path) -> None:
 def test_a_source_that_was_read_before_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint.code("data.moment")
     fingerprint._contents.cache_clear()
-    monkeypatch.setattr("data.store.syntax.read", None)
+    with monkeypatch.context() as patch:
+        patch.setattr("data.store.syntax.read", None)
+        assert fingerprint.code("data.moment") == before
+
+
+def test_a_digest_of_code_that_is_none_is_not_believed(place: Path) -> None:
+    fingerprint._contents.cache_clear()
+    before = fingerprint.code("data.moment")
+    fingerprint._contents.cache_clear()
+    for entry in (place / "code").iterdir():
+        entry.write_bytes(b"[3]")
     assert fingerprint.code("data.moment") == before
