@@ -108,6 +108,16 @@ def test_steps_agree_with_the_books_loop(cell: str, layers: int) -> None:
         np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-6)
 
 
+def test_the_norm_that_clips_is_that_of_all_numbers_however_many() -> None:
+    architecture = Architecture("rnn", "tanh", 1024, 1, VOCAB)
+    recipe = Recipe(architecture=architecture, batch_size=BATCH, optimizer="sgd", clip_norm=1.0)
+    made = GluonEngine(recipe, Device("cpu"))
+    made.restore(EngineState.initial(recipe, architecture.initial("uniform", seed=3)))
+    [figures] = made.run(steps(1))
+    squares = [(gradient.asnumpy().astype(np.float64) ** 2).sum() for gradient in made._gradients]
+    assert figures.grad_norm == pytest.approx(np.sqrt(sum(squares)), rel=2e-6)
+
+
 @pytest.mark.parametrize(("masks", "compiled"), [((), True), (("gradient",), False)])
 def test_a_step_is_one_graph_unless_the_gradient_is_cut_step_by_step(masks: tuple[str, ...], compiled: bool) -> None:
     made = engine("gru", 1, masks=masks)
