@@ -8,6 +8,7 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -122,6 +123,21 @@ def test_what_comes_out_is_kept_a_page_and_a_file_for_a_day_and_a_machine(tmp_pa
     assert kept["parts"]["training"]["races"][0]["ratios"][0]["median"] == 3.0
     assert {"processor", "cores", "memory", "system"} == kept["machine"].keys()
     assert document.path.with_name(f"{document.path.stem}-growth.svg").read_text(encoding="utf-8") == "<svg/>"
+
+
+def test_an_exponent_is_fitted_and_drawn() -> None:
+    growth, drawing = map(importlib.import_module, ("growth", "drawing"))
+    powers = {"tokenize": 1.0, "train": 0.0}
+    points = [growth.Point(name, n, 3.0 * n**power, 2**20) for n in (1, 10, 100) for name, power in powers.items()]
+    rows = {row[0]: row[1:] for row in growth.table("against the corpus", points).rows}
+    assert rows["tokenize, s"] == ["3.00", "30.0", "300", "1.00 (1.00)"]
+    assert rows["train, s"][-1] == rows["train, MiB"][-1] == "0.00 (0.00)"
+    two = [drawing.panel("seconds", "MB", growth.curves(points, "seconds", 1)) for _ in range(2)]
+    picture = ElementTree.fromstring(drawing.panels(two))
+    assert [panel.get("x") for panel in picture] == ["0", "674"]
+    assert all("tokenize" in "".join(panel.itertext()) for panel in picture)
+    ends = [line.points[-1] for line in two[0].lines]
+    assert ends[0][1] < ends[1][1]  # which grew stands higher
 
 
 def test_every_part_is_there_and_another_one_is_refused(

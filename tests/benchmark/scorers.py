@@ -18,6 +18,8 @@ from stages.lm.parameters import GATES
 Turn = Callable[[], float]
 WINDOW = 256
 """Tokens after which the state is reset, where it is: nanoGPT's."""
+AT_ONCE = 1024
+"""Columns of a product with what many steps gave."""
 
 
 def summary(loss: float) -> float:
@@ -67,28 +69,28 @@ def torch(model: str, text: str) -> Turn:
 
 
 def products(model: str, text: str) -> Turn:
-    """No losses: the matrix products of reading the text once, as many rows side by side as ours, on one thread."""
+    """No losses: the matrix products of reading the text once in NumPy, on one thread.
+
+    The state's of each step for as many rows side by side as ours has, the output's of many steps at once. What goes in
+    is looked up, for a table of embeddings times weights is small.
+    """
     own = LanguageModel.load(model)
     kind, count, rows = own.architecture, len(tokens(own, text)) - 1, side_by_side.ROWS
     hidden, gates = kind.hidden_size, GATES[kind.cell] * kind.hidden_size
-    shapes = [
-        (gates, hidden),
-        (kind.vocab_size, hidden),
-        *([(gates, kind.embedding_size)] if kind.embedding_size else []),
-    ]
     rng = np.random.default_rng(0)
 
-    def product(m: int, k: int) -> Callable[[], object]:
-        a, b = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, rows)))
-        return partial(np.matmul, a, b, out=np.empty((m, rows), np.float32))
+    def product(m: int, k: int, n: int) -> Callable[[], object]:
+        a, b = (rng.standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
+        return partial(np.matmul, a, b, out=np.empty((m, n), np.float32))
 
-    steps = [product(*shape) for shape in shapes]
+    step, output = product(gates, hidden, rows), product(kind.vocab_size, hidden, AT_ONCE)
 
     def turn() -> float:
         with one_thread():
             for _ in range(-(-count // rows)):
-                for multiply in steps:
-                    multiply()
+                step()
+            for _ in range(-(-count // AT_ONCE)):
+                output()
         return 0.0
 
     return turn
