@@ -1,8 +1,9 @@
 """From text to ids: the vocabulary and the index table of a corpus, streamed, whatever its size.
 
 The text is read once to count its tokens, once more for the training split's counts where the vocabulary is fitted on
-that alone, and once to look up the ids. ``count``, ``merge`` and ``index`` are all that happens to a piece of text, and
-know nothing of each other: a piece is an array of code points (characters) or of words, cut anywhere between tokens.
+that alone, and once to look up the ids; each time in parts, which a large text has read by several processes.
+``count``, ``merge`` and ``index`` are all that happens to a piece of text, and know nothing of each other: a piece is
+an array of code points (characters) or of words, cut anywhere between tokens.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-import time
+import sys
+import threading
 from collections import Counter
+from concurrent.futures import Future
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import repeat
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from data.corpus import text
 from data.corpus.level import LEVELS, WORD
+from data.corpus.parts import passes
 from data.errors import CorpusError
 from data.tables.tokens import LONGEST, SPLITS, IndexTable, Split
 from data.tables.vocab import Vocab
@@ -31,9 +38,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from data.corpus.level import Piece
+    from data.corpus.parts import Part
+    from data.corpus.text import LevelName, Normalizer
     from data.progress import Progress
     from data.tables.tokens import Ids
     from stages.config import TokenizeConfig
+
+    Ranges: TypeAlias = Mapping[str, tuple[int, int]]
+    """Of tokens, by what they are called."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,39 +68,55 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         CorpusError: a text of which nothing is left to train on, or that is not UTF-8.
     """
     path = corpus / "corpus.txt"
+    source = _Source(path, config.level, text.normalizer(config.normalizer, nfc=config.nfc, line_ends=config.line_ends))
     fit_on_all = config.fit_vocab_on == "all"
-    reader = _Reader(path, config, 2 if fit_on_all else 3, progress)
-
-    limit = config.max_tokens or None
-    if fit_on_all:
-        counts = merge(map(count, reader.pieces()))
-        total = min(counts.total(), limit or counts.total())
-    else:
-        total = sum(map(len, reader.pieces(limit)))
-    ends = bounds(total, config)
-    _check(total, ends, config, path)
-    if not fit_on_all:
-        counts = merge(map(count, reader.pieces(ends[0])))
-    vocab = Vocab.build(counts, config.min_freq)
-    if len(vocab) == 1:
-        raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
-
+    limit = config.max_tokens or sys.maxsize
+    digest = _digest(path)
     spill = out / "tokens.spill"
-    try:
+    with passes(path, 2 if fit_on_all else 3, progress) as over:
+        length, counted = partial(_length, source=source), partial(_count, source=source)
+
+        counts: Counter[str] = Counter()
+        starts = [0]  # of the parts, and the end of the last
+        if fit_on_all:
+            for more in over(counted, repeat(sys.maxsize)):
+                starts.append(starts[-1] + more.total())
+                counts.update(more)
+        else:
+            for tokens in over(length, repeat(limit)):
+                starts.append(starts[-1] + tokens)
+                if starts[-1] >= limit:
+                    break
+        total = min(starts[-1], limit)
+        ends = bounds(total, config)
+        _check(total, ends, config, path)
+        if not fit_on_all:
+            counts = merge(over(counted, _before(ends[0], starts)))
+        vocab = Vocab.build(counts, config.min_freq)
+        if len(vocab) == 1:
+            raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
+
         ranges = dict(zip(SPLITS, itertools.pairwise((0, *ends)), strict=True))
         if ends[0] > LONGEST:
             ranges["part"] = ends[0] - LONGEST, ends[0]
-        splits = _index(reader.pieces(total), vocab, ranges, spill)
-        part = splits.pop("part", None)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        ids = np.memmap(spill, vocab.id_type, "r")
-        kinds = config.level, reader.normalizer
-        IndexTable(ids, splits, *kinds, sha256, len(vocab), part).write(out / "tokens.arrow")
-    finally:
-        spill.unlink(missing_ok=True)
+        read = {name: Spelling() for name in ranges}
+        characters = 0
+        try:
+            spill.touch()
+            indexed = partial(_index, source=source, vocab=vocab, ranges=ranges, spill=spill)
+            for found, had in over(indexed, _before(total, starts), starts):
+                characters += had
+                for name, one in found.items():
+                    read[name].extend(one)
+            splits = {name: Split(*ranges[name], one.characters, one.unknown, one.bits) for name, one in read.items()}
+            part = splits.pop("part", None)
+            ids = np.memmap(spill, vocab.id_type, "r")
+            kinds = config.level, source.normalizer
+            IndexTable(ids, splits, *kinds, digest.result(), len(vocab), part).write(out / "tokens.arrow")
+        finally:
+            spill.unlink(missing_ok=True)
     vocab.write(out / "vocab.arrow")
-    _report(splits, len(vocab), reader, config)
+    _report(splits, len(vocab), characters, config)
 
 
 def count(piece: Piece) -> Counter[str]:
@@ -134,37 +162,9 @@ def bounds(total: int, config: TokenizeConfig) -> tuple[int, int, int]:
     return train_stop, valid_stop, total
 
 
-class _Reader:
-    """Passes over a corpus, each of which tells how far it is."""
-
-    def __init__(self, path: Path, config: TokenizeConfig, passes: int, progress: Progress) -> None:
-        self._path = path
-        self._config = config
-        self.normalizer = text.normalizer(config.normalizer, nfc=config.nfc, line_ends=config.line_ends)
-        self._size = path.stat().st_size
-        self._passes = passes
-        self._pass = 0
-        self._progress = progress
-        self.characters = 0
-        """Characters that the last pass read, before they were normalised."""
-
-    def pieces(self, limit: int | None = None) -> Iterator[Piece]:
-        """The first ``limit`` tokens of the corpus, or all of them, a piece at a time."""
-        chunks = text.normalize(self._chunks(), self.normalizer, self._config.level)
-        pieces = LEVELS[self._config.level].pieces(chunks)
-        yield from pieces if limit is None else _first(pieces, limit)
-        self._pass += 1
-
-    def _chunks(self) -> Iterator[str]:
-        before = self._pass * self._size
-        began = time.monotonic()
-        read = self.characters = 0
-        for chunk in text.read(self._path):
-            self.characters += len(chunk)
-            read = min(read + text.CHUNK, self._size)
-            yield chunk
-            rate = read / 1e6 / max(time.monotonic() - began, 1e-9)
-            self._progress(before + read, self._passes * self._size, f"{rate:,.0f} MB/s")
+def _before(stop: int, starts: list[int]) -> list[int]:
+    """For the parts that begin before a token: how many tokens it is from there."""
+    return [stop - start for start in starts if start < stop]
 
 
 def _occurrences(codes: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
@@ -180,31 +180,80 @@ def _occurrences(codes: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
     return occurrences
 
 
-def _first(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
-    for piece in pieces:
-        yield piece[:limit]
-        limit -= min(len(piece), limit)
-        if not limit:
-            return
+@dataclass(frozen=True)
+class _Source:
+    """A text and how it becomes tokens."""
+
+    path: Path
+    level: LevelName
+    normalizer: Normalizer
+
+    def chunks(self, part: Part) -> Iterator[str]:
+        return text.read(self.path, part=part)
+
+    def pieces(self, chunks: Iterable[str], limit: int) -> Iterator[Piece]:
+        """The first ``limit`` tokens of chunks, a piece at a time."""
+        for piece in LEVELS[self.level].pieces(text.normalize(chunks, self.normalizer, self.level)):
+            yield piece[:limit]
+            limit -= len(piece)
+            if limit <= 0:
+                return
+
+
+def _length(part: Part, limit: int, *, source: _Source) -> int:
+    """How many tokens a part has, or that it has as many as this."""
+    return sum(map(len, source.pieces(source.chunks(part), limit)))
+
+
+def _count(part: Part, limit: int, *, source: _Source) -> Counter[str]:
+    """How often each token stands among the first ones of a part."""
+    return merge(map(count, source.pieces(source.chunks(part), limit)))
 
 
 def _index(
-    pieces: Iterable[Piece], vocab: Vocab, ranges: Mapping[str, tuple[int, int]], spill: Path
-) -> dict[str, Split]:
-    """Write the ids of all pieces to ``spill`` and measure the tokens in each of these ranges."""
+    part: Part, limit: int, start: int, *, source: _Source, vocab: Vocab, ranges: Ranges, spill: Path
+) -> tuple[dict[str, Spelling], int]:
+    """Write the ids of the first tokens of a part, of which ``start`` is the number of the first, to where they belong.
+
+    Returns:
+        What was read in each range of tokens, and the characters of the part before they were normalised.
+    """
     read = {name: Spelling() for name in ranges}
-    position = 0
-    with spill.open("wb") as file:
-        for piece in pieces:
+    characters = 0
+
+    def chunks() -> Iterator[str]:
+        nonlocal characters
+        for chunk in source.chunks(part):
+            characters += len(chunk)
+            yield chunk
+
+    with spill.open("r+b") as file:
+        file.seek(start * vocab.id_type.itemsize)
+        for piece in source.pieces(chunks(), limit):
             if not isinstance(piece, np.ndarray):
                 piece = piece.dictionary_encode()  # once, for all that follows
             ids = index(piece, vocab)
             file.write(ids.data)
-            for name, (start, stop) in ranges.items():
-                inside = slice(max(start - position, 0), max(stop - position, 0))
+            for name, (first, stop) in ranges.items():
+                inside = slice(max(first - start, 0), max(stop - start, 0))
                 read[name].add(piece[inside], ids[inside])
-            position += len(ids)
-    return {name: Split(*ranges[name], one.characters, one.unknown, one.bits) for name, one in read.items()}
+            start += len(ids)
+    return read, characters
+
+
+def _digest(path: Path) -> Future[str]:
+    """A file's SHA-256, taken beside all that follows; where that fails, nothing waits for it."""
+    digest: Future[str] = Future()
+
+    def take() -> None:
+        try:
+            with path.open("rb") as file:
+                digest.set_result(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            digest.set_exception(error)
+
+    threading.Thread(target=take, daemon=True).start()
+    return digest
 
 
 def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path) -> None:
@@ -223,12 +272,12 @@ def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path
         )
 
 
-def _report(splits: Mapping[str, Split], entries: int, reader: _Reader, config: TokenizeConfig) -> None:
+def _report(splits: Mapping[str, Split], entries: int, characters: int, config: TokenizeConfig) -> None:
     kept = sum(split.characters for split in splits.values())
-    if config.normalizer == "book" and not config.max_tokens and kept < reader.characters / 2:
+    if config.normalizer == "book" and not config.max_tokens and kept < characters / 2:
         logger.warning(
             "normalizer=book keeps the letters A-Z only, %.0f %% of this text: tokenize.normalizer=lower keeps all",
-            100 * kept / reader.characters,
+            100 * kept / characters,
         )
     worst = max(("valid", "test"), key=lambda name: splits[name].unknown_rate)
     if splits[worst].unknown_rate > MOSTLY_UNKNOWN:

@@ -44,7 +44,9 @@ CLOSURES = {
         "stages/download.py",
     ],
     "tokenize": [
+        "data/cores.py",
         "data/corpus/level.py",
+        "data/corpus/parts.py",
         "data/corpus/text.py",
         "data/store/reading.py",
         "data/tables/arrow.py",
@@ -112,6 +114,7 @@ BESIDE = {
     "stages.training.engines": "chooses the engine: what it chose is in the key",
     "stages.training.builds": "knows which engine can use which GPU: what was chosen is in the key",
     "stages.training.cards": "asks the driver for GPUs: what was chosen is in the key",
+    "data.cores": "how many processes or threads there are changes no bit of the result",
     "stages.training.cores": "how many threads MXNet takes changes no bit of the result",
     "stages.training.device": "names what was chosen",
 }

@@ -6,6 +6,7 @@ import codecs
 import io
 import re
 import string
+import sys
 import unicodedata
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from data.corpus.parts import Part
 
 LevelName = Literal["char", "word"]
 Normalizer: TypeAlias = str
@@ -46,18 +49,26 @@ _LETTERS = bytes(code if chr(code) in string.ascii_lowercase else SPACE[0] for c
 """A byte in lowercase → the same letter, or a space."""
 
 
-def read(path: Path, size: int = CHUNK) -> Iterator[str]:
+def read(path: Path, size: int = CHUNK, *, part: Part | None = None) -> Iterator[str]:
     """The text of a UTF-8 file, one chunk for each ``size`` bytes: without byte order mark, every line end a newline.
+
+    Args:
+        path: the file.
+        size: of a chunk, bytes.
+        part: read this part of the file only.
 
     Raises:
         CorpusError: bytes that are not UTF-8.
     """
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    start, stop = part or (0, sys.maxsize)
+    decoder = codecs.getincrementaldecoder("utf-8" if start else "utf-8-sig")()
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
     with path.open("rb") as file:
+        file.seek(start)
         try:
-            while data := file.read(size):
-                yield decoder.decode(data)
-            yield decoder.decode(b"", final=True)
+            while data := file.read(min(size, stop - file.tell())):
+                yield newlines.decode(data)
+            yield newlines.decode(b"", final=True)
         except UnicodeDecodeError as error:
             position = file.tell() - len(error.object) + error.start
             raise CorpusError(f"{path} is not UTF-8 text (see byte {position:,}): convert it to UTF-8 first") from None

@@ -49,9 +49,10 @@ class Spelling:
         """How many of the tokens are ``<unk>``."""
         self._alphabet: set[int] = set()  # of all words, or of the unknown characters
         self._words = False
+        self._spelled = 0  # what the unknown tokens take: each character, and the end of a word
+        self._first = 0  # what the first of all tokens takes of that
+        self._begins_with_end = False  # of a line
         self._ended = True  # a line, with the last word
-        self._charged = 0  # unknown tokens but the first of the text, which nothing predicts
-        self._letters = 0  # of the words among them
 
     def add(self, piece: Piece, ids: Ids) -> None:
         """Read on: the next tokens, and their ids, 0 for what is unknown."""
@@ -59,10 +60,10 @@ class Spelling:
             return
         unknown = ids == 0
         count = int(np.count_nonzero(unknown))
-        charged = unknown.copy()
-        charged[: 1 if self.tokens == 0 else 0] = False
         if isinstance(piece, np.ndarray):
             self.characters += len(piece)
+            self._spelled += count
+            first = int(unknown[0])
             if count:
                 self._alphabet.update(np.unique(piece[unknown]).tolist())
         else:
@@ -72,24 +73,42 @@ class Spelling:
             piece = piece.dictionary_encode()
             indices = piece.indices.to_numpy()
             occurrences = np.bincount(indices, minlength=len(piece.dictionary))
-            lengths = pc.utf8_length(piece.dictionary).to_numpy()
+            lengths = pc.utf8_length(piece.dictionary).to_numpy() + 1
+            self._spelled += int(lengths[indices[unknown]].sum())
+            first = int(lengths[indices[0]]) * int(unknown[0])
             # A line end stands for the space behind the word before it; one after another is a character more.
             ends = pc.equal(piece.dictionary, LINE_END).to_numpy(zero_copy_only=False)
-            self.characters += int(occurrences @ (lengths + 1)) - 2 * int(occurrences @ ends)
+            self.characters += int(occurrences @ lengths) - 2 * int(occurrences @ ends)
+            if not self.tokens:
+                self._begins_with_end = bool(ends[indices[0]])
             if self._ended or ends.any():
                 ends = np.concatenate(([self._ended], ends[indices]))
                 self.characters += int(np.count_nonzero(ends[1:] & ends[:-1]))
                 self._ended = bool(ends[-1])
-            self._letters += int(lengths[indices[charged]].sum())
             letters = "".join(itertools.compress(piece.dictionary.to_pylist(), occurrences))
             self._alphabet.update(np.flatnonzero(np.bincount(code_points(letters))).tolist())
+        if not self.tokens:
+            self._first = first
         self.tokens += len(ids)
         self.unknown += count
-        self._charged += int(np.count_nonzero(charged))
+
+    def extend(self, more: Spelling) -> None:
+        """Read on what another one has read."""
+        if not more.tokens:
+            return
+        if not self.tokens:
+            self._first, self._begins_with_end, self._words = more._first, more._begins_with_end, more._words
+        elif more._begins_with_end and not self._ended:
+            self.characters -= 1  # it does not stand at the beginning
+        self.tokens += more.tokens
+        self.characters += more.characters
+        self.unknown += more.unknown
+        self._spelled += more._spelled
+        self._alphabet |= more._alphabet
+        self._ended = more._ended
 
     @property
     def bits(self) -> float:
         """What telling apart the unknown tokens costs, of all but the first token, which nothing predicts."""
-        if self._words:
-            return (self._letters + self._charged) * of_letter(len(self._alphabet))
-        return self._charged * of_character(len(self._alphabet))
+        kinds = len(self._alphabet)
+        return (self._spelled - self._first) * (of_letter(kinds) if self._words else of_character(kinds))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from data.cores import available as available
 from data.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,13 +22,6 @@ _WEIGHTS_PER_CORE = 1 << 19
 """Of the largest matrix of a step. On two cores instead of one an LSTM of 512 (a million of them) trains 1.4 times as
 fast, and one of 256 that predicts 4,500 words the same; a ReLU RNN of 256 trains half as fast: its steps are so small
 that the cores wait for each other."""
-
-
-def available() -> int:
-    """Those that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def suited(architecture: Architecture) -> int:

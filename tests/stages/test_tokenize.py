@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import math
 import random
 import re
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from data.corpus import text
+from data import cores
+from data.corpus import parts, text
 from data.corpus.level import CHAR, LEVELS, WORD
 from data.errors import CorpusError
 from data.tables.tokens import IndexTable
 from data.tables.vocab import Vocab
 from stages.config import TokenizeConfig
-from stages.tokenize import bounds, count, index, merge, tokenize
+from stages.tokenize import PAIRS, bounds, count, index, merge, tokenize
 
 CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
 ON_ALL = {"fit_vocab_on": "all", "normalizer": "book"}
@@ -179,6 +182,66 @@ def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
         assert len({(tmp_path / folder / file).read_bytes() for folder in folders}) == 1
 
 
+def test_any_cut_into_parts_and_chunks_gives_the_same_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(15)
+    for number in range(25):
+        known = chance.sample(
+            ["a", "The", " ", "\n", "\r\n", ". ", "é", "e\u0301", "Σ", "你好", "🙂", " ↵ ", "<unk>"], 6
+        )
+        content = ("seen " + "".join(chance.choices(known, k=300))).encode()
+        level, normalizer = chance.choice(["char", "word"]), chance.choice(["book", "lower", "none"])
+        fields = {
+            "level": level,
+            "normalizer": normalizer,
+            "nfc": chance.random() < 0.5,
+            "line_ends": level == "word" and normalizer != "book",
+            "min_freq": chance.choice([0, 3]),
+            "max_tokens": chance.choice([0, 40]),
+            "fit_vocab_on": chance.choice(["all", "train"]),
+        }
+        try:
+            run(tmp_path, content, name=f"{number}", **fields)
+        except CorpusError:
+            continue
+        for cut in ("a", "b"):
+            monkeypatch.setattr(parts, "SIZE", chance.randrange(1, 200))
+            monkeypatch.setattr(text.read, "__defaults__", (chance.randrange(1, 50),))
+            run(tmp_path, content, name=f"{number}{cut}", **fields)
+            for file in ("tokens.arrow", "vocab.arrow"):
+                whole, again = (tmp_path / name / file for name in (f"{number}", f"{number}{cut}"))
+                assert whole.read_bytes() == again.read_bytes(), fields
+        monkeypatch.undo()
+
+
+def test_several_processes_give_the_tables_and_the_errors_that_one_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (POLYGLOT * 300).encode()
+    fields = {"level": "word", "line_ends": True, "min_freq": 2}
+    run(tmp_path, content, name="alone", **fields)
+    monkeypatch.setattr(parts, "SIZE", 10_000)
+    monkeypatch.setattr(parts, "LARGE", 0)
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    run(tmp_path, content, name="together", **fields)
+    for file in ("tokens.arrow", "vocab.arrow"):
+        assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "together" / file).read_bytes()
+    with pytest.raises(CorpusError, match=f"see byte {len(content):,}"):
+        run(tmp_path, content + b"\xff", name="broken", **fields)
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_memory_does_not_grow_with_the_text(level: text.LevelName) -> None:
+    def peak(chunks: int) -> int:
+        tracemalloc.start()
+        pieces = LEVELS[level].pieces(text.normalize(itertools.repeat(POLYGLOT * 500, chunks), "book", level))
+        merge(map(count, pieces))
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    assert peak(80) < 1.2 * peak(20)
+
+
 @pytest.mark.parametrize("level", ["char", "word"])
 def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.LevelName) -> None:
     source = POLYGLOT * 4
@@ -189,6 +252,12 @@ def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.
     assert counts == count(whole[0]) == Counter(LEVELS[level].split(source))
     vocab = Vocab.build(counts, min_freq=5)
     assert np.array_equal(np.concatenate([index(piece, vocab) for piece in pieces]), index(whole[0], vocab))
+
+
+def test_long_pieces_of_bytes_are_counted_like_short_ones() -> None:
+    source = "".join(random.Random(1).choices("ab \n\x00\x7f", weights=range(1, 7), k=PAIRS + 1))
+    for length in (PAIRS - 1, PAIRS, PAIRS + 1):
+        assert count(text.code_points(source[:length])) == Counter(source[:length])
 
 
 def test_more_tokens_than_there_are_keep_them_all(tmp_path: Path) -> None:

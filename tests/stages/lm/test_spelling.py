@@ -54,6 +54,20 @@ def test_a_line_end_is_the_space_behind_a_word(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("level", ["char", "word"])
+@pytest.mark.parametrize("text", [TEXT, "new ↵ ↵ Line ↵ end", "↵ Line"])
+def test_what_others_have_read_of_a_text_adds_up(level: LevelName, text: str) -> None:
+    tokens = LEVELS[level].split(text)
+    whole = spelled(tokens, level, 100)
+    for first in range(len(tokens) + 1):
+        for second in range(first, len(tokens) + 1):
+            read = Spelling()
+            for some in (tokens[:first], tokens[first:second], tokens[second:]):
+                read.extend(spelled(some, level, 100))
+            same = ("tokens", "characters", "unknown", "bits")
+            assert [getattr(read, name) for name in same] == [getattr(whole, name) for name in same]
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
 def test_nothing_unknown_costs_nothing(level: LevelName) -> None:
     for tokens in ([], KNOWN[level] * 3, ["?", *KNOWN[level]]):
         assert spelled(tokens, level, 2).bits == 0, "and the first token, which nothing predicts, never does"

@@ -226,8 +226,7 @@ def test_how_much_may_be_lost_can_be_chosen(compare: Callable[..., str]) -> None
 def test_where_a_text_is_cut_into_chunks_does_not_matter(
     compare: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = text.read
-    monkeypatch.setattr(text, "read", lambda path: read(path, 67))
+    monkeypatch.setattr(text.read, "__defaults__", (67,))
     assert "became an HTML page" in compare(ENGLISH, f" \n<!doctype html>\n{ENGLISH}")
     assert "CYRILLIC" in compare(ENGLISH, RUSSIAN)
     assert compare(RUSSIAN, edited(RUSSIAN)) == ""

@@ -1,0 +1,114 @@
+"""A text in parts that end with a line, each to be read as a text of its own: of a large one by several processes.
+
+Behind a line end nothing is left of what came before: no character is cut there, no word, no accent is composed over
+it, and the book's rule begins anew. So the parts' counts add up to those of the text, and their ids stand one behind
+another. A text without line ends is one part, and read as such.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from data import cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.process import BaseProcess
+    from pathlib import Path
+
+    from data.progress import Progress
+
+Result = TypeVar("Result")
+
+SIZE = 1 << 25
+"""Bytes of a part, but for what is left of its last line."""
+LARGE = 1 << 27
+"""Bytes from which on a text is worth processes of its own: they take about a second to begin."""
+
+
+class Part(NamedTuple):
+    """Bytes of a file."""
+
+    start: int
+    stop: int
+
+
+class Pass(Protocol):
+    """One pass over all parts of a file."""
+
+    def __call__(self, function: Callable[..., Result], /, *columns: Iterable[int]) -> Iterator[Result]:
+        """The results, in order, of a function of each part and of what each column has for it; the shortest column
+        ends it. The function, what it takes and what it gives may be sent to other processes."""
+
+
+def cut(path: Path, size: int) -> list[Part]:
+    """The parts of a file, without gaps, each of ``size`` bytes and what is left of a line; one if it is empty."""
+    whole = path.stat().st_size
+    starts = [0]
+    if whole > size:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            while 0 < (after := content.find(b"\n", starts[-1] + size - 1) + 1) < whole:
+                starts.append(after)
+    return [Part(*ends) for ends in itertools.pairwise([*starts, whole])]
+
+
+@contextmanager
+def passes(path: Path, number: int, progress: Progress) -> Iterator[Pass]:
+    """Pass over a file so many times, over a large one with as many processes as there are cores.
+
+    Args:
+        path: a text.
+        number: of passes.
+        progress: is told bytes, over all passes, and their rate.
+    """
+    parts, size = cut(path, SIZE), path.stat().st_size
+    done = itertools.count(0, size)  # before each pass
+
+    with _pool(size) as pool:
+
+        def over(function: Callable[..., Result], /, *columns: Iterable[int]) -> Iterator[Result]:
+            before, began = next(done), time.monotonic()
+            results = (pool.map if pool else map)(function, parts, *columns)
+            for part, result in zip(parts, results, strict=False):
+                yield result
+                rate = part.stop / 1e6 / max(time.monotonic() - began, 1e-9)
+                progress(before + part.stop, number * size, f"{rate:,.0f} MB/s")
+
+        yield over
+
+
+@contextmanager
+def _pool(size: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes, one per core, where so many bytes are worth them; this one goes on alone where they are not."""
+    if (
+        cores.available() == 1 or size < LARGE or multiprocessing.current_process().daemon
+    ):  # such a one must not start others
+        yield None
+        return
+    # They begin anew: copies of this process would take along what its other threads hold at that moment.
+    pool = ProcessPoolExecutor(cores.available(), multiprocessing.get_context("spawn"), _begin)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Leave it to the process that started this one to end it, and end with it."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,60 @@
+"""Where a file is cut into parts, and that what is read of them is the text."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from data.corpus import text
+from data.corpus.parts import Part, cut
+from data.errors import CorpusError
+
+LINES = "\ufeffOne,\r\ntwo:\n\n\u0301\n\ufeff three 🙂\rand four\n five"
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_parts_end_with_a_line_and_are_read_as_the_text_is(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "corpus.txt"
+    content = (LINES + end).encode()
+    path.write_bytes(content)
+    for size in range(1, len(content) + 2):
+        parts = cut(path, size)
+        assert (parts[0].start, parts[-1].stop) == (0, len(content))
+        for one, after in itertools.pairwise(parts):
+            assert one.stop == after.start >= one.start + size
+            assert content[: one.stop].endswith(b"\n")
+        for chunk in (1, 5, text.CHUNK):
+            read = "".join("".join(text.read(path, chunk, part=part)) for part in parts)
+            assert read == "".join(text.read(path)) == "One,\ntwo:\n\n\u0301\n\ufeff three 🙂\nand four\n five" + end
+
+
+def test_a_text_without_line_ends_is_one_part(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    for length in (0, 1, 1000):
+        path.write_bytes(b"x" * length)
+        assert cut(path, 10) == [Part(0, length)]
+
+
+def test_other_bytes_than_utf8_are_located_in_the_file_and_not_in_its_part(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"a line\n" * 5 + b"a \xff\n")
+    last = cut(path, 10)[-1]
+    assert last.start == 28
+    for size in (1, text.CHUNK):
+        with pytest.raises(CorpusError, match="see byte 37"):
+            list(text.read(path, size, part=last))
+
+
+def test_random_texts_are_normalised_part_by_part(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    chance = random.Random(3)
+    for _ in range(100):
+        path.write_text("".join(chance.choices("aB .\n\u0301", k=60)), encoding="utf-8")
+        parts = cut(path, chance.randrange(1, 30))
+        for rule in ("book", "lower+nfc", "none+nfc+lines"):
+            whole = "".join(text.normalize(text.read(path), rule, "char"))
+            each = ["".join(text.normalize(text.read(path, part=part), rule, "char")) for part in parts]
+            assert "".join(each) == whole
