@@ -161,8 +161,7 @@ def _written(model: LanguageModel, table: IndexTable, seed: int) -> Iterator[str
     texts, characters = WRITTEN
     split = table.splits["train"]
     tokens = max(round(characters * len(split) / split.characters), 1)
-    for number in range(texts):
-        yield model.sample("", tokens, temperature=1.0, seed=seed + number)
+    return model.samples("", tokens, 1.0, range(seed, seed + texts))
 
 
 def _text(model: LanguageModel, table: IndexTable) -> Iterator[str]:

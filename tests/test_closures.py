@@ -90,6 +90,7 @@ CLOSURES = {
         "data/tables/tokens.py",
         "data/tables/vocab.py",
         "stages/evaluate.py",
+        "stages/lm/abreast.py",
         "stages/lm/layers.py",
         "stages/lm/metrics.py",
         "stages/lm/model.py",

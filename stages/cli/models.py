@@ -102,6 +102,13 @@ def sample(
     prompt = language_model.prompt(prefix)
     samples: list[dict[str, Any]] = []
     with one_thread():  # so that the same seed writes the same text on any number of cores
+        if count > 1 and not (probabilities or as_json):
+            seeds = range(seed, seed + count)
+            texts = language_model.samples(
+                prefix, length, temperature, seeds, top_k=top_k, top_p=top_p, stop=stop or ()
+            )
+            _stream(text + "\n" for text in texts)
+            return
         for drawn_by in range(seed, seed + count):
             tokens = language_model.stream(
                 prefix,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from data.corpus.text import CHUNK, NORMALIZERS, normalize, spellings
 from data.errors import StoreError
 from data.store import reading
 from data.tables.vocab import UNKNOWN, Vocab
-from stages.lm import sampling, scoring
+from stages.lm import abreast, sampling, scoring
 from stages.lm.network import Network
 from stages.lm.parameters import Architecture
 
@@ -61,6 +62,7 @@ class LanguageModel:
         self.level = level
         self.normalizer = normalizer
         self._level = LEVELS[level]
+        self._first = 1 if len(vocab) > 1 else 0
         self._warned = {UNKNOWN}
 
     @classmethod
@@ -133,6 +135,49 @@ class LanguageModel:
         tokens = self.stream(prefix, length, temperature, seed, top_k=top_k, top_p=top_p, stop=stop)
         return "".join([self.prompt(prefix), *[text for text, _ in tokens]])
 
+    def samples(
+        self,
+        prefix: str,
+        length: int,
+        temperature: float,
+        seeds: Sequence[int],
+        *,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        stop: str | Sequence[str] = (),
+    ) -> Iterator[str]:
+        """What ``sample`` gives for each of several seeds, in their order, many at once (see `stages.lm.abreast`).
+
+        Arguments and errors are those of ``stream``.
+        """
+        sampling.chooser(0, temperature, 0, top_k, top_p)
+        stops = sampling.stop_strings(stop)
+        prompt = self._split(prefix)
+        ids, after = self._ids(prompt), prompt[-1] if prompt else ""
+        begun, longest = self._level.join(prompt), max(map(len, stops), default=0)
+
+        def ended(text: Ids) -> bool:
+            last = text[-abreast.SEGMENT - longest :].tolist() if stops else []
+            told = "".join(piece for piece, _ in self._tokens(zip(last, itertools.repeat(None)), after=""))
+            return any(stop in told for stop in stops)
+
+        def written(some: Sequence[int]) -> Iterator[str]:
+            texts = None
+            if temperature and len(some) >= abreast.FEWEST:
+                texts = abreast.continuations(
+                    self.network, ids, length, some, (temperature, top_k, top_p), first=self._first, ended=ended
+                )
+            if texts is None:
+                for seed in some:
+                    yield self.sample(prefix, length, temperature, seed, top_k=top_k, top_p=top_p, stop=stops)
+                return
+            for text in texts:
+                tokens = self._tokens(zip(text, itertools.repeat(None)), after=after)
+                yield begun + "".join(piece for piece, _ in (sampling.until(tokens, stops) if stops else tokens))
+
+        many = (seeds[at : at + abreast.COLUMNS] for at in range(0, len(seeds), abreast.COLUMNS))
+        return itertools.chain.from_iterable(map(written, many))
+
     def stream(
         self,
         prefix: str,
@@ -172,9 +217,8 @@ class LanguageModel:
         choose = sampling.chooser(length, temperature, seed, top_k, top_p)
         stops = sampling.stop_strings(stop)
         prompt = self._split(prefix)
-        first = 1 if len(self.vocab) > 1 else 0
         ids = sampling.continuation(
-            self.network, self._ids(prompt), length, choose, first=first, probabilities=probabilities
+            self.network, self._ids(prompt), length, choose, first=self._first, probabilities=probabilities
         )
         tokens = self._tokens(ids, after=prompt[-1] if prompt else "")
         return sampling.until(tokens, stops) if stops else tokens
@@ -209,7 +253,7 @@ class LanguageModel:
             logger.warning("the vocabulary lacks %s%s: read as %s", named, more, UNKNOWN)
         return ids
 
-    def _tokens(self, ids: Iterator[tuple[int, float | None]], *, after: str) -> Iterator[Token]:
+    def _tokens(self, ids: Iterable[tuple[int, float | None]], *, after: str) -> Iterator[Token]:
         """What each id adds to a text that ends with the token ``after``, empty where there is none."""
         tokens, adds = self.vocab.tokens, self._level.adds
         for id_, probability in ids:

@@ -85,6 +85,24 @@ class Network:
 
         return logits
 
+    def advance_columns(self, ids: npt.NDArray[Any], states: list[State]) -> None:
+        """Read one token of each of several texts, (columns,)."""
+        inputs: Any = ids
+        for number, layer in enumerate(self._layers):
+            states[number] = layer.step_columns(layer.project_columns(inputs), states[number])
+            inputs = states[number][0]
+
+    def readout_columns(self, first: int = 0) -> Callable[[list[State]], Vector]:
+        """As ``readout``, for states of several texts: logits (columns, vocab - first)."""
+        weight, bias = (array[first:] for array in self._dense)
+
+        def logits(states: list[State]) -> Vector:
+            result: Vector = states[-1][0].T @ weight.T
+            result += bias
+            return result
+
+        return logits
+
     def losses(self, ids: npt.NDArray[Any], states: list[State] | None = None) -> Iterator[Vector]:
         """The negative log-likelihood of each token but the first, nats, in chunks.
 

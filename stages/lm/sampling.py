@@ -37,15 +37,16 @@ def chooser(length: int, temperature: float, seed: int, top_k: int, top_p: float
     if not temperature:
         return lambda logits, number: int(logits.argmax())
     uniform = np.random.default_rng(seed).random(length)  # one number for each token, whatever is done with it
-    return lambda logits, number: _draw(logits, temperature, uniform[number], top_k, top_p)
+    return lambda logits, number: draw(logits, uniform[number], temperature, top_k, top_p)
 
 
-def _draw(logits: Vector, temperature: float, uniform: float, top_k: int, top_p: float) -> int:
+def draw(logits: Vector, uniform: float, temperature: float, top_k: int, top_p: float) -> int:
     """The token, of those that are drawn among, at which the cumulated probability passes ``uniform`` in [0, 1)."""
     # In double precision, so that a very small temperature is not zero.
     likelihoods = logits.astype(np.float64)
     likelihoods -= likelihoods[likelihoods.argmax()]
-    likelihoods /= temperature
+    if temperature != 1:
+        likelihoods /= temperature
     np.exp(likelihoods, out=likelihoods)
     if not 0 < top_k < len(logits) and top_p == 1:
         return _passed(likelihoods, uniform)
@@ -57,8 +58,8 @@ def _draw(logits: Vector, temperature: float, uniform: float, top_k: int, top_p:
 
 
 def _passed(likelihoods: npt.NDArray[np.float64], uniform: float) -> int:
-    cumulated = likelihoods.cumsum()
-    return min(int(cumulated.searchsorted(uniform * cumulated[-1], side="right")), len(cumulated) - 1)
+    cumulated = np.add.accumulate(likelihoods)
+    return min(int(cumulated.searchsorted(uniform * cumulated[-1], "right")), len(cumulated) - 1)
 
 
 def continuation(

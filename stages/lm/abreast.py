@@ -1,0 +1,176 @@
+"""Many continuations at once, each of them what it is alone.
+
+A matrix times 64 columns costs a few times as much as that matrix times one vector, so 64 texts are written with one
+product per step. But the order of a product's sums follows from its shape: in the last bits the logits are not those
+of a text that is written alone, and where a number that was drawn falls next to the border between two tokens, another
+one could be taken. So what lies within rounding of a border is computed again alone:
+
+1. Each token comes with a doubt: whether its number falls so near to a border, of what it is drawn by or of what
+   ``top_k`` and ``top_p`` keep, that logits a little apart could have taken another one.
+2. A text in doubt is read again alone, from where it was last known to the bit, and this token is drawn from those
+   logits. Its column goes on from there, so no token is read again twice.
+3. How far the logits have drifted apart by then is measured each time, and every few tokens of the first text without
+   any doubt. Where it is more than half of what step 1 allows for, all texts are written again and more is allowed for;
+   and where that is not enough, the network makes large differences of small ones, and all are written alone.
+
+A network in which a difference grows in one text and in none that was looked at would go unseen. One that was trained
+forgets a difference sooner than it grows (see `stages.lm.side_by_side`), or has it grow in every text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.lm import sampling
+
+if TYPE_CHECKING:
+    from stages.lm.layers import State, Vector
+    from stages.lm.network import Network
+
+COLUMNS = 64
+"""Texts at once."""
+FEWEST = 4
+"""With fewer texts there is nothing to gain."""
+SEGMENT = 32
+"""Tokens after which is seen which texts have ended."""
+_DRIFTS = 4e-6, 1e-4
+"""What two logits may be apart for a token that is not in doubt, for each unit of the largest one's size, and for one
+unit more: first the one, and where it is not enough the other. Rounding alone makes up to a third of the first."""
+_ROUNDED = 5e-7
+"""What a share of cumulated probabilities may be apart because it is computed in single precision here."""
+_LOOKED_AT = 8
+"""Tokens of the first text after which it is read again alone."""
+
+How = tuple[float, int, float]
+Floats = npt.NDArray[np.floating]
+Ids = npt.NDArray[np.int64]
+
+
+def continuations(
+    network: Network,
+    prompt: Sequence[int],
+    length: int,
+    seeds: Sequence[int],
+    how: How,
+    *,
+    first: int,
+    ended: Callable[[npt.NDArray[Any]], bool],
+) -> list[list[int]] | None:
+    """The ids that follow those of a prompt, for each seed; None where they have to be written alone.
+
+    Args:
+        network: reads the prompt, and each id that was taken.
+        prompt: ids.
+        length: ids to take at most.
+        seeds: one for each text.
+        how: temperature, above 0, and ``top_k`` and ``top_p``, as in `LanguageModel.stream`.
+        first: lower ids are read but never taken.
+        ended: whether a text has ended, given its ids so far: more of it is then not needed.
+    """
+    known = network.zero_state()
+    with np.errstate(all="ignore"):  # a state that grew beyond bounds is bad text, and is written alone
+        for id_ in prompt:
+            network.advance(id_, known)
+        for drift in _DRIFTS:
+            texts = np.full((len(seeds), length), -1, np.int32)
+            if _write(texts, network, known, seeds, how, first, ended, drift):
+                return [ids[ids >= 0].tolist() for ids in texts]
+    return None
+
+
+def _write(
+    texts: npt.NDArray[np.int32],
+    network: Network,
+    known: list[State],
+    seeds: Sequence[int],
+    how: How,
+    first: int,
+    ended: Callable[[npt.NDArray[Any]], bool],
+    drift: float,
+) -> bool:
+    """Write into ``texts``, (seeds, length), after the states of a prompt; stop where there is more drift than this."""
+    readout, readout_columns = network.readout(first), network.readout_columns(first)
+    streams, length = [np.random.default_rng(seed) for seed in seeds], texts.shape[1]
+    alone, read = [[*known] for _ in seeds], [0 for _ in seeds]  # each one's state to the bit, and ids read until then
+    live = np.arange(len(seeds))  # column i is that of text live[i]
+    columns = [tuple(np.repeat(array[:, None], len(live), axis=1) for array in state) for state in known]
+    for number in range(length):
+        if number % SEGMENT == 0:
+            going = [column for column, text in enumerate(live) if not ended(texts[text, :number])]
+            if not going:
+                return True
+            live, columns = live[going], [tuple(array[:, going] for array in state) for state in columns]
+            uniforms = np.array([streams[text].random(min(SEGMENT, length - number)) for text in live])
+        if number:
+            network.advance_columns(texts[live, number - 1], columns)
+        logits, uniform = readout_columns(columns), uniforms[:, number % SEGMENT]
+        allowed = drift * (1 + np.abs(logits).max(axis=1))
+        taken, doubtful = draw(logits, uniform, *how, allowed)
+        doubtful[0] |= live[0] == 0 and number % _LOOKED_AT == 0
+        for column in np.flatnonzero(doubtful).tolist():
+            text = int(live[column])
+            for id_ in texts[text, read[text] : number].tolist():
+                network.advance(id_, alone[text])
+            read[text] = number
+            exactly = readout(alone[text])
+            if not np.abs(exactly - logits[column]).max() <= allowed[column] / 2:
+                return False
+            _put(alone[text], columns, column)
+            taken[column] = sampling.draw(exactly, float(uniform[column]), *how)
+        texts[live, number] = taken + first
+    return True
+
+
+def draw(
+    logits: Vector, uniform: Floats, temperature: float, top_k: int, top_p: float, allowed: Floats
+) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    """`stages.lm.sampling.draw` for the rows of logits, and which of them are in doubt.
+
+    Args:
+        logits: (rows, tokens).
+        uniform: (rows,), a number in [0, 1) for each.
+        temperature: above 0.
+        top_k, top_p: as in `LanguageModel.stream`.
+        allowed: (rows,), what two logits may be apart without a doubt.
+    """
+    rows, tokens = np.arange(len(logits)), logits.shape[1]
+    likelihoods = logits - logits.max(axis=1, keepdims=True)
+    likelihoods /= np.float32(temperature)
+    np.exp(likelihoods, out=likelihoods)
+    # Logits that are e apart make shares of the cumulated probabilities that are at most e / (2 · temperature) apart.
+    near = allowed / temperature / 2 + _ROUNDED
+    doubtful = np.zeros(len(rows), bool)
+    if 0 < top_k < tokens or top_p < 1:
+        order = np.argsort(-logits, axis=1, kind="stable")
+        ranked = np.take_along_axis(likelihoods, order, 1)
+        cumulated = ranked[:, : top_k or None].cumsum(axis=1, dtype=np.float64)
+        last = (cumulated < top_p * cumulated[:, -1:]).sum(axis=1)
+        if top_p < 1:
+            doubtful |= _to_border(cumulated, top_p, last) <= near
+        gap = logits[rows, order[rows, last]] - logits[rows, order[rows, np.minimum(last + 1, tokens - 1)]]
+        doubtful |= (last < tokens - 1) & (gap <= 2 * allowed)
+        ranked[np.arange(tokens) > last[:, None]] = 0
+        np.put_along_axis(likelihoods, order, ranked, 1)
+    cumulated = likelihoods.cumsum(axis=1, dtype=np.float64)
+    taken = np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(axis=1), tokens - 1)
+    return taken, doubtful | ~(_to_border(cumulated, uniform, taken) > near)  # what is no number is in doubt
+
+
+def _to_border(cumulated: Floats, share: Floats | float, at: Ids) -> Floats:
+    """How far a share of the whole lies from the borders of the interval in which it falls, as a share of the whole."""
+    rows, whole = np.arange(len(cumulated)), cumulated[:, -1]
+    above = np.abs(cumulated[rows, at] - share * whole)
+    below = np.where(at > 0, np.abs(cumulated[rows, at - 1] - share * whole), np.inf)
+    distance: Floats = np.minimum(above, below) / whole
+    return distance
+
+
+def _put(state: list[State], columns: list[State], column: int) -> None:
+    """Let a column go on from the state of one text."""
+    for arrays, all_arrays in zip(state, columns, strict=True):
+        for array, all_columns in zip(arrays, all_arrays, strict=True):
+            all_columns[:, column] = array
