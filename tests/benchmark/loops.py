@@ -24,20 +24,18 @@ Turn = Callable[[], Sequence[float]]
 
 def book(config: TrainConfig, architecture: Architecture, weights: Parameters, ids: Ids) -> Turn:
     """Training as the chapter writes it: eager, a copy and two reads of the device in every step."""
-    from stages.training.gluon import RNNModel, autograd, gluon, mnp, mx, npx
+    from chapter import Chapter
 
-    npx.set_np()
-    model = RNNModel(architecture)
-    model.initialize(mx.init.Zero())
+    from stages.training.gluon import autograd, gluon, mnp
+
+    model = Chapter(architecture, weights, config.batch_size, config.num_steps)
     parameters = model.collect_params()
-    for name, parameter in parameters.items():
-        parameter.set_data(mnp.array(weights[name]))
     trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": config.learning_rate, "wd": 0})
     loss_function = gluon.loss.SoftmaxCrossEntropyLoss()
 
     def turn() -> Sequence[float]:
         losses = []
-        state = model.begin_state(config.batch_size, mx.cpu())
+        state = model.begin_state(config.batch_size)
         for rows in ids:
             state = [array.detach() for array in state]
             with autograd.record():

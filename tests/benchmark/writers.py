@@ -47,18 +47,15 @@ def alone(length: int, count: int) -> Turn:
 
 def book(length: int) -> Turn:
     """The chapter's `predict_ch8`: a loop in Python, in each turn one eager step and one read of the device."""
-    from stages.training.gluon import RNNModel, mnp, mx, npx
+    from chapter import Chapter
 
-    npx.set_np()
+    from stages.training.gluon import mnp
+
     architecture = Architecture.of(CONFIG, len(VOCAB))
-    network = RNNModel(architecture)
-    network.initialize(mx.init.Zero())
-    weights = architecture.initial(CONFIG.initializer, CONFIG.seed)
-    for name, parameter in network.collect_params().items():
-        parameter.set_data(mnp.array(weights[name]))
+    network = Chapter(architecture, architecture.initial(CONFIG.initializer, CONFIG.seed), 1, 1)
 
     def turn() -> str:
-        state = network.begin_state(1, mx.cpu())
+        state = network.begin_state(1)
         outputs = VOCAB.ids(PREFIX)
         for id_ in outputs[1:]:
             _, state = network(mnp.array([[outputs[-1]]], dtype="int32"), state)
