@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-SIZE = 1 << 25
-"""Bytes of a part, but for what is left of its last line."""
+SIZE, MOST = 1 << 24, 32
+"""Bytes of a part at least, but for the last, and how many parts there are at most: they are sent the vocabulary."""
 LARGE = 1 << 27
-"""Bytes from which on a text is worth processes of its own: they take about a second to begin."""
+"""Bytes from which on a text is worth processes of its own: they begin in the time that one takes for half of that."""
 
 
 class Part(NamedTuple):
@@ -70,7 +70,8 @@ def passes(path: Path, number: int, progress: Progress) -> Iterator[Pass]:
         number: of passes.
         progress: is told bytes, over all passes, and their rate.
     """
-    parts, size = cut(path, SIZE), path.stat().st_size
+    size = path.stat().st_size
+    parts = cut(path, max(SIZE, size // MOST))
     done = itertools.count(0, size)  # before each pass
 
     with _pool(size) as pool:
