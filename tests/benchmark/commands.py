@@ -58,9 +58,11 @@ def rnnlm() -> list[str]:
     return [installed] if installed else [sys.executable, "-m", "stages.cli"]
 
 
-def ours(*arguments: str | Path, preset: Path) -> Command:
-    """One of our commands that takes a preset, on the store beside it."""
-    more = {"RNNLM_STORE": str(preset.with_name("store"))}
+def ours(*arguments: str | Path, preset: Path, remembers: bool = True) -> Command:
+    """One of our commands that takes a preset, on the store beside it; what it remembers lies there as well, or nowhere
+    at all, for what is below a file cannot be written."""
+    cache = preset.with_name("cache") if remembers else preset / "cache"
+    more = {"RNNLM_STORE": str(preset.with_name("store")), "XDG_CACHE_HOME": str(cache)}
     if rnnlm()[0] == sys.executable:
         more["PYTHONPATH"] = str(ROOT)
     inherited = {name: value for name, value in environment().items() if name != "PYTHONPATH"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,12 @@ ROUNDS = 9
 FLOWS = 5
 MANY = 1000
 LARGE = 100_000_000
+IMPORTS = """
+import contextlib, importlib
+for name in {}:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+"""
 PEERS = ("make", "doit", "dvc repro")
 
 
@@ -34,16 +41,17 @@ def measure(*, full: bool) -> Part:
         part = Part("Rerunning", [nothing(small), stores(small, Path(folder))])
         if find_spec("prefect"):
             beyond = flow(small)
-            part.data["flow"] = vars(beyond)
-            row = [f"{figure:.2f} s" for figure in (beyond.median, beyond.low, beyond.high)]
+            part.data["flow"] = {name: vars(spread) for name, spread in beyond.items()}
+            rows = [[name, *(f"{figure:.2f} s" for figure in vars(spread).values())] for name, spread in beyond.items()]
             head = ["", "median", "lower quartile", "upper quartile"]
-            part.tables.append(Table("A cached flow against a running server", head, [["beyond its imports", *row]]))
+            part.tables.append(Table("A cached flow against a running server", head, rows))
     if absent := [name for name in PEERS if name not in part.races[0].seconds]:
         part.notes.append(f"Left out, for it is not installed: {', '.join(absent)}.")
     installed = "the installed command" if commands.rnnlm()[0] != sys.executable else "`python -m stages.cli`"
     part.notes += [
         f"Whole processes; rnnlm is {installed}. The four steps of the others copy what ours wrote, from and to the "
         "same files; before they are timed each of them says that there is nothing to do.",
+        "With nothing remembered all is read and digested again: the code, the text, and each file of the store.",
         f"`many` is a store of {MANY:,} artifacts more, `large` one of a text of {LARGE / 1e6:.0f} MB.",
     ]
     return part
@@ -59,11 +67,13 @@ def nothing(small: Path) -> Race:
         "bare interpreter": ([sys.executable, "-I", "-S", "-c", "pass"], small.parent, inherited),
         **peers,
         **run,
+        "rnnlm run, nothing remembered": commands.ours("run", preset=small, remembers=False),
         "rnnlm status": commands.ours("status", preset=small),
         "rnnlm --help": ([*commands.rnnlm(), "--help"], small.parent, run["rnnlm run"][2]),
     }
     aims = {"doit": 1.0, "dvc repro": 4.0}
     pairs = [Pair(ours, name, aim) for ours in ("rnnlm run", "rnnlm status") for name, aim in aims.items()]
+    pairs.append(Pair("rnnlm run, nothing remembered", "dvc repro"))
     return race("nothing to do", ran, [*pairs, Pair("rnnlm run", "bare interpreter"), Pair("rnnlm --help", "doit")])
 
 
@@ -90,15 +100,30 @@ def race(name: str, ran: dict[str, commands.Command], pairs: list[Pair]) -> Race
     return Race(name, dict(zip(ran, seconds, strict=True)), pairs)
 
 
-def flow(preset: Path) -> Spread:
-    """How many seconds longer a flow takes that reuses everything than the import of its module."""
+def flow(preset: Path) -> dict[str, Spread]:
+    """How many seconds longer a flow takes that reuses everything than imports: of its module, of all that it loads."""
     with server() as address:
-        more = environment(PREFECT_API_URL=address, PYTHONPATH=str(ROOT), RNNLM_STORE=str(preset.with_name("store")))
-        cached = [sys.executable, "-m", "flows.pipeline", "--preset", str(preset)], ROOT, more
-        imports = [sys.executable, "-c", "import flows.pipeline"], ROOT, more
-        assert "Cached" in commands.run(cached).stderr
-        flows, alone = alternate([commands.timed(cached), commands.timed(imports)], FLOWS)
-    return Spread.of([both - one for both, one in zip(flows, alone, strict=True)])
+        more = environment(
+            PREFECT_API_URL=address,
+            PYTHONPATH=str(ROOT),
+            RNNLM_STORE=str(preset.with_name("store")),
+            XDG_CACHE_HOME=str(preset.with_name("cache")),
+        )
+        arguments = ["-m", "flows.pipeline", "--preset", str(preset)]
+        cached = [sys.executable, *arguments], ROOT, more
+        said = commands.run(([sys.executable, "-X", "importtime", *arguments], ROOT, more)).stderr
+        assert "Cached" in said
+        loaded = re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", said, re.MULTILINE)
+        imports = {
+            "beyond the import of its module": "import flows.pipeline",
+            "beyond all imports": IMPORTS.format(loaded),
+        }
+        others = [commands.timed(([sys.executable, "-c", code], ROOT, more)) for code in imports.values()]
+        flows, *alone = alternate([commands.timed(cached), *others], FLOWS)
+    return {
+        name: Spread.of([whole - part for whole, part in zip(flows, seconds, strict=True)])
+        for name, seconds in zip(imports, alone, strict=True)
+    }
 
 
 @contextmanager
