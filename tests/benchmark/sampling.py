@@ -19,12 +19,18 @@ def measure(*, full: bool) -> Part:
     del full
     pairs = [Pair("ours", "book", 100), Pair("ours", "torch", 5), Pair("ours", "torch by hand", 5)]
     one = race("one text", (*NEEDS, "ours"), {"length": LENGTH}, pairs)
-    part = Part("Sampling", [one])
+    many = race(
+        f"{MANY} texts",
+        ("one after another", "at once"),
+        {"length": LENGTH, "count": MANY},
+        [Pair("at once", "one after another", 3)],
+    )
+    part = Part("Sampling", [one, many])
     if absent := sorted({package for package in NEEDS.values() if not find_spec(package)}):
         part.notes.append(f"Left out, for it is not installed: {', '.join(absent)}.")
     part.notes += [
-        "Characters of a ReLU RNN of 256 over 28 tokens, on one core, the likeliest each time. Before they are timed "
-        "all have written the same text.",
+        "Characters of a ReLU RNN of 256 over 28 tokens, on one core, the likeliest each time; of many texts those of "
+        "temperature 1 and a seed each. Before they are timed all have written the same.",
     ]
     return part
 

@@ -45,6 +45,12 @@ def alone(length: int, count: int) -> Turn:
     return lambda: [own.sample(PREFIX, length, 1.0, seed) for seed in range(count)]
 
 
+def at_once(length: int, count: int) -> Turn:
+    """The same texts, many at once."""
+    own = model()
+    return lambda: list(own.samples(PREFIX, length, 1.0, range(count)))
+
+
 def book(length: int) -> Turn:
     """The chapter's `predict_ch8`: a loop in Python, in each turn one eager step and one read of the device."""
     from chapter import Chapter
@@ -123,5 +129,6 @@ CONTENDERS = {
     "torch": torch_layers,
     "torch by hand": torch_by_hand,
     "ours": ours,
-    "ours, one after another": alone,
+    "one after another": alone,
+    "at once": at_once,
 }
