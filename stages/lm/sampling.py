@@ -44,7 +44,7 @@ def draw(logits: Vector, uniform: float, temperature: float, top_k: int, top_p: 
     """The token, of those that are drawn among, at which the cumulated probability passes ``uniform`` in [0, 1)."""
     # In double precision, so that a very small temperature is not zero.
     likelihoods = logits.astype(np.float64)
-    likelihoods -= likelihoods[likelihoods.argmax()]
+    likelihoods -= likelihoods.item(likelihoods.argmax())
     if temperature != 1:
         likelihoods /= temperature
     np.exp(likelihoods, out=likelihoods)
@@ -59,7 +59,7 @@ def draw(logits: Vector, uniform: float, temperature: float, top_k: int, top_p: 
 
 def _passed(likelihoods: npt.NDArray[np.float64], uniform: float) -> int:
     cumulated = np.add.accumulate(likelihoods)
-    return min(int(cumulated.searchsorted(uniform * cumulated[-1], "right")), len(cumulated) - 1)
+    return min(int(cumulated.searchsorted(uniform * cumulated.item(-1), "right")), len(cumulated) - 1)
 
 
 def continuation(
