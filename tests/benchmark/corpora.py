@@ -46,11 +46,11 @@ def stream(size: int, script: str = "latin") -> Iterator[str]:
         yield piece
 
 
-def write(path: Path, size: int, script: str = "latin") -> Path:
-    """A file of whole lines, of about ``size`` bytes and no more."""
+def write(path: Path, size: int, script: str = "latin", *, fresh: bool = False) -> Path:
+    """A file of whole lines, of about ``size`` bytes and no more; ``fresh`` ones to the end, which takes time."""
     left = size
     with path.open("wb") as file:
-        for piece in stream(size, script):
+        for piece in lines(script) if fresh else stream(size, script):
             lines_ = piece.encode()[:left]
             left -= file.write(lines_[: lines_.rfind(b"\n") + 1])
             if left < 500:

@@ -98,7 +98,7 @@ def measure(*, full: bool) -> Part:
 def ran(megabytes: float, units: int, size: float) -> list[Point]:
     """Each stage after the other, on a store of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        text = corpora.write(Path(folder) / "text.txt", round(megabytes * 1e6))
+        text = corpora.write(Path(folder) / "text.txt", round(megabytes * 1e6), fresh=True)
         preset = text.with_name("preset.toml")
         settings = SETTINGS.format(corpus=json.dumps(str(text)), units=units, tokens=TOKENS)
         preset.write_text(settings, encoding="utf-8")
