@@ -106,7 +106,7 @@ class Layer:
             self.project = lambda ids: project(embedding[ids])
             self.project_columns = lambda ids: project_columns(embedding[ids].T)
             return
-        apart = np.zeros((len(table), len(bias) + _APART), np.float32)
+        apart = np.zeros((len(table), len(bias) + _APART), table.dtype)
         rows = apart[:, : len(bias)]
         rows[:] = table
         self.project = rows.__getitem__
@@ -118,7 +118,7 @@ class Layer:
 
     def run(self, projected: Vector, state: State) -> tuple[Vector, State]:
         """All steps of a chunk of one sequence → outputs (steps, hidden) and the state after it."""
-        outputs = np.empty((len(projected), self._size), np.float32)
+        outputs = np.empty((len(projected), self._size), projected.dtype)
         step = self.step
         for row, output in zip(projected, outputs, strict=True):
             state = step(row, state)
