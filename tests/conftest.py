@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "user")
 # A shell gives what it starts in the background no Ctrl-C, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and what is started by `nohup` none of this
 
 TINY = """
 [tokenize]
