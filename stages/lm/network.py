@@ -126,7 +126,7 @@ class Network:
                     outputs: Any = inputs
                     for number, layer in enumerate(self._layers):
                         outputs, states[number] = layer.run(layer.project(outputs), states[number])
-                    losses = self._nats(outputs, targets)
+                    losses = self._nats(outputs.T, targets)
             yield losses
             done, left = done + tokens, left - tokens
 
@@ -160,7 +160,7 @@ class Network:
                         state = tuple(array[:, : len(inputs)] for array in states[number])
                         states[number] = layer.step_columns(layer.project_columns(outputs), state)
                         outputs = states[number][0]
-                    losses = self._nats(outputs.T, targets)
+                    losses = self._nats(outputs, targets)
                 yield losses
 
     def windowed_span(self, window: int) -> int:
@@ -169,13 +169,15 @@ class Network:
         return self._rows(max(self.architecture.vocab_size, gates)) * window
 
     def _nats(self, outputs: Vector, targets: npt.NDArray[Any]) -> Vector:
-        """The loss of each target; outputs of the last layer (rows, hidden), targets (rows,)."""
+        """The loss of each target, (columns,); outputs of the last layer (hidden, columns)."""
         weight, bias = self._dense
-        logits = outputs @ weight.T
-        logits += bias
-        logits -= logits.max(axis=1, keepdims=True)
-        chosen = logits[np.arange(len(targets)), targets]
-        losses: Vector = np.log(np.exp(logits, out=logits).sum(axis=1)) - chosen
+        logits = weight @ outputs
+        logits += bias[:, None]
+        logits -= logits.max(axis=0)
+        chosen = logits[targets, np.arange(len(targets))]
+        np.exp(logits, out=logits)
+        # Added up in double precision: of many words, one after the other, the rare ones would be lost.
+        losses: Vector = (np.log(logits.sum(axis=0, dtype=np.float64)) - chosen).astype(logits.dtype)
         return losses
 
     def _rows(self, numbers: int) -> int:

@@ -212,6 +212,14 @@ def test_losses_do_not_depend_on_how_many_are_taken_at_once(monkeypatch: pytest.
     assert [len(chunk) for chunk in ours.losses(ids)] == [7] * 42 + [5]
 
 
+def test_many_tokens_that_are_each_too_rare_to_tell_are_counted_together() -> None:
+    architecture = Architecture("rnn", "relu", 1, 1, 200_000, embedding_size=1)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in architecture.shapes().items()}
+    weights["dense.bias"][1:] = np.log(3e-8)  # next to 1, a number in single precision is the same with this or without
+    found = all_losses(Network(architecture, weights), np.zeros(9, int))
+    np.testing.assert_allclose(found, np.log1p(199_999 * 3e-8), rtol=1e-4)
+
+
 @pytest.mark.parametrize("architecture", [GRU, replace(GRU, cell="lstm")], ids=["gru", "lstm"])
 def test_a_state_carries_losses_over_any_cut(architecture: Architecture) -> None:
     ours, ids = network(architecture), random_ids(architecture, 100)
