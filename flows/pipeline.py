@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,6 +56,7 @@ def language_model(
 @configured
 def main(config: Configuration, force: Force = None, store: StoreAt = None) -> None:
     """Run the flow `language-model` here, against the server of PREFECT_API_URL or a temporary one."""
+    gc.freeze()  # what was imported stays: neither the run nor the end of the process looks through it for garbage
     chosen = config.load()
     graph.forced(force or ())
     # Without work a run is over before its heart beats twice, and would wait a second for the thread that beats it.

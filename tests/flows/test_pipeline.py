@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -106,10 +107,16 @@ def test_a_run_without_work_has_no_heartbeat_to_wait_for(
     from flows import pipeline
 
     seen: list[object] = []
-    monkeypatch.setattr(
-        pipeline, "language_model", lambda *given, **named: seen.append(PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value())
-    )
-    pipeline.main(preset=str(finished.parent / "tiny.toml"), corpus=None, set_=list(settings), store=str(finished))
+
+    def run(*given: object, **named: object) -> None:
+        seen.append(PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value())
+        assert gc.get_freeze_count(), "what was imported is looked through for garbage"
+
+    monkeypatch.setattr(pipeline, "language_model", run)
+    try:
+        pipeline.main(preset=str(finished.parent / "tiny.toml"), corpus=None, set_=list(settings), store=str(finished))
+    finally:
+        gc.unfreeze()
     assert seen == [30 if beats else None]
 
 
