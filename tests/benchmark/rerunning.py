@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import commands
-from race import ROOT, Pair, Race, Spread, alternate, environment
+from race import HERE, ROOT, Pair, Race, Spread, alternate, environment
 from results import Part, Table
 
 ROUNDS = 9
@@ -25,16 +25,23 @@ FLOWS = 5
 MANY = 1000
 LARGE = 100_000_000
 IMPORTS = """
-import contextlib, importlib
+import contextlib, gc, importlib
 for name in {}:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
+gc.freeze()
 """
+"""Ends as a flow's process does, which does not look through what it imported for garbage."""
+BARE = HERE / "bare.py"
 PEERS = ("make", "doit", "dvc repro")
+FLOOR = (
+    "The bare flow is Prefect's part: four tasks that say that they are cached (`bare.py`). With Prefect's own "
+    "heartbeat a flow waits up to a second for it at its end; a run of ours has none where nothing is to be done."
+)
 
 
 def measure(*, full: bool) -> Part:
-    """Race all that are installed, our own stores with each other, and a flow with its imports."""
+    """Race all that are installed, our own stores with each other, and a flow with its imports and a bare one."""
     del full
     with tempfile.TemporaryDirectory() as folder:
         small = commands.store(Path(folder) / "small")
@@ -45,6 +52,7 @@ def measure(*, full: bool) -> Part:
             rows = [[name, *(f"{figure:.2f} s" for figure in vars(spread).values())] for name, spread in beyond.items()]
             head = ["", "median", "lower quartile", "upper quartile"]
             part.tables.append(Table("A cached flow against a running server", head, rows))
+            part.notes.append(FLOOR)
     if absent := [name for name in PEERS if name not in part.races[0].seconds]:
         part.notes.append(f"Left out, for it is not installed: {', '.join(absent)}.")
     installed = "the installed command" if commands.rnnlm()[0] != sys.executable else "`python -m stages.cli`"
@@ -101,28 +109,46 @@ def race(name: str, ran: dict[str, commands.Command], pairs: list[Pair]) -> Race
 
 
 def flow(preset: Path) -> dict[str, Spread]:
-    """How many seconds longer a flow takes that reuses everything than imports: of its module, of all that it loads."""
+    """How many seconds longer a flow takes that reuses everything than imports: of its module, of all that it loads.
+
+    Beside it a flow of Prefect alone, with its heartbeat and without, beyond all that this one loads.
+    """
     with server() as address:
         more = environment(
             PREFECT_API_URL=address,
-            PYTHONPATH=str(ROOT),
             RNNLM_STORE=str(preset.with_name("store")),
             XDG_CACHE_HOME=str(preset.with_name("cache")),
         )
-        arguments = ["-m", "flows.pipeline", "--preset", str(preset)]
-        cached = [sys.executable, *arguments], ROOT, more
-        said = commands.run(([sys.executable, "-X", "importtime", *arguments], ROOT, more)).stderr
-        assert "Cached" in said
-        loaded = re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", said, re.MULTILINE)
-        imports = {
-            "beyond the import of its module": "import flows.pipeline",
-            "beyond all imports": IMPORTS.format(loaded),
+
+        def python(*arguments: str) -> commands.Command:
+            return [sys.executable, *arguments], ROOT, more
+
+        def loading(*arguments: str, name: str) -> commands.Command:
+            """What imports all that a command loads, and the module of its own flow."""
+            said = commands.run(python("-X", "importtime", *arguments)).stderr
+            assert "Cached" in said
+            loaded = re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", said, re.MULTILINE)
+            return python("-c", IMPORTS.format([*loaded, name]))
+
+        ours = ("-m", "flows.pipeline", "--preset", str(preset))
+        ran = {
+            "ours": python(*ours),
+            "its module": python("-c", IMPORTS.format(["flows.pipeline"])),
+            "its imports": loading(*ours, name="flows.pipeline"),
+            "bare": python(str(BARE)),
+            "bare and still": python(str(BARE), "still"),
+            "bare imports": loading(str(BARE), "still", name=BARE.stem),
         }
-        others = [commands.timed(([sys.executable, "-c", code], ROOT, more)) for code in imports.values()]
-        flows, *alone = alternate([commands.timed(cached), *others], FLOWS)
+        taken = dict(zip(ran, alternate([commands.timed(command) for command in ran.values()], FLOWS), strict=True))
+    beyond = {
+        "ours, beyond the import of its module": ("ours", "its module"),
+        "ours, beyond all imports": ("ours", "its imports"),
+        "four bare tasks, beyond all imports": ("bare", "bare imports"),
+        "four bare tasks without a heartbeat, beyond all imports": ("bare and still", "bare imports"),
+    }
     return {
-        name: Spread.of([whole - part for whole, part in zip(flows, seconds, strict=True)])
-        for name, seconds in zip(imports, alone, strict=True)
+        name: Spread.of([whole - part for whole, part in zip(taken[flow], taken[imports], strict=True)])
+        for name, (flow, imports) in beyond.items()
     }
 
 
