@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,23 @@ def test_an_exponent_is_fitted_and_drawn() -> None:
     assert all("tokenize" in "".join(panel.itertext()) for panel in picture)
     ends = [line.points[-1] for line in two[0].lines]
     assert ends[0][1] < ends[1][1]  # which grew stands higher
+    [alone] = drawing.panel("seconds", "MB", {"train": growth.curves(points, "seconds", 1)["train"]}).lines
+    assert alone.style == two[0].lines[1].style  # of what it is, wherever it stands
+
+
+def test_the_memory_of_a_command_is_its_own_and_not_that_of_whoever_measures(tmp_path: Path) -> None:
+    growth = importlib.import_module("growth")
+    held = bytearray(200 << 20)
+    held[::4096] = b"x" * len(held[::4096])
+    stages = {
+        "stages": [{"state": "ran", "seconds": 0.25}, {"state": "cached", "seconds": 3}, {"state": "ran", "seconds": 2}]
+    }
+    said = json.dumps(stages, indent=1)
+    seconds, memory = growth.took(([sys.executable, "-S", "-c", f"print({said!r})"], tmp_path, {}))
+    assert seconds == 2.25
+    assert 1 << 20 < memory < 100 << 20
+    with pytest.raises(RuntimeError, match="no such thing"):
+        growth.took(([sys.executable, "-S", "-c", "raise SystemExit('no such thing')"], tmp_path, {}))
 
 
 def test_every_part_is_there_and_another_one_is_refused(

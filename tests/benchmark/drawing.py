@@ -10,7 +10,8 @@ from stages.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart,
 
 Curve = Sequence[tuple[float, float]]
 """Sizes and figures."""
-STYLES = ("best", "first", "second", "level")
+STYLES = {"download": "level", "tokenize": "second", "train": "first", "evaluate": "best"}
+"""What has a curve → how it is drawn, the same in every panel."""
 GAP = 24
 """Between two panels."""
 
@@ -29,8 +30,8 @@ def panel(title: str, against: str, curves: Mapping[str, Curve]) -> Chart:
         return round(BOTTOM - (math.log10(figure) - low) / (high - low) * (BOTTOM - TOP), 1)
 
     lines = [
-        Line(name, style, [(x(size), y(figure)) for size, figure in curve], curve[-1][1])
-        for (name, curve), style in zip(curves.items(), STYLES, strict=False)
+        Line(name, STYLES[name], [(x(size), y(figure)) for size, figure in curve], curve[-1][1])
+        for name, curve in curves.items()
     ]
     return Chart(
         title,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from results import Part, Table, number
 
 SIZES, LARGEST = {1: 3, 10: 3, 100: 1}, 1000
 """Megabytes of a corpus → how often it is run: what takes little time says little when it runs once."""
-UNITS = {64: 3, 128: 3, 256: 3, 512: 3, 1024: 1}
+UNITS = dict.fromkeys((64, 128, 256, 512, 1024), 3)
 """Hidden units, likewise."""
 STAGES = ("download", "tokenize", "train", "evaluate")
 LEARNING = ("train", "evaluate")
@@ -46,6 +45,15 @@ TOKENS = 112_000
 """That are trained on: a hundred minibatches, whatever the corpus."""
 SMALL = 0.2
 """Megabytes of the corpus for models of all sizes."""
+WATCHED = """
+import os, sys
+process = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(process, 0)
+print(usage.ru_maxrss, flush=True)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Runs a command and says the most memory that it held. In a process of its own that holds next to none itself: Linux
+counts to a process what the one that started it held."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def measure(*, full: bool) -> Part:
         "The exponent is the slope of the logarithms, fitted by least squares; in brackets that of the last step "
         "alone, where what does not grow weighs least. Of the units, the work of a token has one between 1 and 2.",
         "Memory is the most that the process held, with what it imports and the files that it maps. Figures are "
-        "medians of three runs, those of the largest size of one.",
+        "medians of three runs, those of a corpus of 100 MB and more of one.",
     ]
     return part
 
@@ -102,7 +110,7 @@ def ran(megabytes: float, units: int, size: float) -> list[Point]:
         preset = text.with_name("preset.toml")
         settings = SETTINGS.format(corpus=json.dumps(str(text)), units=units, tokens=TOKENS)
         preset.write_text(settings, encoding="utf-8")
-        return [Point(stage, size, *took(commands.ours(stage, "--json", preset=preset), stage)) for stage in STAGES]
+        return [Point(stage, size, *took(commands.ours(stage, "--json", preset=preset))) for stage in STAGES]
 
 
 def median(runs: Sequence[Sequence[Point]]) -> list[Point]:
@@ -117,21 +125,13 @@ def median(runs: Sequence[Sequence[Point]]) -> list[Point]:
     ]
 
 
-def took(command: commands.Command, stage: str) -> tuple[float, int]:
+def took(command: commands.Command) -> tuple[float, int]:
     """The seconds of a stage, as it says itself, of what runs before it and is not shown as well; and its memory."""
     arguments, folder, more = command
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(arguments, cwd=folder, env=more, stdout=subprocess.PIPE, stderr=errors)
-        assert process.stdout
-        with process.stdout:
-            said = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)  # its own memory, and nobody else's
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            raise RuntimeError(f"rnnlm {stage} ended with {process.returncode}:\n{errors.read()}")
+    done = commands.run(([sys.executable, "-S", "-c", WATCHED, *arguments], folder, more))
+    said, memory = done.stdout.rstrip().rsplit("\n", 1)
     seconds = sum(one["seconds"] for one in json.loads(said)["stages"] if one["state"] == "ran")
-    return seconds, usage.ru_maxrss * 1024
+    return max(seconds, 0.001), int(memory) * 1024  # rounded to milliseconds, and nothing takes none
 
 
 def exponent(sizes: Sequence[float], figures: Sequence[float]) -> float:
