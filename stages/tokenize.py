@@ -1,9 +1,9 @@
 """From text to ids: the vocabulary and the index table of a corpus, streamed, whatever its size.
 
-The text is read once to count its tokens, once more for the training split's counts where the vocabulary is fitted on
-that alone, and once to look up the ids; each time in parts, which a large text has read by several processes.
-``count``, ``merge`` and ``index`` are all that happens to a piece of text, and know nothing of each other: a piece is
-an array of code points (characters) or of words, cut anywhere between tokens.
+The text is read once, and kept as pieces: these are counted, as far as the vocabulary is fitted on them, and looked up.
+It is read in parts, a large text by several processes. ``count``, ``merge`` and ``index`` are all that happens to a
+piece, and know nothing of each other: a piece is an array of code points (characters) or of words, cut anywhere
+between tokens.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from data.corpus import text
+from data.corpus import pieces, text
 from data.corpus.level import LEVELS, WORD
 from data.corpus.parts import passes
 from data.errors import CorpusError
@@ -33,7 +35,6 @@ from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -72,26 +73,20 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
     fit_on_all = config.fit_vocab_on == "all"
     limit = config.max_tokens or sys.maxsize
     digest = _digest(path)
-    spill = out / "tokens.spill"
-    with passes(path, 2 if fit_on_all else 3, progress) as over:
-        length, counted = partial(_length, source=source), partial(_count, source=source)
-
-        counts: Counter[str] = Counter()
-        starts = [0]  # of the parts, and the end of the last
-        if fit_on_all:
-            for more in over(counted, repeat(sys.maxsize)):
-                starts.append(starts[-1] + more.total())
-                counts.update(more)
-        else:
-            for tokens in over(length, repeat(limit)):
-                starts.append(starts[-1] + tokens)
-                if starts[-1] >= limit:
-                    break
+    with TemporaryDirectory(dir=out) as aside, passes(path, 3, progress) as over:
+        folder = Path(aside)
+        starts, characters = [0], 0  # of the parts, and the end of the last; before they were normalised
+        read_on = repeat(sys.maxsize if fit_on_all else limit)
+        for tokens, had in over(partial(_keep, source=source, folder=folder), read_on):
+            starts.append(starts[-1] + tokens)
+            characters += had
+            if not fit_on_all and starts[-1] >= limit:
+                break
         total = min(starts[-1], limit)
         ends = bounds(total, config)
         _check(total, ends, config, path)
-        if not fit_on_all:
-            counts = merge(over(counted, _before(ends[0], starts)))
+        fitted = _before(sys.maxsize if fit_on_all else ends[0], starts[:-1])
+        counts = merge(over(partial(_count, folder=folder), fitted))
         vocab = Vocab.build(counts, config.min_freq)
         if len(vocab) == 1:
             raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
@@ -100,21 +95,17 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         if ends[0] > LONGEST:
             ranges["part"] = ends[0] - LONGEST, ends[0]
         read = {name: Spelling() for name in ranges}
-        characters = 0
-        try:
-            spill.touch()
-            indexed = partial(_index, source=source, vocab=vocab, ranges=ranges, spill=spill)
-            for found, had in over(indexed, _before(total, starts), starts):
-                characters += had
-                for name, one in found.items():
-                    read[name].extend(one)
-            splits = {name: Split(*ranges[name], one.characters, one.unknown, one.bits) for name, one in read.items()}
-            part = splits.pop("part", None)
-            ids = np.memmap(spill, vocab.id_type, "r")
-            kinds = config.level, source.normalizer
-            IndexTable(ids, splits, *kinds, digest.result(), len(vocab), part).write(out / "tokens.arrow")
-        finally:
-            spill.unlink(missing_ok=True)
+        spill = folder / "ids"
+        spill.touch()
+        indexed = partial(_index, folder=folder, vocab=vocab, ranges=ranges, spill=spill)
+        for found in over(indexed, _before(total, starts[:-1]), starts):
+            for name, one in found.items():
+                read[name].extend(one)
+        splits = {name: Split(*ranges[name], one.characters, one.unknown, one.bits) for name, one in read.items()}
+        part = splits.pop("part", None)
+        ids = np.memmap(spill, vocab.id_type, "r")
+        kinds = config.level, source.normalizer
+        IndexTable(ids, splits, *kinds, digest.result(), len(vocab), part).write(out / "tokens.arrow")
     vocab.write(out / "vocab.arrow")
     _report(splits, len(vocab), characters, config)
 
@@ -147,7 +138,7 @@ def index(piece: Piece, vocab: Vocab) -> Ids:
             return np.frombuffer(piece.tobytes().translate(vocab.by_byte), np.uint8)
         return vocab.by_code_point.take(piece, mode="clip")
     piece = piece.dictionary_encode()
-    ids: Ids = np.array(vocab.ids(piece.dictionary.to_pylist()), vocab.id_type)[piece.indices.to_numpy()]
+    ids: Ids = np.array(vocab.ids(piece.dictionary.to_pylist()), vocab.id_type).take(piece.indices.to_numpy())
     return ids
 
 
@@ -188,9 +179,6 @@ class _Source:
     level: LevelName
     normalizer: Normalizer
 
-    def chunks(self, part: Part) -> Iterator[str]:
-        return text.read(self.path, part=part)
-
     def pieces(self, chunks: Iterable[str], limit: int) -> Iterator[Piece]:
         """The first ``limit`` tokens of chunks, a piece at a time."""
         for piece in LEVELS[self.level].pieces(text.normalize(chunks, self.normalizer, self.level)):
@@ -200,45 +188,52 @@ class _Source:
                 return
 
 
-def _length(part: Part, limit: int, *, source: _Source) -> int:
-    """How many tokens a part has, or that it has as many as this."""
-    return sum(map(len, source.pieces(source.chunks(part), limit)))
-
-
-def _count(part: Part, limit: int, *, source: _Source) -> Counter[str]:
-    """How often each token stands among the first ones of a part."""
-    return merge(map(count, source.pieces(source.chunks(part), limit)))
-
-
-def _index(
-    part: Part, limit: int, start: int, *, source: _Source, vocab: Vocab, ranges: Ranges, spill: Path
-) -> tuple[dict[str, Spelling], int]:
-    """Write the ids of the first tokens of a part, of which ``start`` is the number of the first, to where they belong.
+def _keep(part: Part, limit: int, *, source: _Source, folder: Path) -> tuple[int, int]:
+    """Read a part and keep its first tokens in a file.
 
     Returns:
-        What was read in each range of tokens, and the characters of the part before they were normalised.
+        How many there are, and the characters that were read, before they were normalised.
     """
-    read = {name: Spelling() for name in ranges}
     characters = 0
 
     def chunks() -> Iterator[str]:
         nonlocal characters
-        for chunk in source.chunks(part):
+        for chunk in text.read(source.path, part=part):
             characters += len(chunk)
             yield chunk
 
+    return sum(pieces.keep(source.pieces(chunks(), limit), _kept(folder, part))), characters
+
+
+def _kept(folder: Path, part: Part) -> Path:
+    return folder / f"{part.start}"
+
+
+def _count(part: Part, limit: int, *, folder: Path) -> Counter[str]:
+    """How often each token stands among the first ones of a part."""
+    return merge(map(count, pieces.kept(_kept(folder, part), limit)))
+
+
+def _index(
+    part: Part, limit: int, start: int, *, folder: Path, vocab: Vocab, ranges: Ranges, spill: Path
+) -> dict[str, Spelling]:
+    """Write the ids of the first tokens of a part, of which ``start`` is the number of the first, to where they belong.
+
+    Returns:
+        What was read in each range of tokens.
+    """
+    read = {name: Spelling() for name in ranges}
     with spill.open("r+b") as file:
         file.seek(start * vocab.id_type.itemsize)
-        for piece in source.pieces(chunks(), limit):
-            if not isinstance(piece, np.ndarray):
-                piece = piece.dictionary_encode()  # once, for all that follows
+        for piece in pieces.kept(_kept(folder, part), limit):
             ids = index(piece, vocab)
             file.write(ids.data)
             for name, (first, stop) in ranges.items():
                 inside = slice(max(first - start, 0), max(stop - start, 0))
                 read[name].add(piece[inside], ids[inside])
             start += len(ids)
-    return read, characters
+    _kept(folder, part).unlink()  # the ids take its place
+    return read
 
 
 def _digest(path: Path) -> Future[str]:

@@ -47,7 +47,9 @@ CLOSURES = {
         "data/cores.py",
         "data/corpus/level.py",
         "data/corpus/parts.py",
+        "data/corpus/pieces.py",
         "data/corpus/text.py",
+        "data/corpus/words.py",
         "data/store/reading.py",
         "data/tables/arrow.py",
         "data/tables/tokens.py",
@@ -83,6 +85,7 @@ CLOSURES = {
     "evaluate": [
         "data/corpus/level.py",
         "data/corpus/text.py",
+        "data/corpus/words.py",
         "data/store/files.py",
         "data/store/locks.py",
         "data/store/reading.py",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from data.corpus import text
+from data.corpus.words import words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
     Piece: TypeAlias = NDArray[np.unsignedinteger] | pa.StringArray | pa.DictionaryArray
     """Tokens of a normalised text, cut anywhere between two: code points of shape (tokens,), or words."""
-
-
-TOGETHER = 8
-"""Chunks of words that make a piece: what is done once with each different word of a piece is done the less often."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Level:
         Raises:
             CorpusError: a text for words that has none to speak of.
         """
-        return _together(text.words(chunks)) if self.separator else map(text.code_points, chunks)
+        return words(chunks) if self.separator else map(text.code_points, chunks)
 
     def array(self, tokens: list[str]) -> Piece:
         """Tokens of a text as one of its ``pieces``."""
@@ -71,16 +67,8 @@ class Level:
     def tokens(self, chunks: Iterable[str]) -> Iterator[list[str]]:
         """The same as lists of strings."""
         if self.separator:
-            return (words.to_pylist() for words in text.words(chunks))
+            return (piece.dictionary_decode().to_pylist() for piece in words(chunks))
         return map(list, chunks)
-
-
-def _together(arrays: Iterable[pa.StringArray]) -> Iterator[pa.StringArray]:
-    import pyarrow as pa
-
-    arrays = iter(arrays)
-    while several := list(itertools.islice(arrays, TOGETHER)):
-        yield pa.concat_arrays(several)
 
 
 CHAR = Level("char", "character", "")

@@ -1,4 +1,4 @@
-"""Text at rest, read in chunks: line ends, normalisers, words. Where a text is cut into chunks never shows."""
+"""Text at rest, read in chunks: line ends and normalisers. Where a text is cut into chunks never shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from data.corpus.parts import Part
@@ -35,18 +34,14 @@ LINE_END = "↵"
 
 CHUNK = 1 << 18
 """Bytes per chunk: large enough for NumPy, small enough for the processor's cache."""
-LONGEST_WORD = 1_000_000
-"""Characters without white space after which a text is not a text of words."""
-
+ARENA = 1 << 24
+"""Bytes: the C library that has freed a block as large as this asks the system no more for each one that is smaller,
+such as an array as long as a chunk. A page that is new with every chunk costs as much as what is done to it."""
 SPACE, NEWLINE = b" ", b"\n"
 NO_BYTE = b"\xff"
 """No text in UTF-8 holds it."""
-_WHITE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
-_ASCII_WHITE = "".join(filter(str.isascii, _WHITE)).encode()
-_OTHER_WHITE = "".join(space for space in _WHITE if not space.isascii())
-_TO_SPACES = bytes.maketrans(_ASCII_WHITE, SPACE * len(_ASCII_WHITE))
-_LETTERS = bytes(code if chr(code) in string.ascii_lowercase else SPACE[0] for code in range(256))
-"""A byte in lowercase → the same letter, or a space."""
+_SEPARATORS = bytes(code for code in range(256) if chr(code) not in string.ascii_letters)
+"""All bytes that are no letters of the book's."""
 
 
 def read(path: Path, size: int = CHUNK, *, part: Part | None = None) -> Iterator[str]:
@@ -63,6 +58,7 @@ def read(path: Path, size: int = CHUNK, *, part: Part | None = None) -> Iterator
     start, stop = part or (0, sys.maxsize)
     decoder = codecs.getincrementaldecoder("utf-8" if start else "utf-8-sig")()
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    np.empty(ARENA, np.uint8)  # and freed at once
     with path.open("rb") as file:
         file.seek(start)
         try:
@@ -115,15 +111,6 @@ def spellings(text: str, normalizer: Normalizer) -> list[str]:
     return [normalize_prefix(form, normalizer) for form in forms]
 
 
-def words(chunks: Iterable[str]) -> Iterator[pa.StringArray]:
-    """What stands between white space, as ``str.split`` has it: one array of words for each chunk that ends some.
-
-    Raises:
-        CorpusError: more than ``LONGEST_WORD`` characters without white space.
-    """
-    return filter(len, map(_split, _uncut(chunks)))
-
-
 def code_points(text: str) -> NDArray[np.unsignedinteger]:
     """The text's characters as numbers, uint8 or uint32 of shape (characters,)."""
     if text.isascii():
@@ -162,63 +149,31 @@ def _book(chunks: Iterable[str], line_end: bytes) -> Iterator[str]:
     """Each run of separators becomes one space, or nothing when it holds a line end or stands at an end of the text.
 
     The run at the end of a chunk waits for the next one as a single byte. The text begins behind a line end.
-
-    Where a run ends, and whether it holds a line end, is the work of two integers with a bit per byte, the first on the
-    right: what is added to a run of ones carries to the bit behind it.
     """
     waiting = line_end
     for chunk in chunks:
-        codes = np.frombuffer(waiting + chunk.encode("utf-8", "surrogatepass"), np.uint8)
-        lower = codes | np.uint8(0x20)  # of a letter; what else there is stays something else, and is no 0
-        letters = (lower - np.uint8(ord("a"))) < len(string.ascii_lowercase)
-        runs = _integer(~letters)
-        behind = (runs << 1) & ~runs & ~(runs + _integer(codes == line_end[0]))
-        waiting = b""
-        if len(codes) and not letters[-1]:
-            waiting = SPACE if behind >> len(codes) else line_end
-            behind &= (1 << len(codes)) - 1
-        kept = letters.view(np.uint8) | _bits(behind >> 1, len(codes))
-        yield (lower * kept).tobytes().translate(_LETTERS, b"\0").decode("ascii")
+        content = waiting + chunk.encode("utf-8", "surrogatepass")
+        kept = content.rstrip(_SEPARATORS)
+        run = content[len(kept) :]
+        waiting = b"" if not run else line_end if line_end in run else SPACE
+        if kept:
+            yield _squeezed(kept, line_end).decode("ascii")
 
 
-def _integer(bits: NDArray[np.bool_]) -> int:
-    return int.from_bytes(np.packbits(bits, bitorder="little").tobytes(), "little")
-
-
-def _bits(integer: int, count: int) -> NDArray[np.uint8]:
-    packed = integer.to_bytes(-(-count // 8), "little")
-    return np.unpackbits(np.frombuffer(packed, np.uint8), count=count, bitorder="little")
-
-
-def _uncut(chunks: Iterable[str]) -> Iterator[str]:
-    """The text in chunks of whole words."""
-    begun = ""
-    for chunk in chunks:
-        text = begun + chunk
-        if not text or text[-1].isspace():
-            whole, begun = text, ""
-        else:
-            *front, begun = text.rsplit(maxsplit=1)
-            whole = front[0] if front else ""
-        if len(begun) > LONGEST_WORD:
-            raise CorpusError(
-                f"the text runs on for more than {LONGEST_WORD:,} characters without white space, so that it has no "
-                "words to speak of: set tokenize.level=char"
-            )
-        yield whole
-    yield begun
-
-
-def _split(text: str) -> pa.StringArray:
-    """What ``str.split`` gives: the bytes between white space, one behind another, and where each word begins."""
-    import pyarrow as pa
-
-    for space in _OTHER_WHITE:
-        text = text.replace(space, " ")
-    content = text.encode()
-    spaces = np.frombuffer(b"".join((SPACE, content.translate(_TO_SPACES), SPACE)), np.uint8) == SPACE[0]
-    edges = np.flatnonzero(spaces[1:] != spaces[:-1]).reshape(-1, 2)  # of each word
-    offsets = np.zeros(len(edges) + 1, np.int32)
-    np.cumsum(edges[:, 1] - edges[:, 0], out=offsets[1:])
-    letters = content.translate(None, _ASCII_WHITE)
-    return pa.StringArray.from_buffers(len(edges), pa.py_buffer(offsets), pa.py_buffer(letters))
+def _squeezed(content: bytes, line_end: bytes) -> bytes:
+    """A text that ends with a letter, by the book's rule."""
+    codes = np.frombuffer(content, np.uint8)
+    lower = codes | np.uint8(0x20)  # of a letter; what else there is stays something else
+    is_letter = (lower - np.uint8(ord("a"))) < len(string.ascii_lowercase)
+    is_line_end = codes == line_end[0]
+    # Of a run its last separator stays, as a space; but a line end there stays not, and one within the run stays too.
+    spaces = (is_letter[:-1] < is_letter[1:]) > is_line_end[:-1]
+    breaks = is_line_end[:-1] > (is_letter | is_line_end)[1:]
+    lower *= is_letter.view(np.uint8)
+    lower[:-1] |= spaces.view(np.uint8) * np.uint8(SPACE[0])
+    lower[:-1] |= breaks.view(np.uint8) * np.uint8(NEWLINE[0])
+    text = lower.tobytes().replace(b"\0", b"")
+    if NEWLINE not in text:
+        return text
+    first, *others = text.split(NEWLINE)
+    return first + b"".join(other.removeprefix(SPACE) for other in others)

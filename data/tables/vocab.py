@@ -33,10 +33,10 @@ class Vocab:
     @classmethod
     def build(cls, counts: Mapping[str, int], min_freq: int = 0) -> Vocab:
         """Most frequent first, ties in code-point order; what was seen less than ``min_freq`` times is unknown."""
-        known = [(token, count) for token, count in counts.items() if count >= min_freq and token != UNKNOWN]
-        known.sort(key=lambda row: (-row[1], row[0]))
-        unknown = sum(counts.values()) - sum(count for _, count in known)
-        return cls([UNKNOWN, *(token for token, _ in known)], [unknown, *(count for _, count in known)])
+        known = sorted(token for token, count in counts.items() if count >= min_freq and token != UNKNOWN)
+        known.sort(key=counts.__getitem__, reverse=True)  # which leaves ties as they stand
+        found = [counts[token] for token in known]
+        return cls([UNKNOWN, *known], [sum(counts.values()) - sum(found), *found])
 
     def __len__(self) -> int:
         return len(self.tokens)

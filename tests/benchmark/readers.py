@@ -20,6 +20,7 @@ import numpy as np
 
 from data.corpus import text
 from data.corpus.level import LEVELS
+from data.corpus.pieces import keep, kept
 from data.tables.vocab import Vocab
 from stages import tokenize
 from stages.config import TokenizeConfig
@@ -49,18 +50,20 @@ def summary(found: Any) -> Any:
 
 
 def ours(path: str, level: LevelName, normalizer: str) -> Turn:
-    """Counted in one pass, looked up in a second one."""
+    """Read once, and kept in a file; counted and looked up from there."""
 
     def turn() -> Found:
-        vocab = Vocab.build(tokenize.merge(map(tokenize.count, pieces(path, level, normalizer))))
-        ids = [tokenize.index(piece, vocab) for piece in pieces(path, level, normalizer)]
-        return np.concatenate(ids), vocab.tokens
+        with tempfile.TemporaryDirectory() as folder:
+            aside = Path(folder) / "pieces"
+            read = sum(keep(pieces(path, level, normalizer), aside))
+            vocab = Vocab.build(tokenize.merge(map(tokenize.count, kept(aside, read))))
+            return np.concatenate([tokenize.index(piece, vocab) for piece in kept(aside, read)]), vocab.tokens
 
     return turn
 
 
 def counted(path: str, level: LevelName, normalizer: str) -> Turn:
-    """The first of these passes alone."""
+    """Counted, and not kept."""
     return lambda: tokenize.merge(map(tokenize.count, pieces(path, level, normalizer)))
 
 

@@ -1,10 +1,9 @@
-"""Reading, normalising and cutting into words, against the plain rules they must agree with."""
+"""Reading and normalising, against the plain rules they must agree with."""
 
 from __future__ import annotations
 
 import random
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ TEXTS = {
     "many scripts": "Überfluß — œuvre ÅÄÖ İstanbul; ΟΔΥΣΣΕΥΣ ΣΑΣ. Σ\nПривет, МИР! 你好，世界。 🙂 a\u0301 שלום",
     "rare white space": "a\u2028b\x85c\x1cd\u3000e\xa0\x0bf\x0c",
     "accents apart": "e\u0301te\u0301 s\u0307\u0323\n a\u0308\u0304 \u1112\u1161\u11ab\u1173 \u09c7\u09be \u212b",
+    "lines with more before them": 'One.\n"Two"\n\n  "Three,\n\n\nfour"\n . \n"five \n',
     "long runs": "a" + " ." * 40 + "b" + "\n " * 40 + "c" + " " * 90,
 }
 
@@ -109,26 +109,6 @@ def test_other_bytes_than_utf8_are_refused_and_located(tmp_path: Path) -> None:
     file.write_bytes("é".encode()[:1])
     with pytest.raises(CorpusError, match="byte 0"):
         list(text.read(file))
-
-
-@pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS.keys())
-def test_words_are_those_of_str_split_wherever_the_text_is_cut(source: str) -> None:
-    chance = random.Random(source)
-    for _ in range(20):
-        arrays = list(text.words(cuts(source, chance)))
-        assert [word for array in arrays for word in array.to_pylist()] == source.split()
-
-
-def test_white_space_is_what_python_calls_white_space() -> None:
-    every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
-    source = " x".join(every[at : at + 5000] for at in range(0, len(every), 5000))
-    assert [word for array in text.words([source]) for word in array.to_pylist()] == source.split()
-
-
-def test_a_text_without_white_space_is_no_text_of_words() -> None:
-    with pytest.raises(CorpusError, match=r"tokenize\.level=char"):
-        list(text.words(["x" * 400_000] * 3))
-    assert sum(map(len, text.words(["x" * 400_000, "x y"]))) == 2
 
 
 def test_a_prompt_is_spelled_like_the_text_and_keeps_its_ends() -> None:
