@@ -5,6 +5,7 @@
     ├── CorpusError            a text that cannot be had or cannot be used
     │   └── TransientError     the same, but worth another try later (a network's fault)
     ├── StoreError             an artifact, the disk under it, or the code that makes it
+    │   └── FormatError        what a newer version of this program has written
     ├── DeviceError            a GPU that was asked for and cannot be used
     ├── ServerError            a Prefect server that does not answer, or has given this run up
     ├── TrainingError          training that cannot go on
@@ -41,6 +42,10 @@ class TransientError(CorpusError):
 
 class StoreError(RnnlmError):
     """An artifact that is missing or damaged, a disk that cannot take one, or a process that must not make one."""
+
+
+class FormatError(StoreError):
+    """A file of a newer format than this version reads: it is not damaged, and is left as it is."""
 
 
 class DeviceError(RnnlmError):

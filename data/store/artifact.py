@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.store.fingerprint import canonical, digest
-from data.store.reading import read
+from data.store.reading import known, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,14 +27,21 @@ class Artifact:
     @classmethod
     def read(cls, folder: Path) -> Artifact | None:
         """The artifact in a folder, its files unverified; None without a manifest, or with one that is not true to its
-        own key, to its place, or to JSON."""
-        from data.store.manifest import Manifest  # slow to load, and not needed where nothing is read
+        own key, to its place, or to JSON.
 
+        Raises:
+            FormatError: a newer version's.
+        """
+        from data.store.manifest import FORMAT, Manifest  # slow to load, and not needed where nothing is read
+
+        written = b""
         try:
-            manifest = Manifest.model_validate_json(read(folder / MANIFEST))
+            written = read(folder / MANIFEST)
+            manifest = Manifest.model_validate_json(written)
             canonical([manifest.config, manifest.git])
             true = digest(manifest.components) == manifest.key
         except (OSError, ValueError, RecursionError):  # ValueError is also what not-a-number and huge integers end in
+            known(folder / MANIFEST, written, FORMAT)
             return None
         return cls(folder, manifest) if true and folder.parts[-2:] == (manifest.stage, manifest.key[:16]) else None
 

@@ -45,6 +45,7 @@ def collect(
     *,
     pinned: Collection[str] = (),
     finished: Collection[str] = (),
+    newer: Collection[str] = (),
     dry_run: bool = False,
     days: float = KEPT_DAYS,
     checkpoints: bool = False,
@@ -54,13 +55,14 @@ def collect(
     That is, in this order: leftovers of runs that were killed; checkpoints of trainings that have ended, after a week
     or ``days``; damaged artifacts, and those that neither they nor anything made from them was used for ``days``; other
     checkpoints, reports of what is gone and locks that nobody holds, after as long. Artifacts with a ``pinned`` key,
-    and what they were made from stay, where a folder cannot be read all that are sound, and whatever a store does not
-    name like this.
+    and what they were made from stay, where a folder cannot be read all that are sound, what a newer version of this
+    program made, and whatever a store does not name like this.
 
     Args:
         store: where.
         pinned: keys of artifacts that stay.
         finished: the names of folders of checkpoints whose trainings have ended.
+        newer: the names of those that a newer version keeps, which stay.
         dry_run: whether to leave all of it.
         days: how long what is not used is kept.
         checkpoints: whether those of ``finished`` go, however young.
@@ -72,15 +74,16 @@ def collect(
     unused = f"not used for {days:g} days"
     sound, damaged = _checked(store)
     needed = _needed(sound, -inf if store.unread else min([oldest, *_begun(store)]), pinned)
+    told = {folder.name for folder in needed | store.unread}
     oldest_finished = time.time() - min(days, KEPT_DAYS_FINISHED) * _DAY if not checkpoints else inf
-    ended = [folder for folder in _checkpoints(store, oldest_finished) if folder.name in finished]
+    ended = [folder for folder in _checkpoints(store, oldest_finished, newer) if folder.name in finished]
     unneeded = [
         *((path, "left by a run that was killed") for path in _leftovers(store)),
         *((folder, "checkpoints of a training that has ended") for folder in ended),
         *damaged,
         *((artifact.folder, unused) for artifact in sound.values() if artifact.folder not in needed),
-        *((folder, unused) for folder in _checkpoints(store, oldest) if folder not in ended),
-        *((path, "a report of what is gone") for path in _reports(store, {folder.name for folder in needed}, oldest)),
+        *((folder, unused) for folder in _checkpoints(store, oldest, newer) if folder not in ended),
+        *((path, "a report of what is gone") for path in _reports(store, told, oldest)),
         *((path, "a lock that nobody holds") for path in _locks(store, oldest)),
     ]
     seen: Counter[tuple[int, int]] = Counter()
@@ -139,10 +142,10 @@ def _begun(store: Store) -> Iterator[float]:
             yield touched(store.root / "locks" / building[1]) - _DAY
 
 
-def _checkpoints(store: Store, before: float) -> Iterator[Path]:
-    """Folders of checkpoints that were not touched since."""
+def _checkpoints(store: Store, before: float, newer: Collection[str]) -> Iterator[Path]:
+    """Folders of checkpoints that were not touched since, but for a newer version's."""
     for folder in store.folders("checkpoints"):
-        if _KEY.fullmatch(folder.name):
+        if _KEY.fullmatch(folder.name) and folder.name not in newer:
             last = max(map(touched, (folder, *store.entries(f"checkpoints/{folder.name}"))))
             if last < before:
                 yield folder

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.errors import ConfigError, StoreError
+from data.errors import ConfigError, FormatError, StoreError
 from data.store import cache, disk, fingerprint, locks
 from data.store.artifact import MANIFEST, Artifact
 from data.store.files import sync
@@ -70,7 +70,8 @@ class Store:
         self._verified: set[tuple[Path, str]] = set()
         self._warned: set[Path] = set()
         self.unread: set[Path] = set()
-        """Folders that could not be read: nobody knows what lies there, and what that was made from."""
+        """Folders that could not be read, or only by a newer version: nobody knows what lies there, and what that was
+        made from."""
 
     def folder(self, stage: str, key: str) -> Path:
         """Where the artifact with this key lies, or would lie."""
@@ -122,7 +123,11 @@ class Store:
         return self.own("checkpoints", identity[:16])
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The artifact with this key, unverified; None when there is none or its manifest cannot be read."""
+        """The artifact with this key, unverified; None when there is none or its manifest cannot be read.
+
+        Raises:
+            FormatError: a newer version's, which this one neither uses nor makes again.
+        """
         artifact = Artifact.read(self.folder(stage, key))
         return artifact if artifact is not None and artifact.manifest.key == key else None
 
@@ -142,11 +147,16 @@ class Store:
 
     def published(self, stage: str | None = None) -> Iterator[tuple[Path, Artifact | None]]:
         """What a store calls an artifact, of all stages or of one: its folder, and None where its manifest cannot be
-        read."""
+        read. A newer version's is passed over, with a warning."""
         for name in [stage] if stage else self.stages():
             for folder in self.folders(name):
-                if _KEY.fullmatch(folder.name):
+                if not _KEY.fullmatch(folder.name):
+                    continue
+                try:
                     yield folder, Artifact.read(folder)
+                except FormatError:
+                    self.unread.add(folder)
+                    self._warn(folder, "was made by a newer version of rnnlm and is passed over: upgrade rnnlm")
 
     def damage(self, artifact: Artifact, *, again: bool = False) -> str | None:
         """What is wrong with an artifact's files in a few words, or None.
@@ -232,6 +242,7 @@ class Store:
             if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
                 target.unlink()
             if target.exists():
+                Artifact.read(target)  # what a newer version has made stays
                 _exchange(folder, target)  # what was there goes the way of the folder it was built in
             else:
                 folder.rename(target)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+FORMAT: Final = 1
+"""The newest that there is; a manifest without a number is of the first."""
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]
 """Of a stage."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -27,6 +29,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
+    format: Literal[1] = FORMAT
     stage: Name
     key: Digest
     """The digest of ``components``."""

@@ -1,7 +1,8 @@
 """The nights of a store: what each one decided and by which figures, two years of them, whatever is collected.
 
 ``<store>/nights/NAME.jsonl`` holds a line for each night of the champion of that name, the last one newest. The file is
-replaced as a whole under a lock, so that a reader needs none.
+replaced as a whole under a lock, so that a reader needs none. A line has no format: what a newer version has added to
+one is passed over, a line that says nothing to this one is left out, and both stay as they are.
 """
 
 from __future__ import annotations

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from typing import TYPE_CHECKING
+
+from data.errors import FormatError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST = 1 << 26
 """Bytes of a file that is read as a whole, at most."""
+OTHER_STORE = "name another store with --store or RNNLM_STORE"
 
 
 def read(path: Path) -> bytes:
@@ -40,6 +44,33 @@ def check(path: Path) -> Path:
     """
     _check(path.stat(), path)
     return path
+
+
+def known(path: Path, content: bytes | str, highest: int, instead: str = OTHER_STORE) -> None:
+    """See that a file is of no newer format than this version reads, by the number in the JSON that it holds.
+
+    What has no number is of the first format. Within one a version may write more than another reads, which passes over
+    it; what nobody may pass over raises the number.
+
+    Args:
+        path: of the file.
+        content: JSON; of anything else another one has to say what is wrong with it.
+        highest: format that this version reads.
+        instead: what to do but to upgrade.
+
+    Raises:
+        FormatError: a newer version has written it.
+    """
+    try:
+        facts = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if type(found) is int and found > highest:
+        raise FormatError(
+            f"{path} has format {found}, of a newer version of rnnlm, and this one reads formats up to {highest}: "
+            f"upgrade rnnlm, or {instead}"
+        )
 
 
 def _check(found: os.stat_result, path: Path) -> None:

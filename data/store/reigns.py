@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE, FOLDER = "champion.json", "champions"
+FORMAT: Final = 1
+"""The newest that there is. What another version has added to it stays when this one writes the file again."""
 
 
 class Withdrawal(BaseModel):
     """The end of a reign that was gone back from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     when: str
     """UTC, ISO 8601."""
@@ -43,7 +45,7 @@ class Withdrawal(BaseModel):
 class Reign(BaseModel):
     """One promotion, and what became of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """The key of its artifact of `train`."""
@@ -62,7 +64,7 @@ class Reign(BaseModel):
 class Rejection(BaseModel):
     """A model that was compared with a champion, and was not better."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     model: str
     over: str
@@ -74,10 +76,10 @@ class Rejection(BaseModel):
 class Record(BaseModel):
     """The content of the file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
 
-    format: Literal[1] = 1
-    reigns: list[Reign] = []
+    format: Literal[1] = FORMAT
+    reigns: list[Reign]
     rejections: list[Rejection] = []
     """The last ``champions.KEPT_REJECTIONS``."""
 
@@ -106,16 +108,19 @@ def read(store: Store, name: str) -> Record:
 
     Raises:
         ConfigError: what cannot be a name.
+        FormatError: a newer version's.
         StoreError: a file that cannot be read.
     """
-    path = _path(store, name)
+    path, written = _path(store, name), b""
     try:
-        record = Record.model_validate_json(reading.read(path))
+        written = reading.read(path)
+        record = Record.model_validate_json(written)
         canonical(record.model_dump())
         return record
     except FileNotFoundError:
-        return Record()
+        return Record(reigns=[])
     except ValidationError as error:
+        reading.known(path, written, FORMAT)
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         why = f"{where}: {first['msg']}" if where else first["msg"]

@@ -35,11 +35,12 @@ def trained_on(model: Path) -> IndexTable | None:
     """What a model learnt from, where it lies in a store that still has that."""
     from data.tables.tokens import IndexTable
 
-    stage, trained = graph.STAGES["train"].inputs["tokens"].stage, Artifact.read(model)
-    if trained is None or stage not in trained.manifest.parents:
-        return None
-    tokens = Store(model.resolve().parents[1]).find(stage, trained.manifest.parents[stage])
+    stage = graph.STAGES["train"].inputs["tokens"].stage
     with suppress(StoreError):
+        trained = Artifact.read(model)
+        if trained is None or stage not in trained.manifest.parents:
+            return None
+        tokens = Store(model.resolve().parents[1]).find(stage, trained.manifest.parents[stage])
         return IndexTable.open(tokens.folder / "tokens.arrow") if tokens else None
     return None
 

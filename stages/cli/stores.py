@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data.errors import StoreError
+from data.errors import FormatError, StoreError
 from data.moment import minute
 from data.shown import line
 from data.store.collect import KEPT_DAYS, collect
@@ -68,7 +68,13 @@ def verify(store: StoreAt = None) -> None:
     damaged = 0
     artifacts = sorted(opened.published(), key=_created, reverse=True)
     for folder, artifact in artifacts:
-        damage = opened.damage(artifact, again=True) or fault(artifact) if artifact else "its manifest cannot be read"
+        damage: str | None = "its manifest cannot be read"
+        if artifact:
+            try:
+                damage = opened.damage(artifact, again=True) or fault(artifact)
+            except FormatError as newer:  # which is nothing that a run makes again
+                print(f"{folder.parent.name:9} {folder.name} {newer}")
+                continue
         damaged += bool(damage)
         print(f"{folder.parent.name:9} {folder.name} {damage or 'sound'}")
     if damaged:
@@ -104,7 +110,14 @@ def gc(
     from stages.report import words
 
     opened = open_store(store)
-    needless = partial(collect, opened, pinned=champions.pinned(opened), finished=begun.ended(opened), days=days)
+    needless = partial(
+        collect,
+        opened,
+        pinned=champions.pinned(opened),
+        finished=begun.ended(opened),
+        newer=begun.newer(opened),
+        days=days,
+    )
     collected = needless(dry_run=dry_run, checkpoints=checkpoints)
     for path, why, size, fault in collected:
         print(f"{path}  {words.size(size)}  {why}{f', but it is there still: {fault}' if fault else ''}")

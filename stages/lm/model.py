@@ -19,7 +19,7 @@ from data.store import reading
 from data.tables.vocab import UNKNOWN, Vocab
 from stages.lm import abreast, sampling, scoring
 from stages.lm.network import Network
-from stages.lm.parameters import Architecture
+from stages.lm.parameters import FORMAT, Architecture
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -74,20 +74,21 @@ class LanguageModel:
             finite: refuse weights that are not; whoever judges such a model reads it all the same.
 
         Raises:
-            StoreError: a folder that holds no such model, or a damaged one.
+            StoreError: a folder that holds no such model, a damaged one, or a newer version's (`FormatError`).
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         folder = Path(folder)
-        path = folder / "config.json"
+        path, written = folder / "config.json", b""
         try:
-            config = json.loads(reading.read(path))
+            config = json.loads(written := reading.read(path))
             architecture = Architecture.parse(config)
             level, normalizer = config["level"], config["normalizer"]
             if level not in [*LEVELS] or normalizer not in NORMALIZERS:
                 raise ValueError("its level or its normalizer is unknown")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reading.known(path, written, FORMAT, "use a model that this version has trained")
             raise StoreError(f"{path} does not describe a model ({_said(error)}): train again") from None
         path = folder / "model.safetensors"
         try:

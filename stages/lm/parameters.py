@@ -61,7 +61,7 @@ class Architecture:
             ValueError: what does not fit, in words.
         """
         if description.get("format") not in (1, FORMAT):
-            raise ValueError(f"it has format {description.get('format')!r}, this program reads 1 to {FORMAT}")
+            raise ValueError(f"it has format {description.get('format')!r}, this version reads 1 to {FORMAT}")
         if description["format"] == 1:
             activation = "relu" if description.get("cell") == "rnn" else "tanh"
             description = {"activation": activation, "embedding_size": 0, "tie_weights": False, **description}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from data.errors import StoreError
+from data.errors import FormatError, StoreError
 from data.store import fingerprint
 from data.store.champions import STAGE
 from data.store.files import replace
@@ -66,7 +66,10 @@ def lost(config: TrainConfig, components: Components, store: Store) -> str:
             who, why = _whose(facts, components)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-        state, _ = checkpoint.latest(folder, config.epochs) or (None, None)
+        try:
+            state, _ = checkpoint.latest(folder, config.epochs) or (None, None)
+        except FormatError:
+            return f"training begins anew: a newer version of rnnlm has begun it, and goes on with {folder} alone"
         if state and state.epoch < config.epochs and not schedule.exhausted(config, state.history["valid_loss"]):
             where = f"{schedule.called(config)} {state.epoch + 1:,} of {config.epochs:,}"
             return f"training begins anew: {who} would go on in {where}, but {why}"
@@ -104,6 +107,17 @@ def ended(store: Store) -> set[str]:
             epochs[name] = max(epochs.get(name, 0), artifact.manifest.config["epochs"])
     found = {name for name, last in epochs.items() if _position(store, name) <= (last, 0)}
     return found | {artifact.folder.name for artifact in store.artifacts() if artifact.manifest.stage != STAGE}
+
+
+def newer(store: Store) -> set[str]:
+    """The names of folders with checkpoints that a newer version keeps there."""
+    found = set()
+    for folder in store.folders("checkpoints"):
+        try:
+            checkpoint.refuse_newer(folder)
+        except FormatError:
+            found.add(folder.name)
+    return found
 
 
 def _position(store: Store, name: str) -> tuple[int, int]:

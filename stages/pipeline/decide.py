@@ -12,7 +12,7 @@ from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any, Literal
 
 from data.corpus.address import written
-from data.errors import StoreError
+from data.errors import FormatError, StoreError
 from data.moment import minute
 from data.store import fingerprint, loaded
 from stages.config import StageConfig
@@ -68,7 +68,11 @@ class Status:
 
 
 def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> Decision:
-    """A stage's key, and whether the store holds a sound artifact for it."""
+    """A stage's key, and whether the store holds a sound artifact for it.
+
+    Raises:
+        FormatError: it holds a newer version's.
+    """
     stage = graph.STAGES[name]
     own: StageConfig = dict(config).get(name, StageConfig())  # a model has attributes of its own, `copy` for one
     sources = stage.sources(own)
@@ -109,11 +113,17 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
 
 
 def fault(artifact: Artifact) -> str:
-    """What an artifact's files say that its stage would not, in a sentence; empty where they are sound."""
+    """What an artifact's files say that its stage would not, in a sentence; empty where they are sound.
+
+    Raises:
+        FormatError: a newer version has written one.
+    """
     stage = graph.STAGES.get(artifact.manifest.stage)
     try:
         if stage:  # a sweep is none
             stage.check(artifact.folder)
+    except FormatError:
+        raise
     except StoreError as error:
         return str(error)
     return ""

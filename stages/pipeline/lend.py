@@ -113,8 +113,13 @@ def lost(config: TrainConfig, components: Mapping[str, Any], store: Store) -> st
 
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """An engine, and the checkpoints of this training and of no other."""
+    """An engine, and the checkpoints of this training and of no other.
+
+    Raises:
+        FormatError: a newer version has begun it, and is not kept from going on.
+    """
     from stages.pipeline import begun
+    from stages.training import checkpoint
 
     choice, identity = engines.choose(attempt.config), begun.identity(attempt.config, attempt.components)
     # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
@@ -122,6 +127,7 @@ def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
         checkpoints = attempt.store.checkpoints(identity)
         if choice.reason:
             logger.info("%s", choice.reason)
+        checkpoint.refuse_newer(checkpoints)
         if attempt.forced:
             shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
         elif said := begun.lost(attempt.config, attempt.components, attempt.store):

@@ -84,9 +84,10 @@ def _differing(artifact: Artifact, default: Mapping[str, Mapping[str, Any]], sto
     waiting = [artifact]
     while waiting:
         for stage, key in waiting.pop().manifest.parents.items():
-            if stage not in made and (parent := store.find(stage, key)):
-                made[stage] = parent
-                waiting.append(parent)
+            with suppress(StoreError):
+                if stage not in made and (parent := store.find(stage, key)):
+                    made[stage] = parent
+                    waiting.append(parent)
     return {
         f"{stage}.{field}": value
         for stage in graph.order(champions.STAGE)

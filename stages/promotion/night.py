@@ -232,9 +232,10 @@ class Night:
 
     def _collect(self) -> None:
         """Remove what nobody needs, as `rnnlm gc` does; what keeps it from that is no fault of this night."""
+        store = self._store
         try:
-            removed = collect(self._store, pinned=champions.pinned(self._store), finished=begun.ended(self._store))
-            logger.info("%d folders that nobody needs were removed", sum(not one.fault for one in removed))
+            gone = collect(store, pinned=champions.pinned(store), finished=begun.ended(store), newer=begun.newer(store))
+            logger.info("%d folders that nobody needs were removed", sum(not one.fault for one in gone))
         except StoreError as error:
             logger.warning("nothing was removed: %s", error)
 

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_co
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from data.errors import ConfigError, Interrupted, StoreError, TrainingError
+from data.errors import ConfigError, FormatError, Interrupted, StoreError, TrainingError
 from stages.sweep import worker
 from stages.sweep.worker import Answer, Do, Job
 from stages.training import cores, signals
@@ -129,7 +129,7 @@ def _answers(futures: Sequence[Future[Answer]], *died: type[Exception]) -> Itera
             answer = Answer(error=TrainingError.__name__, sentence=sentence)
         except CancelledError:
             raise TrainingError("the Dask cluster is gone and nothing is lost: the same command goes on") from None
-        if answer.error == StoreError.__name__:
+        if answer.error in (StoreError.__name__, FormatError.__name__):
             raise StoreError(answer.sentence)
         if answer.error == Interrupted.__name__:
             raise Interrupted(answer.sentence, signal.SIGTERM)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from data.errors import StoreError
 from data.store.files import replace
-from data.store.reading import check
+from data.store.reading import check, known
 from stages.training.engine import EngineState
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 1
+"""The newest that there is; what has no number is of the first, and may lack what was the same whatever it trained."""
 FRACTION = 0.02
 """Of the time, at most, that checkpoints may cost."""
 FIRST = 0.5
@@ -120,7 +122,7 @@ def write(folder: Path, train: TrainState, engine: EngineState) -> None:
     }
     for kind, arrays in kinds.items():
         tensors |= {f"{kind}/{name}": array for name, array in arrays.items()}
-    counts = {"index": train.index, "steps": train.steps, "tokens": train.tokens}
+    counts = {"format": FORMAT, "index": train.index, "steps": train.steps, "tokens": train.tokens}
     facts = {**counts, "generator": train.generator, "totals": asdict(train.totals)}
     # One entry, because the order of several is not fixed.
     metadata = {"checkpoint": json.dumps({**facts, "sha256": _digest(tensors, facts)}, sort_keys=True)}
@@ -141,6 +143,9 @@ def latest(folder: Path, epochs: int) -> tuple[TrainState, EngineState] | None:
     """The newest sound checkpoint at or before the end of that many epochs, None when there is none.
 
     A damaged one is passed over with a warning.
+
+    Raises:
+        FormatError: the newest is a newer version's.
     """
     from safetensors import SafetensorError
 
@@ -154,14 +159,33 @@ def latest(folder: Path, epochs: int) -> tuple[TrainState, EngineState] | None:
     return None
 
 
+def refuse_newer(folder: Path) -> None:
+    """See that a folder has no checkpoint that only a newer version could go on with.
+
+    Raises:
+        FormatError: it has.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for _, path in positions(folder):
+        with suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):
+            with safe_open(check(path), framework="numpy") as file:
+                written = file.metadata()["checkpoint"]
+            known(path, written, FORMAT)
+
+
 def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineState]:
     from safetensors import safe_open
 
     with safe_open(check(path), framework="numpy") as file:
+        written = file.metadata()["checkpoint"]
+        known(path, written, FORMAT)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        facts = json.loads(file.metadata()["checkpoint"])
+        facts = json.loads(written)
     if facts.pop("sha256") != _digest(tensors, facts):
         raise ValueError("its content does not have the digest that it names")
+    if facts.get("format", 1) != FORMAT:
+        raise ValueError(f"it has format {facts['format']!r}")
 
     def under(kind: str) -> Arrays:
         prefix = f"{kind}/"
@@ -172,9 +196,9 @@ def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineStat
         facts["generator"],
         epoch,
         step,
-        facts["index"],
+        facts.get("index", step),
         facts["steps"],
-        facts["tokens"],
+        facts.get("tokens", 0),
         Totals(**facts["totals"]),
         dict(zip(FIGURES, tensors["history"].T.tolist(), strict=True)),
         under("best"),
