@@ -9,8 +9,8 @@ one could be taken. So what lies within rounding of a border is computed again a
    ``top_k`` and ``top_p`` keep, that logits a little apart could have taken another one.
 2. A text in doubt is read again alone, from where it was last known to the bit, and this token is drawn from those
    logits. Its column goes on from there, so no token is read again twice.
-3. How far the logits have drifted apart by then is measured each time, and every few tokens of the first text without
-   any doubt. Where it is more than half of what step 1 allows for, all texts are written again and more is allowed for;
+3. How far the logits have drifted apart by then is measured each time, and every few tokens in one text without any
+   doubt. Where it is more than half of what step 1 allows for, all texts are written again and more is allowed for;
    and where that is not enough, the network makes large differences of small ones, and all are written alone.
 
 A network in which a difference grows in one text and in none that was looked at would go unseen. One that was trained
@@ -40,10 +40,11 @@ SEGMENT = 32
 _DRIFTS = 4e-6, 1e-4
 """What two logits may be apart for a token that is not in doubt, for each unit of the largest one's size, and for one
 unit more: first the one, and where it is not enough the other. Rounding alone makes up to a third of the first."""
-_ROUNDED = 5e-7
-"""What a share of cumulated probabilities may be apart because it is computed in single precision here."""
+_ROUNDED = 1e-6
+"""What two logits may be apart for a token that is not in doubt, over the temperature, because likelihoods are computed
+in single precision here."""
 _LOOKED_AT = 8
-"""Tokens of the first text after which it is read again alone."""
+"""Tokens after which the first text that has not ended is read again alone."""
 
 How = tuple[float, int, float]
 Floats = npt.NDArray[np.floating]
@@ -110,7 +111,7 @@ def _write(
         logits, uniform = readout_columns(columns), uniforms[:, number % SEGMENT]
         allowed = drift * (1 + np.abs(logits).max(axis=1))
         taken, doubtful = draw(logits, uniform, *how, allowed)
-        doubtful[0] |= live[0] == 0 and number % _LOOKED_AT == 0
+        doubtful[0] |= number % _LOOKED_AT == 0
         for column in np.flatnonzero(doubtful).tolist():
             text = int(live[column])
             for id_ in texts[text, read[text] : number].tolist():
@@ -141,8 +142,7 @@ def draw(
     likelihoods = logits - logits.max(axis=1, keepdims=True)
     likelihoods /= np.float32(temperature)
     np.exp(likelihoods, out=likelihoods)
-    # Logits that are e apart make shares of the cumulated probabilities that are at most e / (2 · temperature) apart.
-    near = allowed / temperature / 2 + _ROUNDED
+    apart = allowed / temperature + _ROUNDED
     doubtful = np.zeros(len(rows), bool)
     if 0 < top_k < tokens or top_p < 1:
         order = np.argsort(-logits, axis=1, kind="stable")
@@ -150,23 +150,30 @@ def draw(
         cumulated = ranked[:, : top_k or None].cumsum(axis=1, dtype=np.float64)
         last = (cumulated < top_p * cumulated[:, -1:]).sum(axis=1)
         if top_p < 1:
-            doubtful |= _to_border(cumulated, top_p, last) <= near
+            doubtful |= _near_border(cumulated, top_p, last, apart)
         gap = logits[rows, order[rows, last]] - logits[rows, order[rows, np.minimum(last + 1, tokens - 1)]]
         doubtful |= (last < tokens - 1) & (gap <= 2 * allowed)
         ranked[np.arange(tokens) > last[:, None]] = 0
         np.put_along_axis(likelihoods, order, ranked, 1)
     cumulated = likelihoods.cumsum(axis=1, dtype=np.float64)
     taken = np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(axis=1), tokens - 1)
-    return taken, doubtful | ~(_to_border(cumulated, uniform, taken) > near)  # what is no number is in doubt
+    return taken, doubtful | _near_border(cumulated, uniform, taken, apart)
 
 
-def _to_border(cumulated: Floats, share: Floats | float, at: Ids) -> Floats:
-    """How far a share of the whole lies from the borders of the interval in which it falls, as a share of the whole."""
+def _near_border(cumulated: Floats, share: Floats | float, at: Ids, apart: Floats) -> npt.NDArray[np.bool_]:
+    """Whether a share of the whole lies so near to a border of the interval in which it falls, or is no number, that
+    logits which are up to ``apart`` off, over the temperature, could have it fall into another one.
+
+    They let no border's own share c move by more than 2 · c · (1 - c) · ``apart``: its derivative is that of a mean,
+    c · (1 - c) times the mean of what is off below it less the mean of what is off above it. So a border next to 0 or
+    to 1, where those of rare tokens are, hardly moves.
+    """
     rows, whole = np.arange(len(cumulated)), cumulated[:, -1]
-    above = np.abs(cumulated[rows, at] - share * whole)
-    below = np.where(at > 0, np.abs(cumulated[rows, at - 1] - share * whole), np.inf)
-    distance: Floats = np.minimum(above, below) / whole
-    return distance
+    clear = np.ones(len(rows), bool)
+    for border in (cumulated[rows, at] / whole, np.where(at > 0, cumulated[rows, at - 1], 0) / whole):
+        moves = 2 * border * (1 - border) * apart
+        clear &= (np.abs(border - share) > moves) | (border == 0) | (border == 1)
+    return ~clear
 
 
 def _put(state: list[State], columns: list[State], column: int) -> None:

@@ -97,10 +97,27 @@ def test_what_lies_within_rounding_of_a_border_is_computed_again_alone(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = model(cell="lstm")
-    expected = alone(ours, "a", 200, 1.0, **options)
+    expected = alone(ours, "a", 80, 1.0, **options)
     noisy(monkeypatch, 5e-4)
     monkeypatch.setattr(abreast, "_DRIFTS", (1e-3,))
-    assert together(ours, "a", 200, 1.0, **options) == expected
+    assert together(ours, "a", 80, 1.0, **options) == expected
+
+
+@pytest.mark.parametrize("top", [(0, 1.0), (4, 1.0), (0, 0.8)], ids=str)
+def test_who_is_not_in_doubt_is_drawn_whatever_the_logits_are_off(top: tuple[int, float]) -> None:
+    rng, rows, tokens, off = np.random.default_rng(0), 4_000, 8, 0.01
+    logits = (3 * rng.standard_normal((rows, tokens))).astype(np.float32)
+    uniform, allowed = rng.random(rows), np.full(rows, 2 * off)  # more than half of what is allowed for is seen
+    taken, doubtful = abreast.draw(logits, uniform, 0.7, *top, allowed)
+    changed = np.zeros(rows, bool)
+    for border in range(1, tokens):  # what moves a border most: all below it are off one way, all above it the other
+        for sign in (off, -off):
+            moved = logits + np.where(np.arange(tokens) < border, sign, -sign).astype(np.float32)
+            changed |= abreast.draw(moved, uniform, 0.7, *top, allowed)[0] != taken
+    assert changed.any()
+    assert not (changed & ~doubtful).any()
+    if top == (0, 1.0):
+        assert doubtful.sum() < 3 * changed.sum()
 
 
 def test_where_more_drift_is_seen_than_allowed_for_more_is_allowed_for_or_all_are_alone(
