@@ -104,7 +104,7 @@ def _write(
             going = [column for column, text in enumerate(live) if not ended(texts[text, :number])]
             if not going:
                 return True
-            live, columns = live[going], [tuple(array[:, going] for array in state) for state in columns]
+            live, columns = live[going], [tuple(array.take(going, 1) for array in state) for state in columns]
             uniforms = np.array([streams[text].random(min(SEGMENT, length - number)) for text in live])
         if number:
             network.advance_columns(texts[live, number - 1], columns)

@@ -101,11 +101,11 @@ def losses(
             rows = rows[differs]
             if not len(rows):
                 break
-            current = [tuple(array[:, differs] for array in state) for state in current]
+            current = [tuple(array.compress(differs, 1) for array in state) for state in current]
             held = _space(current[-1][0], most)
         # The rows that are left end in another state than before: the rows after them have to begin in it.
         rows = rows[rows < ROWS - 1] + 1
-        current = [tuple(array[:, rows - 1] for array in state) for state in known[steps - 1]]
+        current = [tuple(array.take(rows - 1, 1) for array in state) for state in known[steps - 1]]
     states[:] = [tuple(array[:, -1].copy() for array in state) for state in known[steps - 1]]
     return result.T.reshape(-1)
 
