@@ -155,7 +155,8 @@ def draw(
         doubtful |= (last < tokens - 1) & (gap <= 2 * allowed)
         ranked[np.arange(tokens) > last[:, None]] = 0
         np.put_along_axis(likelihoods, order, ranked, 1)
-    cumulated = likelihoods.cumsum(axis=1, dtype=np.float64)
+    cumulated = likelihoods.astype(np.float64)
+    cumulated.cumsum(axis=1, out=cumulated)  # in place: of many words, fresh memory costs more than the sums
     taken = np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(axis=1), tokens - 1)
     return taken, doubtful | _near_border(cumulated, uniform, taken, apart)
 
