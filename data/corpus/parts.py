@@ -15,14 +15,14 @@ import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from data import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from multiprocessing.process import BaseProcess
+    from multiprocessing.connection import Connection
     from pathlib import Path
 
     from data.progress import Progress
@@ -74,7 +74,7 @@ def passes(path: Path, number: int, progress: Progress) -> Iterator[Pass]:
     parts = cut(path, max(SIZE, size // MOST))
     done = itertools.count(0, size)  # before each pass
 
-    with _pool(size) as pool:
+    with _pool(len(parts) if size >= LARGE else 1) as pool:
 
         def over(function: Callable[..., Result], /, *columns: Iterable[int]) -> Iterator[Result]:
             before, began = next(done), time.monotonic()
@@ -88,28 +88,36 @@ def passes(path: Path, number: int, progress: Progress) -> Iterator[Pass]:
 
 
 @contextmanager
-def _pool(size: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes, one per core, where so many bytes are worth them; this one goes on alone where they are not."""
-    if (
-        cores.available() == 1 or size < LARGE or multiprocessing.current_process().daemon
-    ):  # such a one must not start others
+def _pool(parts: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes, one per core, where there are parts for them; this one goes on alone where there are not. They end
+    with the block, in the middle of a part where it fails, and with this process."""
+    workers = min(cores.available(), parts)
+    if workers == 1 or multiprocessing.current_process().daemon:  # such a one must not start others
         yield None
         return
     # They begin anew: copies of this process would take along what its other threads hold at that moment.
-    pool = ProcessPoolExecutor(cores.available(), multiprocessing.get_context("spawn"), _begin)
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (theirs,))
     try:
         yield pool
+    except BaseException:
+        ours.close()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        ours.close()
+        theirs.close()
 
 
-def _begin() -> None:
+def _begin(pipe: Connection) -> None:
     """Leave it to the process that started this one to end it, and end with it."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
 
 
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
+def _end_with(pipe: Connection) -> None:
+    with suppress(EOFError):  # nothing comes: it is closed, there or with the process
+        pipe.recv_bytes()
     os._exit(1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import time
 from pathlib import Path
 
 import pytest
 
-from data.corpus import text
-from data.corpus.parts import Part, cut
+from data import cores
+from data.corpus import parts, text
+from data.corpus.parts import Part, cut, passes
 from data.errors import CorpusError
 
 LINES = "\ufeffOne,\r\ntwo:\n\n\u0301\n\ufeff three 🙂\rand four\n five"
@@ -21,13 +24,13 @@ def test_parts_end_with_a_line_and_are_read_as_the_text_is(tmp_path: Path, end: 
     content = (LINES + end).encode()
     path.write_bytes(content)
     for size in range(1, len(content) + 2):
-        parts = cut(path, size)
-        assert (parts[0].start, parts[-1].stop) == (0, len(content))
-        for one, after in itertools.pairwise(parts):
+        cuts = cut(path, size)
+        assert (cuts[0].start, cuts[-1].stop) == (0, len(content))
+        for one, after in itertools.pairwise(cuts):
             assert one.stop == after.start >= one.start + size
             assert content[: one.stop].endswith(b"\n")
         for chunk in (1, 5, text.CHUNK):
-            read = "".join("".join(text.read(path, chunk, part=part)) for part in parts)
+            read = "".join("".join(text.read(path, chunk, part=part)) for part in cuts)
             assert read == "".join(text.read(path)) == "One,\ntwo:\n\n\u0301\n\ufeff three 🙂\nand four\n five" + end
 
 
@@ -53,8 +56,40 @@ def test_random_texts_are_normalised_part_by_part(tmp_path: Path) -> None:
     chance = random.Random(3)
     for _ in range(100):
         path.write_text("".join(chance.choices("aB .\n\u0301", k=60)), encoding="utf-8")
-        parts = cut(path, chance.randrange(1, 30))
+        cuts = cut(path, chance.randrange(1, 30))
         for rule in ("book", "lower+nfc", "none+nfc+lines"):
             whole = "".join(text.normalize(text.read(path), rule, "char"))
-            each = ["".join(text.normalize(text.read(path, part=part), rule, "char")) for part in parts]
+            each = ["".join(text.normalize(text.read(path, part=part), rule, "char")) for part in cuts]
             assert "".join(each) == whole
+
+
+def sleep(part: Part, seconds: int) -> Part:
+    time.sleep(seconds)
+    return part
+
+
+def interrupted(path: Path) -> None:
+    with passes(path, 1, lambda *report: None) as over:
+        for _ in over(sleep, [0, 120, 120]):
+            raise KeyboardInterrupt
+
+
+def test_what_fails_does_not_wait_for_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"one\ntwo\nthree\n")
+    for name, value in (("SIZE", 1), ("LARGE", 0)):
+        monkeypatch.setattr(parts, name, value)
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(path)
+    assert time.monotonic() - began < 60
+
+
+def test_one_part_is_worth_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"a line without an end")
+    monkeypatch.setattr(parts, "LARGE", 0)
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    with passes(path, 1, lambda *report: None) as over:
+        assert list(over(lambda part: os.getpid())) == [os.getpid()]
