@@ -112,14 +112,13 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
 
 def count(piece: Piece) -> Counter[str]:
     """How often each token stands in a piece."""
-    tokens: Iterable[str]
     if isinstance(piece, np.ndarray):
         occurrences = _occurrences(piece)
-        tokens = map(chr, np.flatnonzero(occurrences))
+        tokens = [*map(chr, np.flatnonzero(occurrences).tolist())]
     else:
         piece = piece.dictionary_encode()
         occurrences = np.bincount(piece.indices, minlength=len(piece.dictionary))
-        tokens = itertools.compress(piece.dictionary.to_pylist(), occurrences)
+        tokens = piece.dictionary.filter(occurrences > 0).to_pylist()
     return Counter(dict(zip(tokens, occurrences[occurrences > 0].tolist(), strict=True)))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-TOGETHER = 8
+TOGETHER = 16
 """Chunks that make an array: what is done once with each different word of an array is done the less often."""
 LONGEST_WORD = 1_000_000
 """Characters without white space after which a text is not a text of words."""

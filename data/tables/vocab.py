@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ class Vocab:
     def __init__(self, tokens: Sequence[str], counts: Sequence[int]) -> None:
         self.tokens = list(tokens)
         self.counts = list(counts)
-        self._ids = {token: row for row, token in enumerate(self.tokens)}
+        self._ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
 
     @classmethod
     def build(cls, counts: Mapping[str, int], min_freq: int = 0) -> Vocab:
@@ -48,7 +49,7 @@ class Vocab:
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
         """The row of each token; 0 where it is unknown."""
-        return [self._ids.get(token, 0) for token in tokens]
+        return [*map(self._ids.get, tokens, itertools.repeat(0))]
 
     def decode(self, ids: Iterable[int], level: Level) -> str:
         """The text of ids."""
