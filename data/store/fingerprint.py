@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,22 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def letters() -> str:
+    """Digest of what this Python makes lower case of, and of what it takes for white space; 12 hexadecimal digits.
+
+    The version of its Unicode tables says less: mostly they grow by signs that neither is about.
+    """
+    name = known.named(sys.version, "letters")
+    found = known.get("code", name)
+    if not isinstance(found, str):
+        every = array("I", range(sys.maxunicode + 1)).tobytes().decode(f"utf-32-{sys.byteorder[0]}e", "surrogatepass")
+        each = every.replace("Σ", "σ").lower().split()  # of that letter it depends on what is beside it
+        found = hashlib.sha256("\n".join(each).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        known.put("code", name, found)
+    return found
 
 
 def in_clone() -> bool:
@@ -179,6 +196,10 @@ def difference(stage: str, old: Components, new: Components, *, digests: bool = 
             phrases.append(_input_difference(before or {}, after or {}, digests=digests))
         elif isinstance(before, Mapping) or isinstance(after, Mapping):
             before, after = before or {}, after or {}
+            if component == "libraries" and "python" in before.keys() - after.keys():
+                phrases.append(f"the version of Python ({before['python']}) no longer counts")
+                both = before.keys() & after.keys()  # what has come in its place is no change
+                before, after = ({name: each[name] for name in both} for each in (before, after))
             for name in sorted(before.keys() | after.keys()):
                 if before.get(name) != after.get(name):
                     phrases.append(_phrase(stage, component, name, before.get(name), after.get(name)))

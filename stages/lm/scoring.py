@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
             read.add(level.array(piece), ids)
             yield ids
 
-    total = sum(float(chunk.sum(dtype=np.float64)) for chunk in losses(counted()))
+    # Python's own sum of floats is another one since 3.12.
+    total = math.fsum(float(chunk.sum(dtype=np.float64)) for chunk in losses(counted()))
     predicted = read.tokens - 1
     if predicted < 1:
         raise ConfigError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     Upstream = Mapping[str, Artifact]
     """Stage → its artifact, of all that the stage in question reads."""
-
-PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,9 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
             for file in one.files
         },
         "code": fingerprint.code(*modules(stage, own)),
-        # Another Python parses the same code to another tree, so that the digests of code are its own.
-        "libraries": {"python": PYTHON, **{library: version(library) for library in stage.libraries(own)}},
+        # Not Python: it gives one code one digest (one that does not costs a rerun), and one input one result. What it
+        # knows of letters is among these where that counts.
+        "libraries": {library: version(library) for library in stage.libraries(own)},
     }
     key = fingerprint.digest(components)
     artifact, damage = store.find(name, key), None
@@ -203,9 +201,12 @@ def differences(
 
 
 def version(distribution: str) -> str:
-    """The version that was installed when this process began."""
-    if distribution == "unicode":  # lower-casing and white space follow the tables that Python was built with
+    """The version that was installed when this process began; of `unicode` and `letters`, what Python was built with:
+    its tables, and what they say of lower case and white space alone."""
+    if distribution == "unicode":
         return unicodedata.unidata_version
+    if distribution == "letters":
+        return fingerprint.letters()
     if noted := loaded.version(distribution):
         return noted
     try:

@@ -53,7 +53,8 @@ class Stage:
     """Modules that the configuration chooses and ``lend`` gives, such as an engine's: their code is in the key without
     being imported by the stage."""
     libraries: Callable[[Any], tuple[str, ...]] = lambda config: ()
-    """Distributions whose numerics or formats the outputs depend on; their versions are in the key."""
+    """Distributions whose numerics or formats the outputs depend on; their versions are in the key. `unicode` and
+    `letters` stand for what Python knows of characters: all, or their lower case and white space."""
     check: Callable[[Path], None] = sound.anything
     """Raises a `StoreError` where what an artifact's folder holds is not what the stage makes."""
     lost: Callable[[Any, Mapping[str, Any], Store], str] = lambda config, components, store: ""
@@ -94,7 +95,7 @@ STAGES: dict[str, Stage] = {
             "Turn the corpus into a vocabulary and an index table.",
             late("stages.tokenize"),
             inputs={"corpus": Input("download", ("corpus.txt",))},
-            libraries=lambda config: ("numpy", "pyarrow", "unicode"),
+            libraries=lambda config: ("numpy", "pyarrow", "unicode" if config.nfc else "letters"),
             check=sound.tokenize,
         ),
         Stage(
