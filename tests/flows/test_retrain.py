@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,14 @@ def source(server: Server) -> Source:
     return Source(server)
 
 
+def served(api: Api) -> AbstractContextManager[object]:
+    """Flows that are called meanwhile run against the server, and end without waiting for the second in which the
+    thread of their heartbeat looks up."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    return temporary_settings({PREFECT_API_URL: api.address, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+
+
 class Nights:
     """Runs ``retrain`` against the server and says how it ended."""
 
@@ -97,12 +106,10 @@ class Nights:
         """What the flow gave back, when it last decided anything."""
 
     def __call__(self, **train: Any) -> tuple[str, str]:
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
         from flows.retrain import retrain
 
         config = configuration(self.source.address, **train)
-        with temporary_settings({PREFECT_API_URL: self.api.address}):
+        with served(self.api):
             state: Any = retrain(config, store=str(self.store.root), return_state=True)
         if state.is_completed():
             self.returned = state.result()
@@ -210,13 +217,11 @@ def test_nights_in_a_row(night: Nights, source: Source) -> None:
 
 
 def test_called_from_python_it_returns_what_the_command_prints_and_keeps_to_its_corpus(night: Nights) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     from flows.retrain import retrain
 
     store = str(night.store.root)
     given = configuration(night.source.address)
-    with temporary_settings({PREFECT_API_URL: night.api.address}):
+    with served(night.api):
         first: Any = retrain(given, store=store)
         assert first.keys() == {"decision", "name", "reason", "champion", "candidate", "tests"}
         assert (first["decision"], first["name"], first["champion"]) == ("promoted", "default", None)
@@ -359,8 +364,6 @@ def test_rollback_goes_back_one_and_sample_follows(night: Nights, here: Rnnlm) -
 
 
 def test_the_flow_rollback_goes_back_and_says_so(night: Nights) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     from flows.retrain import rollback
 
     night.source.text = GROWN
@@ -368,7 +371,7 @@ def test_the_flow_rollback_goes_back_and_says_so(night: Nights) -> None:
     first = night.champion
     night(epochs=BETTER)
     assert night.champion != first
-    with temporary_settings({PREFECT_API_URL: night.api.address}):
+    with served(night.api):
         state: Any = rollback("it swears", store=str(night.store.root), return_state=True)
         assert state.name == "Completed"
         assert night.champion == first
