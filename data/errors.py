@@ -5,7 +5,9 @@
     ├── CorpusError            a text that cannot be had or cannot be used
     │   └── TransientError     the same, but worth another try later (a network's fault)
     ├── StoreError             an artifact, the disk under it, or the code that makes it
-    │   └── FormatError        what a newer version of this program has written
+    │   ├── FormatError        what a newer version of this program has written
+    │   └── RemoteError        the mirror of a store that machines share
+    │       └── DeniedError    the same, where it answers and lets nobody do what was asked
     ├── DeviceError            a GPU that was asked for and cannot be used
     ├── ServerError            a Prefect server that does not answer, or has given this run up
     ├── TrainingError          training that cannot go on
@@ -46,6 +48,14 @@ class StoreError(RnnlmError):
 
 class FormatError(StoreError):
     """A file of a newer format than this version reads: it is not damaged, and is left as it is."""
+
+
+class RemoteError(StoreError):
+    """A remote that does not answer, or not as one does; what the local store has is as good as before."""
+
+
+class DeniedError(RemoteError):
+    """A remote that does not let whoever asks read or write."""
 
 
 class DeviceError(RnnlmError):

@@ -15,7 +15,7 @@ from data.store.folder import open_store
 from flows import own_run
 from flows.walk import ended_by, leave_report, run_name, walk
 from stages.cli.app import enter
-from stages.cli.options import Configuration, Force, StoreAt, configured
+from stages.cli.options import Configuration, Force, Place, configured
 from stages.config import RunConfig
 from stages.pipeline import graph
 from stages.pipeline.decide import status
@@ -35,6 +35,7 @@ def language_model(
     config: RunConfig = RunConfig(),  # noqa: B008 (frozen)
     force: tuple[Stage, ...] = (),
     store: str | None = None,
+    remote: str | None = None,
 ) -> Any:
     """Run the pipeline.
 
@@ -42,9 +43,10 @@ def language_model(
         config: the configuration of each stage.
         force: stages to rerun although they are cached.
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
+        remote: the address of what machines share; by default `$RNNLM_REMOTE`, else nothing.
     """
     try:
-        opened = open_store(store)
+        opened = open_store(store, remote)
         way = walk(own_run.configuration(config), opened, graph.forced(force))
         way.to(graph.LAST)
         leave_report(opened, way.outcomes)
@@ -54,16 +56,16 @@ def language_model(
 
 
 @configured
-def main(config: Configuration, force: Force = None, store: StoreAt = None) -> None:
+def main(*, config: Configuration, force: Force = None, place: Place) -> None:
     """Run the flow `language-model` here, against the server of PREFECT_API_URL or a temporary one."""
     gc.freeze()  # what was imported stays: neither the run nor the end of the process looks through it for garbage
     chosen = config.load()
     graph.forced(force or ())
     # Without work a run is over before its heart beats twice, and would wait a second for the thread that beats it.
-    still = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if not force and _all_cached(chosen, store) else {}
+    still = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if not force and _all_cached(chosen, place) else {}
     try:
         with temporary_settings(still):
-            language_model(chosen, force=tuple(force or ()), store=store)
+            language_model(chosen, force=tuple(force or ()), store=place.store, remote=place.remote)
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):
             raise
@@ -73,9 +75,9 @@ def main(config: Configuration, force: Force = None, store: StoreAt = None) -> N
         ) from error
 
 
-def _all_cached(config: RunConfig, store: str | None) -> bool:
+def _all_cached(config: RunConfig, place: Place) -> bool:
     with suppress(RnnlmError):  # which the run itself will end with
-        return all(stage.state == "cached" for stage in status(config, open_store(store)))
+        return all(stage.state == "cached" for stage in status(config, place.open()))
     return False
 
 

@@ -47,6 +47,7 @@ def retrain(
     other_corpus: bool = False,
     largest_loss: Annotated[float, Field(ge=0, le=1)] | None = None,
     store: str | None = None,
+    remote: str | None = None,
 ) -> Any:
     """One night, and at its end the sweeping that `rnnlm gc` does.
 
@@ -59,9 +60,10 @@ def retrain(
         other_corpus: whether the corpus may be another one than the champion's.
         largest_loss: takes the place of the configuration's `promotion.largest_loss`.
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
+        remote: the address of what machines share; by default `$RNNLM_REMOTE`, else nothing.
     """
     try:
-        opened = open_store(store)
+        opened = open_store(store, remote)
         config = own_run.configuration(config)
         if largest_loss is not None:
             rule = config.promotion.model_copy(update={"largest_loss": largest_loss})
@@ -79,16 +81,19 @@ def retrain(
 
 
 @flow(name="rollback", description="Go back to the champion before the present one.")
-def rollback(reason: str = "asked for by hand", name: str = "default", store: str | None = None) -> Any:
+def rollback(
+    reason: str = "asked for by hand", name: str = "default", store: str | None = None, remote: str | None = None
+) -> Any:
     """Withdraw the champion.
 
     Args:
         reason: why, for the history.
         name: of the champion.
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
+        remote: the address of what machines share; by default `$RNNLM_REMOTE`, else nothing.
     """
     try:
-        reign = champions.rollback(open_store(store), reason, name=name)
+        reign = champions.rollback(open_store(store, remote), reason, name=name)
     except RnnlmError as error:
         return Failed(message=str(error), data=error)
     _announce("rolled-back", reign.model, reason)

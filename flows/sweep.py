@@ -43,6 +43,7 @@ def sweep(
     jobs: Annotated[int, Field(ge=1)] | None = None,
     keep: Annotated[float, Field(ge=0, le=1)] = 0.5,
     store: str | None = None,
+    remote: str | None = None,
 ) -> Any:
     """Run a sweep on the machine of this flow.
 
@@ -54,9 +55,10 @@ def sweep(
         jobs: trials at a time, which share the cores; by default one per core.
         keep: the share of the trials that goes on, rung by rung, until two are left; 1 stops none early.
         store: the folder of the artifacts; by default `$RNNLM_STORE`, else that of the command line.
+        remote: the address of what machines share; by default `$RNNLM_REMOTE`, else nothing.
     """
     try:
-        opened = open_store(store)
+        opened = open_store(store, remote)
         config = own_run.configuration(config)
         candidates = [Trial(*found) for found in space.configurations(config, vary, trials, seed)]
         prepare(candidates, lambda chosen: walk(chosen, opened))

@@ -32,27 +32,48 @@ class Artifact:
         Raises:
             FormatError: a newer version's.
         """
-        from data.store.manifest import FORMAT, Manifest  # slow to load, and not needed where nothing is read
-
-        written = b""
         try:
-            written = read(folder / MANIFEST)
-            manifest = Manifest.model_validate_json(written)
-            canonical([manifest.config, manifest.git])
-            true = digest(manifest.components) == manifest.key
-        except (OSError, ValueError, RecursionError):  # ValueError is also what not-a-number and huge integers end in
-            known(folder / MANIFEST, written, FORMAT)
+            manifest = parse(read(folder / MANIFEST), folder / MANIFEST)
+        except OSError:
             return None
-        return cls(folder, manifest) if true and folder.parts[-2:] == (manifest.stage, manifest.key[:16]) else None
+        true = manifest is not None and folder.parts[-2:] == (manifest.stage, manifest.key[:16])
+        return cls(folder, manifest) if manifest and true else None
 
     def sha256(self, name: str) -> str:
         """The digest of one of its files, as the manifest records it."""
         return self.manifest.outputs[name].sha256
 
     @property
+    def place(self) -> str:
+        """Where it lies, below its store or a remote: ``train/0123456789abcdef``."""
+        return f"{self.manifest.stage}/{self.manifest.key[:16]}"
+
+    @property
+    def bytes(self) -> int:
+        """Of its files, but for the manifest."""
+        return sum(output.bytes for output in self.manifest.outputs.values())
+
+    @property
     def used(self) -> float:
         """When it was last published or reused, in seconds since the epoch."""
         return max(touched(self.folder), touched(self.folder / MANIFEST))
+
+
+def parse(written: bytes, place: Path | str) -> Manifest | None:
+    """The manifest that lies at a place; None where it is not true to its own key, or to JSON.
+
+    Raises:
+        FormatError: a newer version's.
+    """
+    from data.store.manifest import FORMAT, Manifest  # slow to load, and not needed where nothing is read
+
+    try:
+        manifest = Manifest.model_validate_json(written)
+        canonical([manifest.config, manifest.git])
+        return manifest if digest(manifest.components) == manifest.key else None
+    except (ValueError, RecursionError):  # ValueError is also what not-a-number and huge integers end in
+        known(place, written, FORMAT)
+        return None
 
 
 def touched(path: Path) -> float:

@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
 from data.moment import now
-from data.store import naming, reigns
-from data.store.reigns import Reign, Rejection, Withdrawal
+from data.store import mirror, naming, reigns
+from data.store.reigns import Record, Reign, Rejection, Withdrawal
 
 if TYPE_CHECKING:
     from data.store.folder import Store
 
 logger = logging.getLogger(__name__)
+
+
+class OvertakenError(StoreError):
+    """Another model became the champion while this one was compared with the one before."""
+
 
 KEPT_REJECTIONS = 100
 STAGE = "train"
@@ -60,11 +65,12 @@ def rejected(store: Store, key: str, over: str, name: str = naming.DEFAULT) -> R
 
 def reject(store: Store, key: str, over: str, reason: str, *, name: str = naming.DEFAULT) -> None:
     """Remember that a model was compared with this champion and was not better, so that nobody asks again."""
-    with reigns.changing(store, name) as record:
-        record.rejections = [
-            *record.rejections[-KEPT_REJECTIONS + 1 :],
-            Rejection(model=key, over=over, when=now(), reason=reason),
-        ]
+    rejection = Rejection(model=key, over=over, when=now(), reason=reason)
+
+    def note(record: Record) -> None:
+        record.rejections = [*record.rejections[-KEPT_REJECTIONS + 1 :], rejection]
+
+    reigns.change(store, name, note)
 
 
 def promote(
@@ -90,6 +96,7 @@ def promote(
         name: of the champion.
 
     Raises:
+        OvertakenError: another one became the champion than the one it was compared with.
         StoreError: no such model or a damaged one, figures that are not finite, or a pointer that cannot be read or
             written.
     """
@@ -102,16 +109,21 @@ def promote(
         ) from None
     if fault := _fault(store, key):
         raise StoreError(f"the model {key[:16]} is not promoted, for its artifact {fault}: train again")
-    with reigns.changing(store, name) as record:
+    with reigns.staying():
+        mirror.share(store, STAGE, key)
+
+    def add(record: Record) -> Reign:
         champion = next((reign for reign in reversed(record.reigns) if not reign.withdrawn), None)
         if champion is not None and champion.model == key:
             return champion
         if over is not None and over != (champion.model if champion else ""):
             before = f"it was compared with {over[:16]}, which is no longer" if over else "meanwhile another one became"
-            raise StoreError(f"the model {key[:16]} is not promoted, for {before} the champion: run the same again")
+            raise OvertakenError(f"the model {key[:16]} is not promoted, for {before} the champion: run the same again")
         reign = Reign(model=key, since=now(), reason=reason, figures=kept, source=source)
         record.reigns.append(reign)
-    return reign
+        return reign
+
+    return reigns.change(store, name, add)
 
 
 def rollback(store: Store, reason: str, *, name: str = naming.DEFAULT) -> Reign:
@@ -123,7 +135,8 @@ def rollback(store: Store, reason: str, *, name: str = naming.DEFAULT) -> Reign:
     Raises:
         StoreError: nothing to go back to, or a pointer that cannot be read or written.
     """
-    with reigns.changing(store, name) as record:
+
+    def withdraw(record: Record) -> Reign:
         known = record.reigns
         standing = [number for number, reign in enumerate(known) if not reign.withdrawn]
         if not standing:
@@ -151,7 +164,9 @@ def rollback(store: Store, reason: str, *, name: str = naming.DEFAULT) -> Reign:
                     "%s, champion since %s, is skipped: %s", known[number].model[:16], known[number].since, why
                 )
             known[number] = known[number].model_copy(update={"withdrawn": Withdrawal(when=moment, why=why)})
-    return predecessor
+        return predecessor
+
+    return reigns.change(store, name, withdraw)
 
 
 def pinned(store: Store) -> set[str]:
@@ -170,8 +185,7 @@ def called(name: str) -> str:
 
 def _fault(store: Store, key: str) -> str | None:
     """What keeps a model from being the champion, or None."""
-    artifact = store.find(STAGE, key)
+    artifact, damage = mirror.obtain(store, STAGE, key)
     if artifact is None:
         return "is gone"
-    damage = store.damage(artifact, again=True)
     return f"is damaged ({damage})" if damage else None

@@ -49,6 +49,8 @@ def collect(
     dry_run: bool = False,
     days: float = KEPT_DAYS,
     checkpoints: bool = False,
+    limit: float = inf,
+    elsewhere: Collection[str] | None = None,
 ) -> list[Removal]:
     """Delete what nobody needs and return it; with ``dry_run`` only return it.
 
@@ -66,6 +68,9 @@ def collect(
         dry_run: whether to leave all of it.
         days: how long what is not used is kept.
         checkpoints: whether those of ``finished`` go, however young.
+        limit: bytes that the store may have. Above it what was used longest ago goes, too, checkpoints first, and of
+            the last day nothing.
+        elsewhere: the places of artifacts that are on the remote, for with one only these go beyond the limit.
 
     Raises:
         StoreError: a file system without locks.
@@ -88,10 +93,32 @@ def collect(
     ]
     seen: Counter[tuple[int, int]] = Counter()
     removals = [Removal(path, reason, _size(path, seen)) for path, reason in unneeded if _own(store, path)]
+    if limit < inf:
+        kept = _needed(sound, -inf if store.unread else min([time.time() - _DAY, *_begun(store)]), pinned)
+        spare = [artifact for artifact in sound.values() if artifact.folder not in kept and artifact.folder in needed]
+        spare = [one for one in spare if elsewhere is None or one.place in elsewhere]
+        oldest_first = [
+            *(folder for folder in _checkpoints(store, inf, newer) if folder.name in finished and folder not in ended),
+            *(artifact.folder for artifact in sorted(spare, key=lambda artifact: artifact.used)),
+        ]
+        removals += _beyond(store, limit, removals, oldest_first, seen)
     if dry_run:
         return removals
     cache.sweep(time.time() - KEPT_DAYS * _DAY)
     return [_removed(store, removal) for removal in removals]
+
+
+def _beyond(
+    store: Store, limit: float, before: list[Removal], oldest_first: list[Path], seen: Counter[tuple[int, int]]
+) -> Iterator[Removal]:
+    """What has to go beside others, so that the store is no larger than this."""
+    left = _size(store.root, Counter()) - sum(removal.bytes for removal in before)
+    for path in oldest_first:
+        if left <= limit:
+            return
+        removal = Removal(path, "used longest ago, and the store is too large", _size(path, seen))
+        left -= removal.bytes
+        yield removal
 
 
 def _own(store: Store, path: Path) -> bool:

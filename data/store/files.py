@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import shutil
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -53,3 +55,19 @@ def sync(path: Path) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(handle)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap two folders at once, so that neither name is ever without one (Linux: renameat2 with RENAME_EXCHANGE)."""
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
+        return
+    aside = one.with_name(f"{one.name}-aside")  # other systems, and file systems that cannot: a moment without
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

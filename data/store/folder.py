@@ -13,7 +13,6 @@ artifact is there to be reused goes by what was found of these very files before
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
@@ -25,13 +24,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.corpus.address import written
 from data.errors import ConfigError, FormatError, StoreError
 from data.store import cache, disk, fingerprint, locks
 from data.store.artifact import MANIFEST, Artifact
-from data.store.files import sync
+from data.store.files import exchange, sync
 
 if TYPE_CHECKING:
     from data.store.manifest import Manifest
+    from data.store.remote import Remote
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +40,26 @@ _KEY = re.compile("[0-9a-f]{16}")
 _OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports", "champions", "nights")
 
 
-def open_store(folder: str | None) -> Store:
+def open_store(folder: str | None, remote: str | None = None) -> Store:
     """The store in this folder, else in ``$RNNLM_STORE``, else in the default one.
 
     That is ``data/artifacts`` of a clone. The installed program keeps its store in the user's data folder, for what
     lies among installed packages goes with them.
 
+    Args:
+        folder: where artifacts live.
+        remote: the address of the remote behind it, else that in ``$RNNLM_REMOTE``, else none; nothing is sent there
+            where ``$RNNLM_PULL_ONLY`` is set.
+
     Raises:
-        ConfigError: an address, or a name that cannot be a folder's.
+        ConfigError: an address in a folder's place, or what cannot be a folder or a remote.
         StoreError: the name of a file.
     """
     place = folder or os.environ.get("RNNLM_STORE") or str(_default())
     if "://" in place:
-        raise ConfigError(f"the store {place} is an address: this version keeps artifacts in a folder, name one")
+        raise ConfigError(
+            f"the store {written(place)} is an address: a store is a folder, and --remote names what machines share"
+        )
     try:
         root = Path(place).expanduser().absolute()
         taken = root.exists() and not root.is_dir()
@@ -59,14 +67,20 @@ def open_store(folder: str | None) -> Store:
         raise ConfigError(f"the store {place[:80]} cannot be a folder ({error}): name another one") from None
     if taken:
         raise StoreError(f"the store {root} is a file: name a folder with --store or RNNLM_STORE")
-    return Store(root)
+    if not (os.environ.get("RNNLM_REMOTE") if remote is None else remote):
+        return Store(root)
+
+    from data.store.remote import named
+
+    return Store(root, named(remote))
 
 
 class Store:
-    """Artifacts below one folder, shared by any number of processes of one machine."""
+    """Artifacts below one folder, shared by any number of processes of one machine, and behind it a remote or none."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
         self.root = root
+        self.remote = remote
         self._verified: set[tuple[Path, str]] = set()
         self._warned: set[Path] = set()
         self.unread: set[Path] = set()
@@ -243,7 +257,7 @@ class Store:
                 target.unlink()
             if target.exists():
                 Artifact.read(target)  # what a newer version has made stays
-                _exchange(folder, target)  # what was there goes the way of the folder it was built in
+                exchange(folder, target)  # what was there goes the way of the folder it was built in
             else:
                 folder.rename(target)
             sync(target.parent)
@@ -276,19 +290,3 @@ def _default() -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("rnnlm")
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Swap two folders at once, so that neither name is ever without one (Linux: renameat2 with RENAME_EXCHANGE)."""
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0:
-        return
-    aside = one.with_name(f"{one.name}-aside")  # other systems, and file systems that cannot: a moment without
-    other.rename(aside)
-    try:
-        one.rename(other)
-    except OSError:
-        aside.rename(other)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

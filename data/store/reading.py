@@ -46,14 +46,14 @@ def check(path: Path) -> Path:
     return path
 
 
-def known(path: Path, content: bytes | str, highest: int, instead: str = OTHER_STORE) -> None:
+def known(place: Path | str, content: bytes | str, highest: int, instead: str = OTHER_STORE) -> None:
     """See that a file is of no newer format than this version reads, by the number in the JSON that it holds.
 
     What has no number is of the first format. Within one a version may write more than another reads, which passes over
     it; what nobody may pass over raises the number.
 
     Args:
-        path: of the file.
+        place: of the file.
         content: JSON; of anything else another one has to say what is wrong with it.
         highest: format that this version reads.
         instead: what to do but to upgrade.
@@ -68,7 +68,7 @@ def known(path: Path, content: bytes | str, highest: int, instead: str = OTHER_S
     found = facts.get("format") if isinstance(facts, dict) else None
     if type(found) is int and found > highest:
         raise FormatError(
-            f"{path} has format {found}, of a newer version of rnnlm, and this one reads formats up to {highest}: "
+            f"{place} has format {found}, of a newer version of rnnlm, and this one reads formats up to {highest}: "
             f"upgrade rnnlm, or {instead}"
         )
 

@@ -2,31 +2,36 @@
 
 ``<store>/champion.json`` is the record of the name ``default``, ``<store>/champions/NAME.json`` that of any other. A
 file is replaced as a whole under a lock, so that a reader needs none and two processes that promote at once lose
-nothing.
+nothing. Where the store has a remote, the record is an object there, which is changed only as it was read, and the file
+is what this machine last saw of it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data.errors import StoreError
+from data.errors import DeniedError, RemoteError, StoreError
 from data.store import disk, reading
 from data.store.files import replace
 from data.store.fingerprint import canonical
 from data.store.naming import DEFAULT, check, fits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from data.store.folder import Store
+    from data.store.objects import Tag
+    from data.store.remote import Remote
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 FILE, FOLDER = "champion.json", "champions"
 FORMAT: Final = 1
 """The newest that there is. What another version has added to it stays when this one writes the file again."""
@@ -85,53 +90,88 @@ class Record(BaseModel):
 
 
 def names(store: Store) -> list[str]:
-    """The names under which something was ever promoted or compared, the default first.
+    """The names under which something was ever promoted or compared, here or on the remote, the default first.
 
     Raises:
         StoreError: a folder that cannot be read.
     """
-    default = [DEFAULT] if (store.root / FILE).exists() else []
+    found = {DEFAULT} if (store.root / FILE).exists() else set()
     try:
-        found = sorted(path.stem for path in (store.root / FOLDER).iterdir() if path.suffix == ".json")
+        found |= {path.stem for path in (store.root / FOLDER).iterdir() if path.suffix == ".json"}
     except FileNotFoundError:
-        return default
+        pass
     except OSError as error:
         raise StoreError(
             f"{store.root / FOLDER} does not say which models are champions ({error.strerror}): make it a folder that "
             "can be read"
         ) from None
-    return default + [name for name in found if fits(name) and name != DEFAULT]
+    if store.remote is not None and store.remote.answers:
+        with store.remote.spared():
+            listed = (PurePosixPath(one.name) for one in store.remote.objects.listed(FOLDER))
+            found |= {path.stem for path in listed if path.suffix == ".json"}
+    return sorted(filter(fits, found), key=lambda name: (name != DEFAULT, name))
 
 
 def read(store: Store, name: str) -> Record:
     """The record of a name; an empty one where nothing was ever promoted under it.
 
+    With a remote it is the remote's, and the file here is what was last seen of it.
+
     Raises:
         ConfigError: what cannot be a name.
         FormatError: a newer version's.
-        StoreError: a file that cannot be read.
+        StoreError: a record that cannot be read.
     """
-    path, written = _path(store, name), b""
+    if store.remote is not None and store.remote.answers:
+        with store.remote.spared():
+            return _shared(store, store.remote, name)[0]
+    return _here(store, name)
+
+
+def _shared(store: Store, remote: Remote, name: str) -> tuple[Record, Tag | None]:
+    """The record on the remote, noted here, too, and which version it is; that from here where there is none yet."""
+    found = remote.objects.read(_object(name))
+    if found is None:
+        return _here(store, name), None
+    record = _parsed(found.content, f"{remote.address}/{_object(name)}")
+    _note(store, name, found.content)
+    return record, found.tag
+
+
+def _here(store: Store, name: str) -> Record:
+    path = _path(store, name)
     try:
-        written = reading.read(path)
-        record = Record.model_validate_json(written)
-        canonical(record.model_dump())
-        return record
+        return _parsed(reading.read(path), str(path))
     except FileNotFoundError:
         return Record(reigns=[])
+    except OSError as error:
+        raise _unread(str(path), error.strerror or type(error).__name__) from None
+
+
+def _parsed(content: bytes, place: str) -> Record:
+    try:
+        record = Record.model_validate_json(content)
+        canonical(record.model_dump())
+        return record
     except ValidationError as error:
-        reading.known(path, written, FORMAT)
+        reading.known(place, content, FORMAT)
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         why = f"{where}: {first['msg']}" if where else first["msg"]
     except (ValueError, RecursionError):
         why = "it holds what is no finite number, or no JSON of ours"
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-    raise StoreError(
-        f"{path} does not say which model is the champion ({why}): restore it from a copy, or delete it to begin again "
-        "with no champion"
+    raise _unread(place, why)
+
+
+def _unread(place: str, why: str) -> StoreError:
+    return StoreError(
+        f"{place} does not say which model is the champion ({why}): restore it from a copy, or delete it to begin "
+        "again with no champion"
     )
+
+
+def _object(name: str) -> str:
+    return f"{FOLDER}/{check(name)}.json"
 
 
 def _path(store: Store, name: str) -> Path:
@@ -139,29 +179,90 @@ def _path(store: Store, name: str) -> Path:
     return store.root / FILE if name == DEFAULT else store.root / FOLDER / f"{name}.json"
 
 
-@contextmanager
-def changing(store: Store, name: str) -> Iterator[Record]:
-    """The record, to be changed in place by one process at a time, and written when the block ends as it should.
+def publish(store: Store, name: str) -> bool:
+    """Send the record of a name to the remote, where that has none; whether it was.
+
+    Raises:
+        RemoteError: the remote does not take it.
+        StoreError: a record that cannot be read.
+    """
+    record = _here(store, name)
+    if store.remote is None or not record.reigns or store.remote.objects.read(_object(name)) is not None:
+        return False
+    return store.remote.objects.swap(_object(name), f"{record.model_dump_json(indent=1)}\n".encode(), None)
+
+
+def change(store: Store, name: str, how: Callable[[Record], Result]) -> Result:
+    """Change a record, one process at a time, and on a remote one machine at a time.
+
+    Args:
+        store: where it lies.
+        name: of the champion.
+        how: changes the record that it is given in place, or leaves it as it is. Where another machine was faster, it
+            is asked again, given what that has made of it.
+
+    Returns:
+        What ``how`` gave of the record that was written.
 
     Raises:
         ConfigError: what cannot be a name.
-        StoreError: a file that cannot be read or written.
+        StoreError: a record that cannot be read or written; what ``how`` objects to.
     """
 
     def waiting() -> None:
         logger.info("another process is changing the champion; waiting for it")
 
     with store.lock("champion", "", waiting):
-        record = read(store, name)
-        before = record.model_copy(deep=True)
-        yield record
-        if record == before:
-            return
-        path = _path(store, name)
-        try:
-            if name != DEFAULT:
-                store.own(FOLDER).mkdir(exist_ok=True)
-            replace(path, f"{record.model_dump_json(indent=1)}\n".encode())
-        except OSError as error:
-            remedy = disk.ROOM if error.errno in disk.FULL else "make it writable"
-            raise StoreError(f"{path} cannot be written ({error.strerror}), so the champion stays: {remedy}") from error
+        while True:
+            record, tag = _to_change(store, name)
+            before = record.model_copy(deep=True)
+            result = how(record)
+            if record == before:
+                return result
+            content = f"{record.model_dump_json(indent=1)}\n".encode()
+            if store.remote is None:
+                _write(store, name, content)
+                return result
+            with staying():
+                if store.remote.objects.swap(_object(name), content, tag):
+                    _note(store, name, content)
+                    return result
+            logger.info("another machine has changed the champion meanwhile; deciding again")
+
+
+def _to_change(store: Store, name: str) -> tuple[Record, Tag | None]:
+    if store.remote is None:
+        return _here(store, name), None
+    with staying():
+        if not store.remote.writes:
+            raise DeniedError(f"nothing is sent to the remote {store.remote.address}")
+        return _shared(store, store.remote, name)
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """While a remote is asked for what a champion needs: where it fails, say what that means."""
+    try:
+        yield
+    except RemoteError as error:
+        raise type(error)(f"{error}, so the champion stays: run the same again where it does") from None
+
+
+def _note(store: Store, name: str, content: bytes) -> None:
+    """Note here what the remote has; who may only read here goes by the remote alone."""
+    path = _path(store, name)
+    with suppress(StoreError, OSError):
+        store.root.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != content:
+            _write(store, name, content)
+
+
+def _write(store: Store, name: str, content: bytes) -> None:
+    path = _path(store, name)
+    try:
+        if name != DEFAULT:
+            store.own(FOLDER).mkdir(exist_ok=True)
+        replace(path, content)
+    except OSError as error:
+        remedy = disk.ROOM if error.errno in disk.FULL else "make it writable"
+        raise StoreError(f"{path} cannot be written ({error.strerror}), so the champion stays: {remedy}") from error

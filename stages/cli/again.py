@@ -49,6 +49,8 @@ def answered() -> bool:
 def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], others: Iterable[Path]) -> None:
     """Remember what a command has said, if all that it looked at was left alone for a while before it began.
 
+    Not where there is a remote: it is told now and then what is in use.
+
     Args:
         out: all that it wrote to standard output.
         err: and to standard error.
@@ -60,6 +62,8 @@ def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], ot
     from data.store import fingerprint, loaded
     from data.store.artifact import MANIFEST
 
+    if store.remote is not None:
+        return
     used = {
         folder
         for artifact in artifacts

@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from data import shown
 from data.errors import Interrupted, RnnlmError
-from stages.cli import champions, device, lists, models, nights, runs, stores, sweeps
+from stages.cli import champions, device, lists, models, nights, remotes, runs, stores, sweeps
 from stages.pipeline import graph
 from stages.training import signals
 
@@ -71,6 +71,8 @@ for _command in (
     stores.runs,
     stores.verify,
     stores.gc,
+    remotes.push,
+    remotes.pull,
     nights.night,
     nights.history,
     champions.champion,

@@ -10,19 +10,20 @@ import typer
 
 from data.errors import StoreError
 from data.moment import minute
-from data.store.folder import open_store
 from data.store.naming import DEFAULT
-from stages.cli.options import Json, Name, Reason, StoreAt
+from stages.cli.options import Json, Name, Place, Reason, configured
 from stages.cli.output import print_json
 
 if TYPE_CHECKING:
     from data.store.folder import Store
 
 
+@configured
 def champion(
+    *,
     name: Name = DEFAULT,
     every: Annotated[bool, typer.Option("--all", help="Those of all names.")] = False,
-    store: StoreAt = None,
+    place: Place,
     as_json: Json = False,
 ) -> None:
     """Show the champion and those before it.
@@ -31,7 +32,7 @@ def champion(
     """
     from data.store import reigns
 
-    opened = open_store(store)
+    opened = place.open()
     chosen = reigns.names(opened) if every else [name]
     if as_json:
         found = {one: _json(opened, one) for one in chosen}
@@ -67,17 +68,19 @@ def _show(store: Store, name: str) -> None:
             print(f"{'':27} withdrawn {minute(reign.withdrawn.when)}: {reign.withdrawn.why}")
 
 
+@configured
 def promote(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's folder, or the first digits of its key.")],
+    *,
     reason: Reason = "promoted by hand",
     name: Name = DEFAULT,
-    store: StoreAt = None,
+    place: Place,
 ) -> None:
     """Make a model the champion by hand, without comparing it."""
     from data.store import champions
     from stages.promotion import origin
 
-    opened = open_store(store)
+    opened = place.open()
     begins = Path(model).name
     models = opened.artifacts(champions.STAGE)
     keys = [artifact.manifest.key for artifact in models if artifact.manifest.key.startswith(begins)]
@@ -92,9 +95,10 @@ def promote(
     print(f"{keys[0][:16]} is the champion{champions.called(name)}")
 
 
-def rollback(reason: Reason = "asked for by hand", name: Name = DEFAULT, store: StoreAt = None) -> None:
+@configured
+def rollback(*, reason: Reason = "asked for by hand", name: Name = DEFAULT, place: Place) -> None:
     """Go back to the champion before the present one."""
     from data.store import champions
 
-    reign = champions.rollback(open_store(store), reason, name=name)
+    reign = champions.rollback(place.open(), reason, name=name)
     print(f"{reign.model[:16]} is the champion again{champions.called(name)}")

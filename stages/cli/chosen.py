@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from data.errors import ConfigError, StoreError
 from data.store.artifact import Artifact
-from data.store.folder import Store, open_store
+from data.store.folder import Store
 from data.store.naming import DEFAULT
 from stages.pipeline import graph
 
 if TYPE_CHECKING:
     from data.tables.tokens import IndexTable
+    from stages.cli.options import Place
     from stages.config import RunConfig
     from stages.lm.model import LanguageModel
 
@@ -52,10 +53,10 @@ def load(folder: Path) -> LanguageModel:
     return LanguageModel.load(folder)
 
 
-def folder(model: Path | None, name: str, store: str | None) -> Path:
+def folder(model: Path | None, name: str, place: Place) -> Path:
     """Of the model that was named, else of the store's best."""
     if model is None:
-        return _best(open_store(store), name).folder
+        return _best(place.open(), name).folder
     if name != DEFAULT:
         raise ConfigError("--model names a model's folder and --name a champion: leave out one of the two")
     return model
@@ -63,12 +64,11 @@ def folder(model: Path | None, name: str, store: str | None) -> Path:
 
 def _best(store: Store, name: str) -> Artifact:
     """The champion; where there is no default one, the newest model."""
-    from data.store import champions
+    from data.store import champions, mirror
 
     reign = champions.current(store, name)
     if reign is not None:
-        artifact = store.find(champions.STAGE, reign.model)
-        damage = store.damage(artifact, again=True) if artifact else "it is gone"
+        artifact, damage = mirror.obtain(store, champions.STAGE, reign.model)
         if artifact is None or damage:
             raise StoreError(
                 f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "

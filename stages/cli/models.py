@@ -19,10 +19,9 @@ import typer
 
 from data.errors import ConfigError, CorpusError, Interrupted
 from data.progress import Progress, reporting
-from data.store.folder import open_store
 from data.store.naming import DEFAULT
 from stages.cli import chosen
-from stages.cli.options import Configuration, Json, Model, Name, StoreAt, as_text, configured
+from stages.cli.options import Configuration, Json, Model, Name, Place, as_text, configured
 from stages.cli.output import print_json, short
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def sample(
         bool, typer.Option("--untrained", help="Random weights of the preset's shape, as before training.")
     ] = False,
     config: Configuration,
-    store: StoreAt = None,
+    place: Place,
     as_json: Json = False,
 ) -> None:
     """Continue a text with a trained model.
@@ -91,10 +90,10 @@ def sample(
     if count > 1 and temperature == 0:
         raise ConfigError("--count above 1 needs a --temperature above 0: greedy continuations are all the same")
     if not untrained:
-        folder = chosen.folder(model, name, store)
+        folder = chosen.folder(model, name, place)
         language_model, table = chosen.load(folder), None if prefix is not None else chosen.trained_on(folder)
     elif model is None and name == DEFAULT:
-        language_model, table = chosen.untrained(config.load(), open_store(store))
+        language_model, table = chosen.untrained(config.load(), place.open())
     else:
         raise ConfigError(f"--untrained draws its own weights: leave out --{'name' if model is None else 'model'}")
     if prefix is None:
@@ -154,7 +153,7 @@ def _stream(pieces: Iterable[str]) -> None:
 # --- evaluate --on
 
 
-def measure(on: str, adapt: float | None, model: Path | None, name: str, store: str | None, as_json: bool) -> None:
+def measure(on: str, adapt: float | None, model: Path | None, name: str, place: Place, as_json: bool) -> None:
     """Print how well a model predicts a text: `rnnlm evaluate --on`.
 
     Args:
@@ -162,7 +161,7 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, store: 
         adapt: the learning rate of dynamic evaluation, above 0; None leaves the weights as they are.
         model: a model's folder; by default the store's champion, else its newest model.
         name: of the champion.
-        store: the folder of the artifacts, where no model is named.
+        place: where the artifacts are, where no model is named.
         as_json: whether to print one object.
 
     Raises:
@@ -172,7 +171,7 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, store: 
     """
     if adapt is not None and not 1e-30 <= adapt <= 1e30:
         raise ConfigError(f"--adapt must be above 0, not {adapt:g}: give a rate between 1e-30 and 1e30")
-    folder = chosen.folder(model, name, store)
+    folder = chosen.folder(model, name, place)
     language_model = chosen.load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)
     with reporting() as reporter, _text(on, reporter("download")) as path:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.moment import minute
-from data.store.folder import open_store
 from data.store.naming import DEFAULT
 from stages.cli import runs
-from stages.cli.options import Configuration, Json, Name, StoreAt, as_corpus, configured
+from stages.cli.options import Configuration, Json, Name, Place, as_corpus, configured
 from stages.cli.output import print_json, short
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def night(
     other_corpus: Annotated[
         bool, typer.Option("--other-corpus", help="The corpus may be another one than the champion's.")
     ] = False,
-    store: StoreAt = None,
+    place: Place,
     as_json: Json = False,
 ) -> None:
     """Fetch the corpus again, train, and promote only what is better.
@@ -50,7 +49,7 @@ def night(
     from data.store import nights
     from stages.promotion.night import Night
 
-    opened = open_store(store)
+    opened = place.open()
     one = Night(
         opened, config.load(), when=datetime.now(UTC), name=name, reference=reference, other_corpus=other_corpus
     )
@@ -63,7 +62,8 @@ def night(
         print(f"report: {short(opened.root / ended.candidate.page)}")
 
 
-def history(name: Name = DEFAULT, store: StoreAt = None, as_json: Json = False) -> None:
+@configured
+def history(*, name: Name = DEFAULT, place: Place, as_json: Json = False) -> None:
     """Tell what the nights of two years decided, the newest last.
 
     Bits are those per character of that night's test text: of the candidate, and of the champion that it was compared
@@ -71,7 +71,7 @@ def history(name: Name = DEFAULT, store: StoreAt = None, as_json: Json = False) 
     """
     from data.store import nights
 
-    opened = open_store(store)
+    opened = place.open()
     found = nights.read(opened, name)
     if as_json:
         print_json({"name": name, "nights": [one.model_dump(mode="json") for one in found]})

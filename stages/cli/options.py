@@ -14,6 +14,7 @@ import typer
 from stages.pipeline import presets
 
 if TYPE_CHECKING:
+    from data.store.folder import Store
     from stages.config import RunConfig
 
 
@@ -64,6 +65,13 @@ StoreAt = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else the clone's data/artifacts]"),
 ]
+RemoteAt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="What machines share: s3://BUCKET/PREFIX, gs://… or az://… [default: $RNNLM_REMOTE, else nothing]",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Name = Annotated[str, typer.Option(metavar="NAME", help="Which champion: a store has one for each name.")]
 Reason = Annotated[str, typer.Option(callback=as_text, metavar="TEXT", help="Why, for the history.")]
@@ -95,16 +103,40 @@ class Configuration:
         return [Path(self.preset).expanduser(), *([path] if path else [])]
 
 
+@dataclass(frozen=True)
+class Place:
+    """The options that say where artifacts are kept."""
+
+    store: StoreAt = None
+    remote: RemoteAt = None
+
+    def open(self) -> Store:
+        """The store, nothing of which is looked at yet.
+
+        Raises:
+            ConfigError: what cannot be a folder or a remote.
+            StoreError: the name of a file.
+        """
+        from data.store.folder import open_store
+
+        return open_store(self.store, self.remote)
+
+
 def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """A command as Typer reads it: the options of a `Configuration` stand where its parameter ``config`` stands."""
-    options = signature(Configuration, eval_str=True).parameters
+    """A command as Typer reads it: where a parameter is a `Configuration` or a `Place`, the options of that stand."""
+    taken = signature(command, eval_str=True).parameters
+    groups = {name: one.annotation for name, one in taken.items() if one.annotation in (Configuration, Place)}
+    options = {name: signature(group, eval_str=True).parameters for name, group in groups.items()}
     parameters: list[Parameter] = []
-    for name, parameter in signature(command, eval_str=True).parameters.items():
-        parameters.extend(options.values() if name == "config" else [parameter])
+    for name, parameter in taken.items():
+        parameters.extend(options[name].values() if name in options else [parameter])
 
     @wraps(command)
     def flat(**given: Any) -> None:
-        command(config=Configuration(**{name: given.pop(name) for name in options}), **given)
+        grouped = {
+            name: group(**{option: given.pop(option) for option in options[name]}) for name, group in groups.items()
+        }
+        command(**grouped, **given)
 
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     by_keyword = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]

@@ -13,10 +13,9 @@ import typer
 from data.errors import ConfigError, StoreError
 from data.progress import reporting
 from data.shown import line
-from data.store.folder import open_store
 from data.store.naming import DEFAULT
 from stages.cli import again
-from stages.cli.options import Configuration, Force, From, Json, Model, Name, StoreAt, as_corpus, configured
+from stages.cli.options import Configuration, Force, From, Json, Model, Name, Place, as_corpus, configured
 from stages.cli.output import print_json, short, tree, written
 from stages.pipeline import graph
 
@@ -37,13 +36,14 @@ def verb(until: str) -> Callable[..., None]:
 
     @configured
     def command(
+        *,
         config: Configuration,
         force: Force = None,
         from_: From = None,
-        store: StoreAt = None,
+        place: Place,
         as_json: Json = False,
     ) -> None:
-        run(until, config, force or [], from_, store, as_json)
+        run(until, config, force or [], from_, place, as_json)
 
     return command
 
@@ -72,7 +72,7 @@ def evaluate(
     config: Configuration,
     force: Force = None,
     from_: From = None,
-    store: StoreAt = None,
+    place: Place,
     as_json: Json = False,
 ) -> None:
     """Measure the model and write the report.
@@ -86,7 +86,7 @@ def evaluate(
             raise ConfigError("--name names what --on is measured with: give a text with --on FILE, or leave it out")
         if adapt is not None:
             raise ConfigError("--adapt is for the text of --on: give one with --on FILE, or leave it out")
-        run(graph.LAST, config, force or [], from_, store, as_json)
+        run(graph.LAST, config, force or [], from_, place, as_json)
         return
     for option in (*(field.name for field in fields(Configuration)), "force", "from_"):
         source = context.get_parameter_source(option)
@@ -96,14 +96,14 @@ def evaluate(
 
     from stages.cli import models
 
-    models.measure(on, adapt, model, name, store, as_json)
+    models.measure(on, adapt, model, name, place, as_json)
 
 
 def run(
-    until: str, config: Configuration, force: Sequence[str], from_: str | None, store: str | None, as_json: bool
+    until: str, config: Configuration, force: Sequence[str], from_: str | None, place: Place, as_json: bool
 ) -> None:
     """Walk to a stage and print what comes out: of a whole run its report, else the folder of the artifact."""
-    chosen, opened = config.load(), open_store(store)
+    chosen, opened = config.load(), place.open()
     way = walk(chosen, opened, _forced(until, force, from_))
     made = way.to(until)
     report = keep_report(opened, way.outcomes) if until == graph.LAST else None
@@ -162,14 +162,14 @@ def _forced(until: str, force: Sequence[str], from_: str | None) -> set[str]:
 
 
 @configured
-def status(config: Configuration, store: StoreAt = None, as_json: Json = False) -> None:
+def status(config: Configuration, place: Place, as_json: Json = False) -> None:
     """Say what is cached, and why the rest would rerun.
 
     Nothing runs. Past a stage that has to run, what comes after it cannot be known: the same output ends the rerun.
     """
     from stages.pipeline import decide
 
-    chosen, opened = config.load(), open_store(store)
+    chosen, opened = config.load(), place.open()
     states = list(decide.status(chosen, opened))
     if as_json:
         answer = written({"stages": [state.json() for state in states]})
@@ -188,7 +188,7 @@ def explain(
         typer.Argument(metavar="STAGE", help=f"{', '.join(graph.shown()[:-1])} or {graph.shown()[-1]}."),
     ],
     config: Configuration,
-    store: StoreAt = None,
+    place: Place,
     as_json: Json = False,
 ) -> None:
     """Show what a stage's key is made of.
@@ -198,7 +198,7 @@ def explain(
     from stages.pipeline import decide
 
     graph.forced([stage])
-    opened = open_store(store)
+    opened = place.open()
     states = {state.name: state for state in decide.status(config.load(), opened)}
     state = states[stage]
     components = state.decision.components if state.decision else None

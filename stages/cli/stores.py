@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +16,16 @@ from data.moment import minute
 from data.shown import line
 from data.store.collect import KEPT_DAYS, collect
 from data.store.folder import open_store
-from stages.cli.options import Json, StoreAt
+from stages.cli.options import Json, Place, StoreAt, configured
 from stages.cli.output import print_json
 
 if TYPE_CHECKING:
     from data.store.artifact import Artifact
+    from data.store.folder import Store
 
 
-def runs(store: StoreAt = None, as_json: Json = False) -> None:
+@configured
+def runs(place: Place, as_json: Json = False) -> None:
     """List the trainings that a store holds, the last one first.
 
     Of each its model, when it was trained, what it takes with and without checkpoints, the perplexity on the validation
@@ -32,7 +35,7 @@ def runs(store: StoreAt = None, as_json: Json = False) -> None:
     from stages.pipeline.trainings import trainings
     from stages.report import words
 
-    opened = open_store(store)
+    opened = place.open()
     found = trainings(opened)
     if as_json:
         print_json({"runs": [one.json() for one in found]})
@@ -60,11 +63,12 @@ def _shown(value: object) -> str:
     return text if text and " " not in text else f'"{text}"'
 
 
-def verify(store: StoreAt = None) -> None:
+@configured
+def verify(place: Place) -> None:
     """Compare every artifact with its manifest, byte by byte, and see that its files mean what they should."""
     from stages.pipeline.decide import fault
 
-    opened = open_store(store)
+    opened = place.open()
     damaged = 0
     artifacts = sorted(opened.published(), key=_created, reverse=True)
     for folder, artifact in artifacts:
@@ -97,7 +101,17 @@ def gc(
             "--checkpoints", help="Those of trainings that have ended, too: more epochs begin anew without them."
         ),
     ] = False,
+    max_gb: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="N", help="What the store may have; above it what was used longest ago goes, too."),
+    ] = None,
     store: StoreAt = None,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Of what machines share at this address instead; nothing of the last day goes."
+        ),
+    ] = None,
 ) -> None:
     """Remove what nobody needs.
 
@@ -109,7 +123,10 @@ def gc(
     from stages.pipeline import begun
     from stages.report import words
 
-    opened = open_store(store)
+    opened = open_store(store, remote)
+    if remote:
+        _prune(opened, days, dry_run=dry_run)
+        return
     needless = partial(
         collect,
         opened,
@@ -117,6 +134,8 @@ def gc(
         finished=begun.ended(opened),
         newer=begun.newer(opened),
         days=days,
+        limit=inf if max_gb is None else max_gb * 1e9,
+        elsewhere=opened.remote.places() if opened.remote and max_gb is not None else None,
     )
     collected = needless(dry_run=dry_run, checkpoints=checkpoints)
     for path, why, size, fault in collected:
@@ -126,3 +145,14 @@ def gc(
     more = sum(removal.bytes for removal in needless(dry_run=True, checkpoints=True)) - (freed if dry_run else 0)
     if more > 0:
         print(f"`rnnlm gc --checkpoints` frees {words.size(more)} more, of finished trainings", file=sys.stderr)
+
+
+def _prune(store: Store, days: float, *, dry_run: bool) -> None:
+    from data.store.prune import prune
+    from stages.report import words
+
+    assert store.remote is not None
+    pruned = prune(store, store.remote, days=days, dry_run=dry_run)
+    for place, why, size in pruned:
+        print(f"{store.remote.address}/{place}  {words.size(size)}  {why}")
+    print(f"{'would free' if dry_run else 'freed'} {words.size(sum(one.bytes for one in pruned))}")

@@ -8,9 +8,8 @@ import typer
 
 from data.errors import ConfigError
 from data.progress import reporting
-from data.store.folder import open_store
 from stages.cli import runs
-from stages.cli.options import Configuration, Json, StoreAt, as_text, configured
+from stages.cli.options import Configuration, Json, Place, as_text, configured
 from stages.cli.output import print_json, short
 from stages.pipeline import graph
 
@@ -60,7 +59,7 @@ def sweep(
     ] = 0.5,
     dask: Dask = None,
     config: Configuration,
-    store: StoreAt = None,
+    place: Place,
     as_json: Json = False,
 ) -> None:
     """Try many settings side by side, stop early what does badly, and say which is best.
@@ -73,7 +72,7 @@ def sweep(
     from stages.sweep.trial import Trial
 
     candidates = [Trial(*found) for found in space.configurations(config.load(), vary, trials, seed)]
-    opened = open_store(store)
+    opened = place.open()
     ranked = _trained("sweep", candidates, keep, jobs, dask, opened)
     way = runs.walk(ranked[0].config, opened)
     evaluated = way.to(graph.LAST)
@@ -114,7 +113,7 @@ def compare(
     jobs: Jobs = None,
     dask: Dask = None,
     config: Configuration,
-    store: StoreAt = None,
+    place: Place,
     as_json: Json = False,
 ) -> None:
     """Say whether one setting is better than another, or only luckier: train each with several seeds.
@@ -125,7 +124,7 @@ def compare(
     from stages.sweep import compare, table
 
     candidates = compare.trials(config.load(), vary, seeds)
-    ranked = _trained("compare", candidates, 1, jobs, dask, open_store(store))
+    ranked = _trained("compare", candidates, 1, jobs, dask, place.open())
     recipes = compare.recipes(candidates)
     if as_json:
         trained = sum(trial.ran for trial in ranked)

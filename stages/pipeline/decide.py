@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from data.corpus.address import written
 from data.errors import FormatError, StoreError
 from data.moment import minute
-from data.store import fingerprint, loaded
+from data.store import fingerprint, loaded, mirror
 from stages.config import StageConfig
 from stages.pipeline import graph
 
@@ -147,17 +147,20 @@ def status(config: RunConfig, store: Store) -> Iterator[Status]:
             reason = decision.reason
             if decision.artifact is not None:
                 upstream[name] = decision.artifact
+            elif promised := mirror.promised(store, name, decision.key):
+                upstream[name] = promised
+                reason = f"not here, but the remote has it, made {when(promised)}: a run brings it"
         # What is about to be made again often has the same bytes as before: it is said what would be lost then.
         expected = decision
         if expected is None and all(one.stage in likely for one in stage.inputs.values()):
             expected = decide(name, config, likely, store)
         if expected is not None and (nearest := expected.artifact or closest(expected.components, store)):
             likely[name] = nearest
-        if expected is not None and expected.artifact is None:
+        if expected is not None and expected.artifact is None and name not in upstream:
             reason = "; ".join(filter(None, (reason, stage.lost(expected.config, expected.components, store))))
         if not stage.shown:
             continue
-        if name in upstream:
+        if decision is not None and decision.artifact is not None:
             yield Status(name, "cached", reason, decision)
         else:
             yield Status(name, "stale" if store.artifacts(name) else "missing", reason, decision)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import CorpusError, StoreError
 from data.moment import now
-from data.store import fingerprint, loaded
+from data.store import fingerprint, loaded, mirror
 from data.store.manifest import Manifest
 from stages.pipeline import graph
 from stages.pipeline.decide import Decision, decide, fault, modules, recorded, version
@@ -135,11 +135,16 @@ def perform(
         _still_read(decision, present.components["sources"])
         if present.artifact is not None and not forced:
             return _reuse(present, store)
+        brought = None if forced else mirror.bring(store, name, decision.key)
+        if brought:
+            present = decide(name, config, upstream, store)
+            if present.artifact is not None:
+                return _reuse(replace(present, reason=f"brought from the remote, {present.reason}"), store)
         if decision.damaged:
             logger.warning("%s: the artifact is %s; running the stage again", name, decision.reason)
         # Taking the lock has left a trace of this attempt: why it was made is what was found before.
         present = replace(present, reason=decision.reason)
-        return _execute(present, upstream, store, progress, waiting, forced=forced)
+        return _execute(present, upstream, store, progress, waiting, forced=forced, instead=forced or bool(brought))
 
 
 def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progress) -> Artifact:
@@ -148,6 +153,8 @@ def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progre
     found = store.find(stage, key) or artifact  # it may have been made again meanwhile
     if not (wrong := store.damage(found, again=True) or fault(found)):
         return found
+    if (brought := mirror.bring(store, stage, key)) and not fault(brought):
+        return brought
     before = {one: made for one, of in found.manifest.parents.items() if (made := store.find(one, of))}
     if before.keys() != found.manifest.parents.keys():
         raise StoreError(wrong)
@@ -161,7 +168,7 @@ def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progre
 def _reuse(decision: Decision, store: Store) -> Outcome:
     assert decision.artifact is not None
     still_as_loaded(decision)
-    store.touch(decision.artifact)
+    mirror.used(store, decision.artifact)
     return Outcome(decision.stage.name, "cached", decision.artifact, 0.0, decision.reason)
 
 
@@ -173,7 +180,9 @@ def _execute(
     waiting: Callable[[], None],
     *,
     forced: bool,
+    instead: bool,
 ) -> Outcome:
+    """Run a stage and publish what it makes; ``instead`` of what the remote has, or only where it has nothing."""
     stage, config, components = decision.stage, decision.config, decision.components
     folders = {keyword: upstream[one.stage].folder for keyword, one in stage.inputs.items()}
     attempt = Attempt(config, components, folders, store, forced, waiting)
@@ -206,6 +215,7 @@ def _execute(
             }
         )
         artifact = store.publish(folder, manifest)
+    artifact = mirror.send(store, artifact, instead=instead)
     return Outcome(stage.name, "ran", artifact, seconds, "forced" if forced else decision.reason)
 
 

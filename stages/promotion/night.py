@@ -8,8 +8,8 @@ The flow `retrain` and the command `rnnlm night` run the same one, and only show
 
 from __future__ import annotations
 
-import itertools
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,9 +17,9 @@ from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, Store
 from data.moment import now
 from data.store import champions, naming, nights, reigns
 from data.store.collect import collect
-from stages.config import DownloadConfig, RunConfig
+from stages.config import RunConfig
 from stages.pipeline import begun, graph
-from stages.promotion import guard, losing, origin
+from stages.promotion import guard, label, losing, origin
 from stages.promotion.contender import Contender
 from stages.promotion.judge import judge
 from stages.report import kept
@@ -46,14 +46,8 @@ TOKENS, CORPUS = "tokens.arrow", "corpus.txt"
 matter which stages there are, nor whether they were the same when the champion was made."""
 
 
-def tonight(config: RunConfig, night: datetime) -> RunConfig:
-    """The same configuration with the corpus as of this night, unless it names another label.
-
-    Args:
-        config: of each night.
-        night: when it was to begin, UTC; a run that is tried again keeps its night.
-    """
-    return config if config.download.as_of else _labelled(config, night.strftime("%Y-%m-%dT%H:%M:%SZ"))
+DECISIONS = 5
+"""How often a night decides at most, where others promote models while it does."""
 
 
 def corpus_stage() -> str:
@@ -98,7 +92,7 @@ class Night:
                 "deployment's config"
             )
         self.name = naming.check(name)
-        self._store, self._config = store, tonight(config, when)
+        self._store, self._config = store, label.tonight(config, when)
         self._reference, self._other_corpus = reference, other_corpus
         self._source = origin.source(config.download.corpus)
         self._reign: reigns.Reign | None = None
@@ -135,7 +129,7 @@ class Night:
                     "unchanged", f"another night{called} is running: this one ends, and decides nothing"
                 )
             try:
-                ended = self._decide(walk, step, report)
+                ended = self._decided(walk, step, report)
             except Interrupted:
                 raise
             except RnnlmError as error:
@@ -147,13 +141,21 @@ class Night:
                 self._collect()
         return ended
 
+    def _decided(self, walk: Callable[[RunConfig], Walk], step: Any, report: Any) -> NightRecord:
+        """Decide, and once more where another machine has promoted a model meanwhile: what is made is made."""
+        for _ in range(DECISIONS - 1):
+            with suppress(champions.OvertakenError):
+                return self._decide(walk, step, report)
+            logger.info("another model became the champion meanwhile; deciding again")
+        return self._decide(walk, step, report)
+
     def _decide(self, walk: Callable[[RunConfig], Walk], step: Any, report: Any) -> NightRecord:
         self._reign = champions.current(self._store, self.name)
         self._made = origin.lineage(self._store, self._reign.model) if self._reign else []
         self._differ = losing.differences(self._config, self._made)
         self._before = nights.read(self._store, self.name)
-        label = _not_refused(self._config.download.as_of, self._before)
-        self._config = _labelled(self._config, label)
+        fetched = label.not_refused(self._config.download.as_of, self._before)
+        self._config = label.labelled(self._config, fetched)
         way = walk(self._config)
         self._artifacts = way.artifacts
         corpus = way.to(corpus_stage())
@@ -162,7 +164,7 @@ class Night:
         rule = self._config.promotion
         accepted = None if moved else champion
         logger.info("%s", step("guard", lambda: guard.check(corpus.folder, accepted, rule)))
-        reference = walk(_only(self._reference)).to(corpus_stage()).folder if self._reference else None
+        reference = walk(label.only(self._reference)).to(corpus_stage()).folder if self._reference else None
         way.to(graph.LAST)
 
         key = self._artifacts[MODEL].manifest.key
@@ -275,22 +277,6 @@ class Night:
             kept.index(self._store)
         except StoreError as error:
             logger.warning("this night is not noted: %s", error)
-
-
-def _not_refused(label: str, before: Sequence[NightRecord]) -> str:
-    """A label under which no text was refused, so that a night that is tried again fetches another one."""
-    refused = {night.label for night in before if night.decision == "refused" and night.download}
-    labels = itertools.chain([label], (f"{label} again {number}" for number in itertools.count(2)))
-    return next(one for one in labels if one not in refused)
-
-
-def _labelled(config: RunConfig, label: str) -> RunConfig:
-    return config.model_copy(update={"download": config.download.model_copy(update={"as_of": label})})
-
-
-def _only(corpus: str) -> RunConfig:
-    """A configuration that fetches a corpus once, whatever night it is."""
-    return RunConfig(download=DownloadConfig(corpus=corpus))
 
 
 def _contender(made: Iterable[Artifact]) -> Contender:

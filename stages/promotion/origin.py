@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from data.corpus.address import identity, is_address
 from data.corpus.catalogue import catalogue
 from data.errors import StoreError
-from data.store import champions
+from data.store import champions, mirror
 
 if TYPE_CHECKING:
     from data.store.artifact import Artifact
@@ -30,8 +30,7 @@ def lineage(store: Store, key: str) -> list[Artifact]:
     found: list[Artifact] = []
     named = [(champions.STAGE, key)]
     for name, of in named:  # which grows as manifests are read
-        artifact = store.find(name, of)
-        damage = store.damage(artifact, again=True) if artifact else "it is gone"
+        artifact, damage = mirror.obtain(store, name, of)
         if artifact is None or damage:
             raise StoreError(
                 f"nothing can be compared with the champion {key[:16]}, for its {name} artifact cannot be used "
