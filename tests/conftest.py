@@ -30,6 +30,8 @@ from stages.lm.parameters import Architecture
 
 ROOT = Path(__file__).parent.parent
 
+pytest_plugins = ("tests.s3",)
+
 # What the tests make the program remember is their own, and shared by all of them.
 os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "user")
 # A shell gives what it starts in the background no Ctrl-C, and what the tests start would inherit that.

@@ -33,6 +33,7 @@ DOCUMENTS = {
         "README.md",
         "flows/README.md",
         "stages/presets/README.md",
+        "data/store/README.md",
         ".github/CONTRIBUTING.md",
         ".github/RELEASES.md",
     )

@@ -157,3 +157,22 @@ def test_locks_and_reports_of_what_is_gone_are_collected(store: Store, publish: 
     assert {removal.folder: removal.bytes for removal in collect(store)} == {gone: 6, lock: 0}
     assert kept.exists()
     assert not lock.exists()
+
+
+def test_above_a_limit_what_was_used_longest_ago_goes_and_nothing_of_the_last_day(
+    store: Store, publish: Publish
+) -> None:
+    artifacts = [publish(f"{number}" * 1000, "download") for number in range(5)]
+    pinned = publish("a champion", parents={"download": artifacts[0].manifest.key})
+    for number, artifact in enumerate(artifacts[:4]):
+        age(artifact.folder / MANIFEST, 20 - number)
+    sizes = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
+
+    def gone(limit: float, elsewhere: set[str] | None = None) -> list[Path]:
+        found = collect(store, dry_run=True, pinned={pinned.manifest.key}, limit=limit, elsewhere=elsewhere)
+        return [removal.folder for removal in found]
+
+    assert gone(sizes) == []
+    assert gone(sizes - 1) == [artifacts[1].folder]
+    assert gone(0) == [artifact.folder for artifact in artifacts[1:4]]
+    assert gone(0, {artifacts[2].place}) == [artifacts[2].folder]
