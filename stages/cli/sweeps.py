@@ -26,7 +26,7 @@ Dask = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Train on the Dask cluster of this scheduler, whose workers see the store under the same path.",
+        help="Train on the Dask cluster of this scheduler, whose workers see the same store, or remote.",
     ),
 ]
 

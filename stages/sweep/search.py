@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from data.errors import ConfigError, Interrupted, RnnlmError, StoreError, TrainingError
+from data.store import mirror
 from data.tables import history
 from data.tables.tokens import IndexTable
 from stages.config import DownloadConfig
@@ -185,7 +186,8 @@ def _job(trial: Trial, rung: Rung, store: Store) -> Job:
     config = trial.first_epochs(math.ceil(trial.config.train.epochs * rung.fraction))
     # It is on a command line, and the text is there: what lets somebody have that is nobody's business.
     config = config.model_copy(update={"download": DownloadConfig()})
-    return Job(config.model_dump_json(), trial.upstream, str(store.root), worker.code(config.train))
+    remote = store.remote.address if store.remote else ""
+    return Job(config.model_dump_json(), trial.upstream, str(store.root), worker.code(config.train), remote)
 
 
 def _note(trial: Trial, answer: Answer, store: Store, rung: int) -> None:
@@ -221,7 +223,7 @@ def _bits(trial: Trial, loss: float) -> float:
 
 
 def _found(stage: str, key: str, store: Store) -> Artifact:
-    artifact = store.find(stage, key)
+    artifact = store.find(stage, key) or mirror.bring(store, stage, key)
     if artifact is None:
         raise StoreError(f"the artifact {key[:16]} of {stage} has gone from {store.root}: run again")
     return artifact

@@ -15,12 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import Interrupted, RnnlmError, StoreError, TrainingError
-from data.store import fingerprint
-from data.store.folder import Store
+from data.store import fingerprint, mirror
+from data.store.folder import open_store
 from stages.pipeline import decide, graph
 from stages.pipeline.run import perform, still_as_loaded
 from stages.pipeline.settings import parse
@@ -28,6 +27,7 @@ from stages.training import signals
 
 if TYPE_CHECKING:
     from data.store.artifact import Artifact
+    from data.store.folder import Store
     from stages.config import RunConfig, TrainConfig
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -46,6 +46,8 @@ class Job:
     """The folder of the store, which has these artifacts and takes the model."""
     code: str
     """`code` of whoever asks: a model of other code is none that could be compared with the rest."""
+    remote: str = ""
+    """The address of the store's remote, from which another machine brings these artifacts; empty where it has none."""
     threads: int = 1
     """How many cores it may use."""
 
@@ -156,14 +158,14 @@ def train(job: Job) -> Answer:
 
 def _read(job: Job) -> tuple[RunConfig, dict[str, Artifact], Store]:
     """The configuration that a job is about, what it is trained on, and the store."""
-    store = Store(Path(job.store))
+    store = open_store(job.store, job.remote)
     upstream = {}
     for stage, key in job.upstream.items():
-        artifact = store.find(stage, key)
-        if artifact is None:
+        artifact, damage = mirror.obtain(store, stage, key) if job.remote else (store.find(stage, key), "")
+        if artifact is None or damage:
             raise StoreError(
                 f"there is no store with the trials' tokens at {store.root}: the workers of a Dask cluster have to see "
-                "the same store under the same path"
+                "the same store under the same path, or the same remote"
             )
         upstream[stage] = artifact
     config = parse(json.loads(job.config))

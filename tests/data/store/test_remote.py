@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import obstore
 import pytest
 
-from data.errors import ConfigError, RemoteError, StoreError
+from data.errors import ConfigError, FormatError, RemoteError, StoreError
 from data.moment import now
 from data.store import champions, fingerprint, mirror, objects, prune, reigns
 from data.store.artifact import Artifact
@@ -296,6 +296,22 @@ def test_a_bucket_that_is_not_there_is_said_and_the_work_goes_on(
     assert caplog.text.count("is not there: make its bucket") == 1
 
 
+def test_what_a_newer_version_has_sent_is_not_used_and_stays(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = machine("here"), machine("there")
+    made = mirror.send(here, make(here))
+    newer = everything(here)[f"{made.place}/manifest.json"].replace(b'"format": 1', b'"format": 99')
+    put(here, f"{made.place}/manifest.json", newer)
+    assert mirror.bring(there, "train", made.manifest.key) is None
+    mirror.send(machine("third"), make(machine("third")))
+    assert "has format 99, of a newer version of rnnlm" in caplog.text
+    assert everything(here)[f"{made.place}/manifest.json"] == newer
+    assert here.remote is not None
+    with pytest.raises(FormatError, match="upgrade rnnlm"):
+        prune.prune(here, here.remote, days=0, dry_run=False)
+
+
 # --- champions
 
 
@@ -353,7 +369,7 @@ def test_a_record_that_was_exchanged_by_hand_is_said(machine: Machine, bucket: s
     with pytest.raises(StoreError, match=f"{bucket}/champions/default.json does not say"):
         champions.current(here)
     put(here, "champions/default.json", b'{"format": 99}')
-    with pytest.raises(StoreError):
+    with pytest.raises(FormatError, match="has format 99"):
         champions.current(here)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from data.store import fingerprint
-from data.store.folder import Store
+from data.store import fingerprint, mirror
+from data.store.folder import Store, open_store
 from stages.sweep import worker
 from stages.sweep.worker import Answer, Job
 
@@ -50,6 +50,15 @@ def test_a_job_whose_store_is_not_there_says_what_a_cluster_needs(job: Make, tmp
     answer = worker.do(replace(job(), store=str(tmp_path / "elsewhere")), never)
     assert answer.error == "StoreError"
     assert "have to see the same store" in answer.sentence
+
+
+def test_a_worker_without_the_store_has_the_remote(job: Make, store: Store, tmp_path: Path, bucket: str) -> None:
+    asked = job("train.epochs=1")
+    for stage, key in asked.upstream.items():
+        mirror.share(open_store(str(store.root), bucket), stage, key)
+    answer = worker.train(replace(asked, store=str(tmp_path / "elsewhere"), remote=bucket))
+    assert answer.ran
+    assert mirror.bring(open_store(str(store.root), bucket), "train", answer.key)
 
 
 def test_a_process_that_has_loaded_other_code_trains_nothing_for_a_sweep(
