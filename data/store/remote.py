@@ -136,7 +136,11 @@ class Remote:
             with (artifact.folder / name).open("rb") as file:
                 self.objects.put(place, file)
         content = (artifact.folder / MANIFEST).read_bytes()
-        return None if self.objects.swap(f"{_folder(stage, key)}/{MANIFEST}", content, over) else self.find(stage, key)
+        while not self.objects.swap(f"{_folder(stage, key)}/{MANIFEST}", content, over):
+            if found := self.find(stage, key):
+                return found
+            over = None  # what was there has gone meanwhile
+        return None
 
     def touch(self, entry: Entry) -> None:
         """Note that an entry is in use, by which its age is counted anew; who may not write there need not."""
