@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,6 +64,7 @@ MODELS: list[dict[str, Any]] = [
     {"cell": "gru", "layers": 2, "embedding_size": HIDDEN, "tie_weights": True, **DROPOUTS, "variational": False},
     {"activation": "tanh", "layers": 3, **DROPOUTS},
 ]
+every_model = pytest.mark.parametrize("model", range(len(MODELS)), ids=lambda model: str(MODELS[model]))
 every_cell = pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 every_optimizer = pytest.mark.parametrize("optimizer", MOMENTS)
 
@@ -171,6 +173,18 @@ def slopes(architecture: Architecture, weights: Parameters, batch: Minibatch, ma
     return result
 
 
+@cache
+def by_formulas(model: int) -> tuple[Minibatch, Masks, float, dict[str, Floats]]:
+    """One of the models above: a minibatch, its masks, the loss and the gradient, counted once for all who ask."""
+    config = TrainConfig(**PLAIN, **MODELS[model])
+    architecture = Architecture.of(config, VOCAB)
+    [batch] = minibatches(1)
+    masks = dropout.masks(config, architecture, STEPS, 7)
+    given = weights(architecture)
+    exact = {name: array.astype(np.float64) for name, array in given.items()}
+    return batch, masks, mean_loss(architecture, exact, batch, masks), slopes(architecture, given, batch, masks)
+
+
 class Gradients:
     """An engine's gradient at any state: with momentum, at a rate of 1, the velocity after one step from zero is -g."""
 
@@ -188,17 +202,12 @@ class Gradients:
         return {name: -moments[f"momentum/{name}"] for name in parameters}, figures
 
 
-@pytest.mark.parametrize("changes", MODELS, ids=str)
-def test_gradients_equal_those_of_an_independent_implementation(build: Build, changes: dict[str, Any]) -> None:
-    config = TrainConfig(**PLAIN, **changes)
-    made = Recipe.of(config, VOCAB)
-    [batch] = minibatches(1)
-    masks = dropout.masks(config, made.architecture, STEPS, 7)
-    given = weights(made.architecture)
-    found, (loss, norm) = Gradients(build, made).at(given, batch, masks)
-    expected = slopes(made.architecture, given, batch, masks)
-    exact = {name: array.astype(np.float64) for name, array in given.items()}
-    assert loss == pytest.approx(mean_loss(made.architecture, exact, batch, masks), rel=1e-5)
+@every_model
+def test_gradients_equal_those_of_an_independent_implementation(build: Build, model: int) -> None:
+    made = Recipe.of(TrainConfig(**PLAIN, **MODELS[model]), VOCAB)
+    batch, masks, expected_loss, expected = by_formulas(model)
+    found, (loss, norm) = Gradients(build, made).at(weights(made.architecture), batch, masks)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert norm == pytest.approx(np.sqrt(sum((array**2).sum() for array in expected.values())), rel=1e-5)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=2e-7, err_msg=name)
@@ -226,23 +235,19 @@ def fitting(changes: dict[str, Any], hidden: int) -> dict[str, Any]:
     return {**changes, "embedding_size": hidden} if changes.get("tie_weights") else changes
 
 
-@pytest.mark.parametrize("changes", MODELS, ids=str)
-def test_the_derivation_holds_to_the_last_digits(changes: dict[str, Any]) -> None:
+@every_model
+def test_the_derivation_holds_to_the_last_digits(model: int) -> None:
     """The engine bptt computes in the type of its arrays: here in float64."""
-    config = TrainConfig(**PLAIN, **changes)
-    architecture = Architecture.of(config, VOCAB)
-    [batch] = minibatches(1)
-    masks = dropout.masks(config, architecture, STEPS, 7)
+    architecture = Architecture.of(TrainConfig(**PLAIN, **MODELS[model]), VOCAB)
+    batch, masks, expected_loss, expected = by_formulas(model)
     given, gradient = bptt.Vector(architecture, np.float64), bptt.Vector(architecture, np.float64)
     given.fill(weights(architecture))
     unrolled = bptt.Unrolled(architecture, STEPS, BATCH, tuple(masks), np.float64)
     unrolled.begin([np.zeros((architecture.layers, HIDDEN, BATCH)) for _ in recurrent_names(architecture)])
     unrolled.forward(given, batch[0], masks)
-    assert unrolled.nats(batch[1]).mean() == pytest.approx(
-        mean_loss(architecture, given.named, batch, masks), rel=1e-14
-    )
+    assert unrolled.nats(batch[1]).mean() == pytest.approx(expected_loss, rel=1e-14)
     unrolled.backward(given, gradient, masks)
-    for name, array in slopes(architecture, weights(architecture), batch, masks).items():
+    for name, array in expected.items():
         np.testing.assert_allclose(gradient.named[name], array, rtol=1e-10, atol=1e-14, err_msg=name)
 
 
@@ -528,21 +533,27 @@ def trained(run: Runs, build: Build) -> Runs:
     return run.on(build)
 
 
-def test_seed_and_partition_decide(trained: Runs) -> None:
-    first, again, other, random = trained(), trained(), trained(seed=1), trained(partition="random")
+def test_seed_and_partition_decide(run: Runs) -> None:
+    """No engine knows of them: it is given weights, minibatches and masks."""
+    first, again, other, random = run(), run(), run(seed=1), run(partition="random")
     assert first == again
     assert len({outputs["model.safetensors"] for outputs in (first, other, random)}) == 3
 
 
+STOPPED: list[tuple[str, Optimizer, dict[str, Any]]] = [
+    ("rnn", "sgd", {"layers": 2}),
+    ("lstm", "sgd", {"partition": "random", "bptt_keep": 0.9}),
+    ("gru", "momentum", {"learning_rate": 0.1, "schedule": "step", "decay_epochs": 2, "averaging": 0}),
+    ("lstm", "adamw", {**EVERYTHING, "learning_rate": 0.03, "schedule": "cosine", "variational": False}),
+    ("gru", "adam", {**EVERYTHING, "learning_rate": 0.03, "schedule": "plateau", "decay_epochs": 1}),
+]
+
+
 @pytest.mark.parametrize(
-    ("cell", "optimizer", "changes"),
-    [
-        ("rnn", "sgd", {"layers": 2}),
-        ("lstm", "sgd", {"partition": "random", "bptt_keep": 0.9}),
-        ("gru", "momentum", {"learning_rate": 0.1, "schedule": "step", "decay_epochs": 2, "averaging": 0}),
-        ("gru", "adam", {**EVERYTHING, "learning_rate": 0.03, "schedule": "plateau", "decay_epochs": 1}),
-        ("lstm", "adamw", {**EVERYTHING, "learning_rate": 0.03, "schedule": "cosine", "variational": False}),
-    ],
+    ("build", "cell", "optimizer", "changes"),
+    # The loop is the same for all: whether an engine goes on is asked of each of its steps above.
+    [*(("bptt", *row) for row in STOPPED), *((name, *STOPPED[-1]) for name in ("mxnet", "torch"))],
+    indirect=["build"],
 )
 def test_a_training_stopped_at_any_minibatch_goes_on_bit_for_bit(
     trained: Runs, cell: str, optimizer: Optimizer, changes: dict[str, Any]
@@ -550,7 +561,7 @@ def test_a_training_stopped_at_any_minibatch_goes_on_bit_for_bit(
     changes = {"cell": cell, "optimizer": optimizer, "epochs": 4, **changes}
     whole = trained(**changes)
     positions = []
-    for count in (1, 1, 1, 2, 1, 3, 1):
+    for count in (1, 1, 1, 2, 3):
         with pytest.raises(Interrupted, match="the same command goes on from there"):
             trained("shared", interrupting(count), **changes)
         found = checkpoint.latest(trained.folder / "shared", 4)
@@ -586,7 +597,6 @@ import json, sys
 from importlib import import_module
 from pathlib import Path
 from data.errors import Interrupted
-from data.errors import Interrupted
 from data.progress import Progress
 from stages.config import TrainConfig
 from stages.train import train
@@ -606,19 +616,17 @@ except Interrupted as interrupted:
 def child(
     trained: Runs,
     build: Build,
-    threads: str = "1",
-    checkpoints: str = "shared",
     first: Callable[[], object] | None = None,
     **changes: Any,
 ) -> Child:
     out = trained.folder / f"child{time.monotonic_ns()}"
     out.mkdir()
     config = json.dumps({**trained.small, **changes})
-    folders = (trained.tokens, out, trained.folder / checkpoints)
+    folders = (trained.tokens, out, trained.folder / "shared")
     return out, subprocess.Popen(
         [sys.executable, "-c", CHILD, config, *folders, build.module, build.name],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": threads},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=first,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -651,27 +659,21 @@ def test_a_killed_process_loses_nothing(trained: Runs, build: Build, cell: str, 
     assert trained("shared", cell=cell, epochs=train.epoch + 2) == trained(cell=cell, epochs=train.epoch + 2)
 
 
-def test_processes_and_thread_counts_agree(trained: Runs, build: Build, tokenized: Tokenized, tmp_path: Path) -> None:
-    trained = trained.on(
-        tokens=tokenized(tmp_path / "longer", text="the quick brown fox. " * 200, valid=0.6)
-    )  # validated as several rows
-    changes: dict[str, Any] = {"cell": "lstm", "hidden_size": 96, "batch_size": 16, "epochs": 3}
-    children = [child(trained, build, threads, f"threads{threads}", **changes) for threads in ("1", "2")]
-    expected = trained(**changes)
-    for out, process in children:
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
-
-
-def test_a_training_goes_on_with_the_same_bits_on_fewer_cores(trained: Runs, build: Build) -> None:
+def test_processes_and_numbers_of_cores_agree(
+    trained: Runs, build: Build, tokenized: Tokenized, tmp_path: Path
+) -> None:
+    """A training goes on in another process, which has one thread on one core."""
     if sys.platform != "linux" or len(os.sched_getaffinity(0)) == 1:
         pytest.skip("only on Linux, and with two cores, can a process be kept on one of them")
     cores = os.sched_getaffinity(0)
+    trained = trained.on(
+        tokens=tokenized(tmp_path / "longer", text="the quick brown fox. " * 200, valid=0.6)
+    )  # validated as several rows
     changes: dict[str, Any] = {"cell": "lstm", "hidden_size": 128, "batch_size": 16, "epochs": 2}
     with pytest.raises(Interrupted):
         trained("shared", interrupting(2), **changes)
     out, process = child(trained, build, first=lambda: os.sched_setaffinity(0, {min(cores)}), **changes)
+    expected = trained(**changes)
     process.communicate(timeout=120)
     assert process.returncode == 0
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == trained(**changes)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
