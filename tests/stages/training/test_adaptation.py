@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +76,35 @@ def test_a_segment_is_predicted_before_it_is_learnt_from(read: Read, architectur
     np.testing.assert_array_equal(read(architecture, 1.0, [changed])[before], found[before])
 
 
+def mean(architecture: Architecture, weights: Mapping[str, Any], ids: Ids, states: Any = None) -> Any:
+    """Of the losses, in the type of the weights."""
+    model = LanguageModel(architecture, dict(weights), LETTERS, "char", "lower")
+    return np.concatenate(list(model.network.losses(ids, states))).mean()
+
+
+def exact(architecture: Architecture) -> dict[str, Any]:
+    return {name: array.astype(np.float64) for name, array in weights(architecture).items()}
+
+
+@cache
+def slopes(architecture: Architecture) -> dict[str, Any]:
+    """Of the first segment, by differences; the same for each engine and each bound."""
+    given = exact(architecture)
+
+    def slope(name: str, place: tuple[int, ...]) -> float:
+        sides = []
+        for moved in (1e-5, -1e-5):
+            weights = {**given, name: given[name].copy()}
+            weights[name][place] += moved
+            sides.append(mean(architecture, weights, IDS[: SEGMENT + 1]))
+        return float((sides[0] - sides[1]) / 2e-5)
+
+    return {
+        name: np.array([slope(name, place) for place in np.ndindex(array.shape)]).reshape(array.shape)
+        for name, array in given.items()
+    }
+
+
 @every_cell
 @pytest.mark.parametrize("clip_norm", [adaptation.CLIP_NORM, 0.05])
 def test_after_a_segment_the_weights_take_one_step_down_its_slope(
@@ -83,33 +112,15 @@ def test_after_a_segment_the_weights_take_one_step_down_its_slope(
 ) -> None:
     monkeypatch.setattr(adaptation, "CLIP_NORM", clip_norm)
     small = replace(architecture, hidden_size=4, embedding_size=4 if architecture.tie_weights else 0)
-    given: dict[str, Any] = {name: array.astype(np.float64) for name, array in small.initial("uniform", seed=1).items()}
-    ids = IDS[: 2 * SEGMENT + 1]
-
-    def mean(weights: Mapping[str, Any], ids: Ids, states: Any = None) -> Any:
-        model = LanguageModel(small, dict(weights), LETTERS, "char", "lower")
-        return np.concatenate(list(model.network.losses(ids, states))).mean()
-
-    def slope(name: str, place: tuple[int, ...]) -> float:
-        sides = []
-        for moved in (1e-5, -1e-5):
-            weights = {**given, name: given[name].copy()}
-            weights[name][place] += moved
-            sides.append(mean(weights, ids[: SEGMENT + 1]))
-        return float((sides[0] - sides[1]) / 2e-5)
-
-    slopes = {
-        name: np.array([slope(name, place) for place in np.ndindex(array.shape)]).reshape(array.shape)
-        for name, array in given.items()
-    }
-    norm = np.sqrt(sum((array**2).sum() for array in slopes.values()))
+    given, ids = exact(small), IDS[: 2 * SEGMENT + 1]
+    norm = np.sqrt(sum((array**2).sum() for array in slopes(small).values()))
     assert 0.05 < norm < 1, "one of the two clips"
     step = min(1, clip_norm / norm)
     states = LanguageModel(small, given, LETTERS, "char", "lower").network.zero_state()
-    mean(given, ids[: SEGMENT + 1], states)
-    expected = mean({name: array - step * slopes[name] for name, array in given.items()}, ids[SEGMENT:], states)
-    weights = {name: array.astype(np.float32) for name, array in given.items()}
-    found = np.concatenate(list(adaptation.losses(small, weights, 1.0, [ids], engine=build)))
+    mean(small, given, ids[: SEGMENT + 1], states)
+    stepped = {name: array - step * slopes(small)[name] for name, array in given.items()}
+    expected = mean(small, stepped, ids[SEGMENT:], states)
+    found = np.concatenate(list(adaptation.losses(small, weights(small), 1.0, [ids], engine=build)))
     np.testing.assert_allclose(found[SEGMENT:], expected, rtol=1e-5)
 
 
