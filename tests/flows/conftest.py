@@ -6,13 +6,16 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,11 @@ os.environ["PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW"] = "ignore"
 
 
 ROOT = Path(__file__).parents[2]
+MIGRATED = ROOT / ".pytest_cache" / "user" / f"prefect-{version('prefect')}.db"
+"""A database of this Prefect in which nothing stands yet: to make one takes a server ten seconds of its start."""
 End = Callable[["subprocess.Popen[bytes]"], None]
+# One for all: each reads the certificates of all authorities, which takes 40 times as long as a question on loopback.
+CLIENT = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 class Api:
@@ -37,7 +44,7 @@ class Api:
         """What SQLite was too busy for (503) is asked again, as Prefect's own clients do."""
         deadline = time.monotonic() + 90
         while True:
-            answer = httpx.request(method, f"{self.address}/{path}", timeout=30, **how)
+            answer = CLIENT.request(method, f"{self.address}/{path}", **how)
             if answer.status_code != 503:
                 return answer
             assert time.monotonic() < deadline, answer.text
@@ -125,6 +132,8 @@ def _start(home: Path) -> dict[str, Any]:
     environment.pop("PREFECT_API_URL", None)
     # From the root, as the README has it, where the server finds the settings in pyproject.toml.
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    if MIGRATED.exists() and not (home / "prefect.db").exists():
+        shutil.copy(MIGRATED, home / "prefect.db")
     log = home / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -136,7 +145,18 @@ def _start(home: Path) -> dict[str, Any]:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, f"the server is not healthy:\n{log.read_text()}"
         time.sleep(0.2)
+    if not MIGRATED.exists():
+        keep(home / "prefect.db")
     return {"pid": process.pid, "address": address}
+
+
+def keep(database: Path) -> None:
+    """For the servers to come; it is whole although its server is at work."""
+    MIGRATED.parent.mkdir(parents=True, exist_ok=True)
+    begun = MIGRATED.with_suffix(f".{os.getpid()}")
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(begun)) as copy:
+        source.backup(copy)
+    begun.replace(MIGRATED)
 
 
 def _stop(pid: int, address: str) -> None:
@@ -149,6 +169,6 @@ def _stop(pid: int, address: str) -> None:
 
 def _answers(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/health", timeout=2).status_code == 200
+        return CLIENT.get(f"{address}/health", timeout=2).status_code == 200
     except httpx.TransportError:
         return False
