@@ -45,6 +45,7 @@ valid_share = 0.1
 test_share = 0.1
 
 [train]
+engine = "bptt"
 hidden_size = 8
 batch_size = 4
 num_steps = 8

@@ -106,7 +106,7 @@ def test_the_commands_of_a_document_run(
     document: str, here: Rnnlm, tmp_path: Path, tiny: Path, tiny_text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One after the other, each preset a small one; what asks for a server is run by the tests of the flows."""
-    preset = "# Small.\n" + tiny.read_text(encoding="utf-8").replace("epochs = 2", 'epochs = 1\nengine = "bptt"')
+    preset = "# Small.\n" + tiny.read_text(encoding="utf-8").replace("epochs = 2", "epochs = 1")
     for name in (*presets.presets(), "my"):
         (tmp_path / f"{name}.toml").write_text(preset, encoding="utf-8")
     monkeypatch.setattr(presets, "FOLDER", tmp_path)

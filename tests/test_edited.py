@@ -29,7 +29,7 @@ WAIT = """
         time.sleep(0.01)
     _export(loop, """
 """Has a training that is all but done wait until the test has edited something."""
-ENGINE = f"{engines.choose(TrainConfig()).modules[0].replace('.', '/')}.py"
+ENGINE = f"{engines.choose(TrainConfig(engine='bptt')).modules[0].replace('.', '/')}.py"
 """The file of the one that trains here."""
 FIGURE = ('    measured["baselines"] =', '    measured["another"] = 1\n    measured["baselines"] =')
 """An edit of what the evaluation measures."""

@@ -59,7 +59,7 @@ def test_there_is_none_by_any_way_of_looking(python: Path) -> None:
 
 
 def test_a_run_trains_with_bptt_and_its_model_samples(rnnlm: Rnnlm, tiny: Path) -> None:
-    done = rnnlm("run", "--preset", tiny)
+    done = rnnlm("run", "--preset", tiny, "--set", "train.engine=auto")
     assert "# Language model report" in done.stdout
     [said] = [line for line in done.stderr.splitlines() if line.startswith("training with")]
     assert said.startswith("training with bptt on the ")

@@ -67,7 +67,7 @@ def test_a_run_of_a_served_flow_notices_an_edit_and_the_next_one_runs_it(
     }
     config = {
         "download": {"corpus": str(tmp_path / "text.txt")},
-        "train": {"hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2},
+        "train": {"engine": "bptt", "hidden_size": 8, "batch_size": 4, "num_steps": 8, "epochs": 2},
         "evaluate": {"length": 8, "prefixes": ["the"]},
     }
     wanted = {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}

@@ -57,7 +57,7 @@ def configuration(corpus: str, **train: Any) -> RunConfig:
         {
             "download": {"corpus": corpus},
             "tokenize": {"train_share": 0.7, "valid_share": 0.1, "test_share": 0.2},
-            "train": {"hidden_size": 16, "batch_size": 16, "num_steps": 20, "epochs": 1, **train},
+            "train": {"engine": "bptt", "hidden_size": 16, "batch_size": 16, "num_steps": 20, "epochs": 1, **train},
             "evaluate": {"prefixes": ["the "], "length": 20},
         }
     )

@@ -69,7 +69,7 @@ def test_explain_shows_the_key_and_the_difference_to_the_closest_artifact(here: 
     here("train", "--preset", trained, "--set", "train.seed=1", "--set", "train.layers=2")
     text = here("explain", "train", "--preset", trained, "--set", "train.seed=2").stdout
     assert "train is stale: train.seed: 0 → 2" in text
-    choice = engines.choose(TrainConfig())
+    choice = engines.choose(TrainConfig(engine="bptt"))
     assert f"{choice.modules[0].replace('.', '/')}.py" in text
     assert f"engine: {choice.name}" in text
     assert all(f"{library}: {version(library)}" in text for library in choice.libraries)

@@ -58,7 +58,9 @@ def test_a_library_of_every_stage_is_watched_for_another_version() -> None:
 
 
 def test_what_stands_for_a_field_takes_its_place(tokenized: tuple[RunConfig, dict[str, Artifact], Store]) -> None:
-    components = decide("train", *tokenized).components
+    config, upstream, store = tokenized
+    auto = config.model_copy(update={"train": config.train.model_copy(update={"engine": "auto"})})
+    components = decide("train", auto, upstream, store).components
     assert components["sources"] == {"device": "cpu", "engine": engines.choose(RunConfig().train).name}
     assert not {"device", "engine"} & components["config"].keys()
     components = decide("download", *tokenized).components

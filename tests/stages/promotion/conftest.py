@@ -27,7 +27,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Contender:
     """A small LSTM that has read the story `sample`, in lower case, and needs 2.4 bits per character of its end."""
     recipe = {"cell": "lstm", "embedding_size": 16, "initializer": "uniform", "optimizer": "adamw", "averaging": 0}
     config = RunConfig.model_validate(
-        {"train": {**recipe, "hidden_size": 64, "learning_rate": 0.01, "epochs": 8, "num_steps": 30, "device": "cpu"}}
+        {"train": {**recipe, "hidden_size": 64, "learning_rate": 0.01, "epochs": 8, "num_steps": 30, "engine": "bptt"}}
     )
     store = Store(tmp_path_factory.mktemp("champion"))
 

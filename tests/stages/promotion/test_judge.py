@@ -33,7 +33,7 @@ from stages.promotion.measure import Measured
 
 TEXT = (Path(__file__).parents[3] / "data" / "corpus" / "sample.txt").read_text(encoding="utf-8")
 SHARES = {"train_share": 0.8, "valid_share": 0.1, "test_share": 0.1}
-SMALL = {"hidden_size": 24, "batch_size": 16, "num_steps": 20, "device": "cpu"}
+SMALL = {"hidden_size": 24, "batch_size": 16, "num_steps": 20, "engine": "bptt"}
 
 Weights = dict[str, NDArray[Any]]
 

@@ -62,7 +62,7 @@ class Nights:
             {
                 "download": {"corpus": corpus or str(self.corpus)},
                 "tokenize": {"train_share": 0.7, "valid_share": 0.1, "test_share": 0.2},
-                "train": {"hidden_size": 16, "batch_size": 16, "num_steps": 20, "epochs": epochs, "device": "cpu"},
+                "train": {"hidden_size": 16, "batch_size": 16, "num_steps": 20, "epochs": epochs, "engine": "bptt"},
                 "evaluate": {"prefixes": ["the "], "length": 20},
             }
         )

@@ -253,9 +253,9 @@ def test_choosing_loads_no_engine() -> None:
 
 
 def test_what_was_chosen_is_said_in_one_line(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(tiny.parent / "store")
+    store, config = Store(tiny.parent / "store"), load(str(tiny), None, ["train.engine=auto"])
     with caplog.at_level(logging.INFO, "stages"):
-        list(pipeline.run(load(str(tiny)), store, lambda stage: lambda *call: None, until="train"))
+        list(pipeline.run(config, store, lambda stage: lambda *call: None, until="train"))
     said = [message for message in caplog.messages if message.startswith("training with")]
     assert said == [engines.choose(TrainConfig()).reason]
 

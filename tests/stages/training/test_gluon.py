@@ -161,5 +161,5 @@ def test_mxnet_trains_where_nothing_brings_distutils_and_whatever_the_environmen
         "DNNL_MAX_CPU_ISA": "SSE41",  # with which other bytes would come out under the same key
     }
     environment = {**os.environ, **said, "RNNLM_STORE": str(tmp_path / "store"), "PYTHONPATH": str(hidden)}
-    done = rnnlm("train", "--preset", tiny, env=environment)
+    done = rnnlm("train", "--preset", tiny, "--set", "train.engine=mxnet", env=environment)
     assert re.findall(r"(\w+) in the environment is not heeded", done.stderr) == list(said)
