@@ -114,8 +114,9 @@ def test_a_run_without_work_has_no_heartbeat_to_wait_for(
         assert gc.get_freeze_count(), "what was imported is looked through for garbage"
 
     monkeypatch.setattr(pipeline, "language_model", run)
+    asked = {"preset": str(finished.parent / "tiny.toml"), "corpus": None, "set_": list(settings)}
     try:
-        pipeline.main(preset=str(finished.parent / "tiny.toml"), corpus=None, set_=list(settings), store=str(finished))
+        pipeline.main(**asked, store=str(finished), remote=None)
     finally:
         gc.unfreeze()
     assert seen == [30 if beats else None]
