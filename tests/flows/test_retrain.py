@@ -105,7 +105,7 @@ class Nights:
         self.returned: dict[str, Any] = {}
         """What the flow gave back, when it last decided anything."""
         self._second = 0
-        """In which the last night began: one that begins in the same has its label, and its text."""
+        """In which the last night ended: one that begins in the second in which another began has that one's text."""
 
     def __call__(self, **train: Any) -> tuple[str, str]:
         from flows.retrain import retrain
@@ -113,9 +113,9 @@ class Nights:
         config = configuration(self.source.address, **train)
         while int(time.time()) == self._second:
             time.sleep(0.01)
-        self._second = int(time.time())
         with served(self.api):
             state: Any = retrain(config, store=str(self.store.root), return_state=True)
+        self._second = int(time.time())
         if state.is_completed():
             self.returned = state.result()
             assert self.returned["decision"].title() == state.name
