@@ -66,6 +66,16 @@ class Api:
         found: list[dict[str, Any]] = self.ask("task_runs", flow_runs={"id": {"any_": [flow_run]}})
         return found
 
+    def ended_task_runs(self, flow_run: str) -> dict[str, dict[str, Any]]:
+        """By name, those of a flow run that has ended; their ends reach the server as events, a little later."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = {task["name"].rpartition("-")[0]: task for task in self.task_runs(flow_run)}
+            if all(task["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") for task in found.values()):
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+
 
 @pytest.fixture(scope="session")
 def end() -> End:

@@ -49,7 +49,7 @@ class Flow:
 
 
 def tasks_of(api: Api, flow_run: dict[str, Any]) -> Tasks:
-    return {found["name"].rpartition("-")[0]: found for found in api.task_runs(flow_run["id"])}
+    return api.ended_task_runs(flow_run["id"])
 
 
 def states(tasks: Tasks) -> dict[str, str]:

@@ -205,7 +205,7 @@ def test_nights_in_a_row(night: Nights, source: Source) -> None:
     name, message = night(epochs=BETTER)
     assert name == "Failed"
     assert "shrank" in message
-    guard = {task["name"].rpartition("-")[0]: task for task in night.api.task_runs(night.flow_run)}["guard"]
+    guard = night.api.ended_task_runs(night.flow_run)["guard"]
     assert (guard["state"]["name"], guard["state"]["message"]) == (name, message)
 
     source.text, source.away = GROWN, True
@@ -256,7 +256,7 @@ def test_each_verdict_leaves_a_page_an_artifact_and_an_event(night: Nights) -> N
     assert artifact["description"].startswith("promoted: there is no champion yet")
     assert "**✓ promoted**" in artifact["data"]
     assert night.events(night.champion, "rnnlm.model.promoted") == ["rnnlm.model.promoted"]
-    tasks = {task["name"].rpartition("-")[0]: task["state"]["name"] for task in night.api.task_runs(night.flow_run)}
+    tasks = {name: task["state"]["name"] for name, task in night.api.ended_task_runs(night.flow_run).items()}
     done = dict.fromkeys(("download", "guard", "train", "evaluate", "judge"), "Completed")
     assert tasks == done | {"tokenize": "Cached"}
 
