@@ -13,6 +13,7 @@ _COMMANDS = re.compile(
     "\ud800-\udfff]"  # halves of pairs, and what stands for a byte that is not UTF-8
 )
 _BREAKS = re.compile("[\t\n]")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:/[^\s'\"`<>]*")
 
 
 def visible(text: str) -> str:
@@ -21,7 +22,12 @@ def visible(text: str) -> str:
 
 
 def line(text: str) -> str:
-    """The same on one line, and of no more than `LONGEST` characters: a file's or a field's name may hold anything."""
+    """The same on one line, of no more than `LONGEST` characters, and without what is secret in an address: a file's or
+    a field's name may hold anything."""
+    if ":/" in text:
+        from data.corpus.address import written  # whose errors are shown by this
+
+        text = _ADDRESS.sub(lambda found: written(found[0]), text)
     if len(text) > LONGEST:
         left_out = len(text) - LONGEST
         text = f"{text[: LONGEST * 2 // 3]} … {left_out:,} characters … {text[-LONGEST // 3 :]}"

@@ -10,7 +10,8 @@ import typer
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from data.errors import RnnlmError, ServerError
+from data.corpus.address import written
+from data.errors import ConfigError, RnnlmError, ServerError
 from data.store.folder import open_store
 from flows import own_run
 from flows.walk import ended_by, leave_report, run_name, walk
@@ -60,6 +61,11 @@ def main(*, config: Configuration, force: Force = None, place: Place) -> None:
     """Run the flow `language-model` here, against the server of PREFECT_API_URL or a temporary one."""
     gc.freeze()  # what was imported stays: neither the run nor the end of the process looks through it for garbage
     chosen = config.load()
+    if written(chosen.download.corpus) != chosen.download.corpus:
+        raise ConfigError(
+            f"the address {chosen.download.corpus} says what nobody else may read, and Prefect would show it with the "
+            "run's parameters: put it into the environment and write ${NAME} in its place"
+        )
     graph.forced(force or ())
     # Without work a run is over before its heart beats twice, and would wait a second for the thread that beats it.
     still = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if not force and _all_cached(chosen, place) else {}

@@ -13,6 +13,8 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
+from data import shown
+from data.corpus.address import written
 from data.errors import Interrupted, RnnlmError
 from data.progress import LogLines
 from data.store.folder import open_store
@@ -27,7 +29,7 @@ from stages.sweep.trial import Trial
 
 
 def _run_name() -> str:
-    return f"{', '.join(flow_run.parameters['vary'])}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
+    return f"{shown.line(', '.join(flow_run.parameters['vary']))}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
 
 
 @flow(
@@ -105,7 +107,7 @@ def _as_task(fields: list[str], cancelled: worker.Stopped) -> worker.Do:
     def do(job: worker.Job, stopped: worker.Stopped) -> worker.Answer:
         config = json.loads(job.config)
         named = [name.partition(".") for name in fields]
-        label = ", ".join(f"{field}={config[stage][field]}" for stage, _, field in named)
+        label = ", ".join(f"{field}={written(str(config[stage][field]))}" for stage, _, field in named)
         label += f", {config['train']['epochs']} epochs"
         state = context.copy().run(_trial, label, job, lambda: stopped() or cancelled(), return_state=True)
         answer = state.result(raise_on_failure=False)

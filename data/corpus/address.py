@@ -26,9 +26,12 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = {
     *("token", "key", "apikey", "secret", "signature", "sig", "sign", "hmac", "password", "passwd", "pwd", "auth"),
     *("authorization", "bearer", "credential", "credentials", "session", "expires", "expiry", "policy", "jwt"),
+    *("oauth", "passphrase", "passcode", "ticket", "cookie", "creds", "csrf", "sas", "sid", "pat", "otp", "nonce"),
     *("amz", "goog"),
 }
 """Words in the name of a query's parameter whose value lets somebody in, or says until when it does."""
+_ENDS = ("token", "secret", "password", "signature", "apikey", "accesskey", "credential", "sessionid")
+"""What such a word may end with, or such words in the plural: ``accesstoken``."""
 _SIGNED = {"st", "se", "sp", "sv", "sr", "spr", "sip", "ss", "srt", "skoid", "sktid", "skt", "ske", "sks", "skv"}
 """What else Azure's signed addresses have beside their ``sig``."""
 
@@ -43,14 +46,14 @@ def written(corpus: str) -> str:
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", corpus):  # also one whose second slash was forgotten
         return corpus
     head, mark, query = next((parts for mark in "?#" if (parts := corpus.partition(mark))[1]), (corpus, "", ""))
-    head = re.sub(r"//([^/@]*)@", lambda found: f"//{_hidden(found[1])}@", head)
+    head = re.sub(r"(:/|//)([^/@]*)@", lambda found: f"{found[1]}{_hidden(found[2])}@", head)
     names = {unquote_plus(name) for name in re.findall(r"(?:^|[&;#])([^=&;#]*)", query)}
 
     def value(found: re.Match[str]) -> str:
         secret = _lets_in(unquote_plus(found[1]), names)
         return f"{found[1]}={_hidden(found[2]) if secret else found[2]}"
 
-    return head + mark + re.sub(r"([^=&;#?]*)=([^&;#]*)", value, query)
+    return head + mark + re.sub(r"(?<![^&;#?])([^=&;#?]*)=([^&;#]*)", value, query)
 
 
 def identity(corpus: str) -> str:
@@ -180,7 +183,9 @@ def _hidden(value: str) -> str:
 
 def _lets_in(name: str, names: set[str]) -> bool:
     """Whether the value of a query's parameter is secret, or part of a signature; ``names`` are those of all."""
-    return bool(_words(name) & _SECRET) or ("sig" in names and name in _SIGNED)
+    words = _words(name)
+    ends = any(word.removesuffix("s").endswith(_ENDS) for word in words)
+    return ends or bool(words & _SECRET) or ("sig" in names and name in _SIGNED)
 
 
 def _words(name: str) -> set[str]:

@@ -137,7 +137,9 @@ def _local(name: str, path: Path) -> Source:
 
 
 def _nothing_called(name: str) -> str:
-    name, names = written(name), list(catalogue())
+    names = list(catalogue())
+    if "?" in name or ":" in name:  # it may be an address, without its beginning
+        name = written(f"http://{name}").removeprefix("http://")
     if "/" in name or "\\" in name:
         return f"there is no corpus file {name!r}; check the path"
     close = difflib.get_close_matches(name.lower(), names, n=1)

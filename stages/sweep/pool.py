@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_co
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from data.corpus.address import written
 from data.errors import ConfigError, FormatError, Interrupted, StoreError, TrainingError
 from stages.sweep import worker
 from stages.sweep.worker import Answer, Do, Job
@@ -66,7 +67,8 @@ def cluster(address: str) -> Iterator[Workers]:
     try:
         asyncio.run(knock())  # a client that never got through cannot be got rid of in silence
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--dask: no Dask scheduler answers at {address} ({error})") from None
+        why = f" ({error})" if written(address) == address else ""  # which may repeat what is secret in it
+        raise ConfigError(f"--dask: no Dask scheduler answers at {address}{why}") from None
     name = f"rnnlm-{secrets.token_hex(8)}"
     client = Client(address, set_as_default=False)
     executor = client.get_executor(pure=False)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from data.corpus.address import plain_headers, written
 from data.errors import ConfigError
 from stages.config import RunConfig, StageConfig
 from stages.pipeline import graph
@@ -81,7 +82,8 @@ def configurations(
     grid = product(*(axis for axis in axes.values() if isinstance(axis, list)))
     for point in grid if draws is None else _drawn(list(axes.values()), draws, seed):
         whole = _assigned(config, dict(zip(axes, point, strict=True)))
-        found[whole] = {name: _get(whole, name) for name in axes}
+        plain_headers(whole.download.headers)  # refuses those that say plainly what would be recorded
+        found[whole] = {name: _told(_get(whole, name)) for name in axes}
         if len(found) == draws:
             break
     if draws is not None and len(found) < draws:
@@ -133,6 +135,11 @@ def _assigned(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         stage, _, field = name.partition(".")
         sections.setdefault(stage, {})[field] = value
     return parse(sections)
+
+
+def _told(value: object) -> object:
+    """A value as it may be written down."""
+    return written(value) if isinstance(value, str) else value
 
 
 def _get(config: RunConfig, name: str) -> Any:

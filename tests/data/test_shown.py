@@ -32,5 +32,19 @@ def test_a_line_is_one_and_not_endless() -> None:
     assert long.endswith("x does not fit")
 
 
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("no 'http://me:word@h/a?page=1&token=abc', it says", "no 'http://…@h/a?page=1&token=…', it says"),
+        ("1. --set x=ftp://me@h https://h/?sig=a#b s3://b/x", "1. --set x=ftp://…@h https://h/?sig=…#b s3://b/x"),
+        ("http://h/?token=" + "a" * 100_000, "http://h/?token=…"),
+        ("a" * 100_000 + "://me@h", None),
+    ],
+    ids=["quoted", "several", "long", "no scheme"],
+)
+def test_a_line_holds_no_secret_of_an_address(text: str, seen: str | None) -> None:
+    assert shown.line(text).endswith(seen or "://…@h")
+
+
 def test_an_error_is_one_line_whatever_it_names() -> None:
     assert str(ConfigError("no file a\nrnnlm: all is well\x1b[0m")) == r"no file a\nrnnlm: all is well\x1b[0m"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from data.errors import ConfigError
 from data.store.folder import Store
 from stages.pipeline import graph
 
@@ -157,12 +159,29 @@ def test_a_download_is_retried_as_a_task(
     assert patient.retries == 3
     assert min(patient.retry_delay_seconds) >= 10, "a host that is away is not back in a moment"
     monkeypatch.setitem(walk.TASKS, "download", patient.with_options(retry_delay_seconds=[0.1, 0.1, 0.1]))
+    monkeypatch.setenv("CORPUS_TOKEN", "ZvT9secret")
+    address = server.route("/text.txt?token=ZvT9secret", recovering).replace("ZvT9secret", "${CORPUS_TOKEN}")
     with temporary_settings({PREFECT_API_URL: api.address}):
-        config = load(str(flow.preset), server.route("/text.txt", recovering))
+        config = load(str(flow.preset), address)
         state: Any = language_model(config, store=str(tmp_path / "store"), return_state=True)
     assert state.name == "Completed"
     flow_run = api.call("GET", f"flow_runs/{state.state_details.flow_run_id}").json()
-    assert tasks_of(api, flow_run)["download"]["run_count"] == 2
+    tasks = tasks_of(api, flow_run)
+    assert tasks["download"]["run_count"] == 2
+    runs = {"flow_run_id": {"any_": [flow_run["id"]]}}
+    logs, artifacts = (api.ask(kind, **{kind: runs}) for kind in ("logs", "artifacts"))
+    assert any("?token=${CORPUS_TOKEN}" in line["message"] for line in logs)
+    assert artifacts
+    assert "ZvT9secret" not in json.dumps([flow_run, tasks, logs, artifacts])
+
+
+@pytest.mark.parametrize("address", ["http://me:ZvT9secret@h/a.txt", "http://h/a.txt?token=ZvT9secret"])
+def test_what_prefect_would_show_is_refused_before_it_is_told(address: str) -> None:
+    from flows import pipeline
+
+    with pytest.raises(ConfigError, match=r"write \$\{NAME\} in its place") as refusal:
+        pipeline.main(preset="sample", corpus=address, set_=[], store=None, remote=None)
+    assert "ZvT9secret" not in str(refusal.value)
 
 
 def test_progress_that_takes_a_while_becomes_an_artifact(api: Api) -> None:
@@ -236,9 +255,10 @@ def test_a_training_that_was_cancelled_ends_where_no_worker_ends_it(
 
 
 def test_a_server_that_is_away_is_one_sentence(flow: Flow) -> None:
-    said = Flow("http://127.0.0.1:9/api", flow.folder).run(code=2)
-    assert said.splitlines()[-1].startswith("rnnlm: the Prefect server at http://127.0.0.1:9/api does not answer")
+    said = Flow("http://me:ZvT9secret@127.0.0.1:9/api", flow.folder).run(code=2)
+    assert said.splitlines()[-1].startswith("rnnlm: the Prefect server at http://…@127.0.0.1:9/api does not answer")
     assert "Traceback" not in said
+    assert "ZvT9secret" not in said
 
 
 def test_without_a_server_the_flow_brings_its_own(first: dict[str, Any], flow: Flow) -> None:

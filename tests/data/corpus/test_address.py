@@ -13,6 +13,8 @@ from data.corpus.address import identity, inside, written
         ("https://h/a.txt?page=2#top", "https://h/a.txt?page=2#top", "https://h/a.txt?page=2"),
         ("https://h/a?page=2&access_token=abc", "https://h/a?page=2&access_token=…", "https://h/a?page=2"),
         ("https://h/a?X-Amz-Date=1&X-Amz-Signature=ab%2F", "https://h/a?X-Amz-Date=…&X-Amz-Signature=…", "https://h/a"),
+        ("https://h/a?accesstoken=abc&keyword=sea", "https://h/a?accesstoken=…&keyword=sea", "https://h/a?keyword=sea"),
+        ("https://h/a?b?client_secrets=abc", "https://h/a?b?client_secrets=…", "https://h/a"),
         ("https://h/a?sv=2&sig=abc", "https://h/a?sv=…&sig=…", "https://h/a"),
         ("https://h/a?sv=2", "https://h/a?sv=2", "https://h/a?sv=2"),
         ("https://h/a?token=${TOKEN}&page=2", "https://h/a?token=${TOKEN}&page=2", "https://h/a?page=2"),
@@ -31,6 +33,11 @@ def test_what_is_secret_is_neither_written_nor_part_of_what_a_text_is_called(
     assert written(address) == shown
     assert identity(address) == text
     assert identity(shown) == identity(address) or not text.startswith("https://")
+
+
+def test_a_long_address_is_read_in_a_moment() -> None:
+    """And not in the square of its length: this one would take a minute."""
+    assert written(f"https://h/?{'a' * 100_000}").endswith("aaa")
 
 
 @pytest.mark.parametrize(
