@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data.store import kernel
 from data.store.fingerprint import canonical, digest
-from data.store.reading import known, read
+from data.store.reading import NONE_THERE, known, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,10 +32,13 @@ class Artifact:
 
         Raises:
             FormatError: a newer version's.
+            OSError: nobody knows whether one is there, for the disk or the system does not tell.
         """
         try:
             manifest = parse(read(folder / MANIFEST), folder / MANIFEST)
-        except OSError:
+        except OSError as error:
+            if error.errno not in NONE_THERE:
+                raise
             return None
         true = manifest is not None and folder.parts[-2:] == (manifest.stage, manifest.key[:16])
         return cls(folder, manifest) if manifest and true else None
@@ -80,6 +84,6 @@ def touched(path: Path) -> float:
     """When a file or a link was last changed, seconds since the epoch; now, where nobody can tell, for another process
     has just taken it away."""
     try:
-        return path.lstat().st_mtime
+        return kernel.lstat(path).st_mtime
     except OSError:
         return time.time()

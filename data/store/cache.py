@@ -14,6 +14,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,8 +40,13 @@ def settled(stamp: Stamp | None, began: int) -> bool:
     return stamp is None or max(stamp[-2:]) < began - SETTLED
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, which are read if they may be others than the last time.
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path, how: Callable[[Path], str] = _sha256) -> str:
+    """SHA-256 of a file's bytes, which are read if they may be others than the last time, as ``how`` reads them.
 
     Raises:
         OSError: a file that cannot be read.
@@ -49,8 +55,7 @@ def digest(path: Path) -> str:
     found = get("files", name)
     if before is not None and stat.S_ISREG(before[2]) and isinstance(found, list) and found[:1] == [before]:
         return str(found[-1])
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = how(path)
     if before is not None and settled(before, began) and stamp(path) == before:
         put("files", name, [before, sha256])
     return sha256

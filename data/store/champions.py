@@ -119,6 +119,10 @@ def promote(
         if over is not None and over != (champion.model if champion else ""):
             before = f"it was compared with {over[:16]}, which is no longer" if over else "meanwhile another one became"
             raise OvertakenError(f"the model {key[:16]} is not promoted, for {before} the champion: run the same again")
+        # Nothing is collected while a champion changes: what is there now will be.
+        if store.find(STAGE, key) is None:
+            raise StoreError(f"the model {key[:16]} is not promoted, for its artifact is gone: train again")
+        store.settle(STAGE)
         reign = Reign(model=key, since=now(), reason=reason, figures=kept, source=source)
         record.reigns.append(reign)
         return reign

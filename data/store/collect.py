@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import re
-import shutil
+import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from data.store import cache, locks
+from data.store import cache, disk, locks
 from data.store.artifact import Artifact, touched
+from data.store.files import is_link, kind
+from data.store.removal import Removal, remove, size, stamp_of
 
 if TYPE_CHECKING:
     from data.store.folder import Store
+
+logger = logging.getLogger(__name__)
 
 KEPT_DAYS = 30
 KEPT_DAYS_FINISHED = 7
@@ -29,21 +33,9 @@ _LOCK = re.compile("[a-z][a-z0-9_-]*-[0-9a-f]{16}")
 _WRITTEN = re.compile(r"(champion\.json|index\.html|[a-z0-9-]+\.(json|jsonl|html|md|svg))\.new")
 
 
-class Removal(NamedTuple):
-    """What nobody needs: a folder, a file or a link."""
-
-    folder: Path
-    reason: str
-    bytes: int
-    """What its removal frees: 0 of a link, and of a file that has another name elsewhere."""
-    fault: str = ""
-    """Why it is there still, in a few words; empty where it is gone."""
-
-
 def collect(
     store: Store,
     *,
-    pinned: Collection[str] = (),
     finished: Collection[str] = (),
     newer: Collection[str] = (),
     dry_run: bool = False,
@@ -56,13 +48,13 @@ def collect(
 
     That is, in this order: leftovers of runs that were killed; checkpoints of trainings that have ended, after a week
     or ``days``; damaged artifacts, and those that neither they nor anything made from them was used for ``days``; other
-    checkpoints, reports of what is gone and locks that nobody holds, after as long. Artifacts with a ``pinned`` key,
-    and what they were made from stay, where a folder cannot be read all that are sound, what a newer version of this
-    program made, and whatever a store does not name like this.
+    checkpoints, reports of what is gone and locks that nobody holds, after as long. Champions of all names and those
+    before them stay, with all that they were made from; where a folder cannot be read all that are sound; what a newer
+    version of this program made, and whatever a store does not name like this. What is used while this looks, or is at
+    work, is left alone; no model becomes the champion meanwhile.
 
     Args:
         store: where.
-        pinned: keys of artifacts that stay.
         finished: the names of folders of checkpoints whose trainings have ended.
         newer: the names of those that a newer version keeps, which stay.
         dry_run: whether to leave all of it.
@@ -73,8 +65,38 @@ def collect(
         elsewhere: the places of artifacts that are on the remote, for with one only these go beyond the limit.
 
     Raises:
-        StoreError: a file system without locks.
+        StoreError: a champion's record that cannot be read, so that nobody knows what to keep; a file system without
+            locks.
     """
+    with disk.told(store.root):
+        _checked(store)  # which may take long, and is remembered: nobody needs to wait for it
+        with nullcontext() if dry_run else store.lock("champion", "", _waiting):
+            # Before anything is decided: what is another one by the time that it is to go was used meanwhile.
+            before = {path: stamp_of(path) for name in (*store.stages(), "checkpoints") for path in store.folders(name)}
+            removals = _unneeded(store, finished, newer, days, checkpoints, limit, elsewhere)
+            if dry_run:
+                return removals
+            cache.sweep(time.time() - KEPT_DAYS * _DAY)
+            return [remove(store, one, before.get(one.folder, ())) for one in removals]
+
+
+def _waiting() -> None:
+    logger.info("another process is changing the champion; waiting for it")
+
+
+def _unneeded(
+    store: Store,
+    finished: Collection[str],
+    newer: Collection[str],
+    days: float,
+    checkpoints: bool,
+    limit: float,
+    elsewhere: Collection[str] | None,
+) -> list[Removal]:
+    """What is to go, in this order."""
+    from data.store import champions  # slow to load
+
+    pinned = champions.pinned(store)
     oldest = time.time() - days * _DAY
     unused = f"not used for {days:g} days"
     sound, damaged = _checked(store)
@@ -92,7 +114,7 @@ def collect(
         *((path, "a lock that nobody holds") for path in _locks(store, oldest)),
     ]
     seen: Counter[tuple[int, int]] = Counter()
-    removals = [Removal(path, reason, _size(path, seen)) for path, reason in unneeded if _own(store, path)]
+    removals = [Removal(path, reason, size(path, seen)) for path, reason in unneeded if _own(store, path)]
     if limit < inf:
         kept = _needed(sound, -inf if store.unread else min([time.time() - _DAY, *_begun(store)]), pinned)
         spare = [artifact for artifact in sound.values() if artifact.folder not in kept and artifact.folder in needed]
@@ -102,38 +124,37 @@ def collect(
             *(artifact.folder for artifact in sorted(spare, key=lambda artifact: artifact.used)),
         ]
         removals += _beyond(store, limit, removals, oldest_first, seen)
-    if dry_run:
-        return removals
-    cache.sweep(time.time() - KEPT_DAYS * _DAY)
-    return [_removed(store, removal) for removal in removals]
+    return removals
 
 
 def _beyond(
     store: Store, limit: float, before: list[Removal], oldest_first: list[Path], seen: Counter[tuple[int, int]]
 ) -> Iterator[Removal]:
     """What has to go beside others, so that the store is no larger than this."""
-    left = _size(store.root, Counter()) - sum(removal.bytes for removal in before)
+    left = size(store.root, Counter()) - sum(removal.bytes for removal in before)
     for path in oldest_first:
         if left <= limit:
             return
-        removal = Removal(path, "used longest ago, and the store is too large", _size(path, seen))
-        left -= removal.bytes
-        yield removal
+        one = Removal(path, "used longest ago, and the store is too large", size(path, seen))
+        left -= one.bytes
+        yield one
 
 
 def _own(store: Store, path: Path) -> bool:
     """Whether it lies in the store itself, and not where a link leads from there."""
-    return path.parent == store.root or not path.parent.is_symlink()
+    return path.parent == store.root or not is_link(path.parent)
 
 
 def _leftovers(store: Store) -> Iterator[Path]:
     for folder in store.folders("tmp"):
-        if _BUILDING.fullmatch(folder.name) and (folder.is_symlink() or locks.free(folder)):
+        if _BUILDING.fullmatch(folder.name) and (is_link(folder) or locks.free(folder)):
             yield folder
     for name in ("", "champions", "nights", "reports"):
         for path in store.entries(name):
-            if _WRITTEN.fullmatch(path.name) and (path.is_symlink() or (path.is_file() and locks.free(path))):
-                yield path
+            if _WRITTEN.fullmatch(path.name):
+                what = kind(path)
+                if stat.S_ISLNK(what) or (stat.S_ISREG(what) and locks.free(path)):
+                    yield path
 
 
 def _checked(store: Store) -> tuple[dict[tuple[str, str], Artifact], list[tuple[Path, str]]]:
@@ -147,7 +168,7 @@ def _checked(store: Store) -> tuple[dict[tuple[str, str], Artifact], list[tuple[
             damaged.append((folder, damage))
         else:
             sound[artifact.manifest.stage, artifact.manifest.key] = artifact
-    return sound, damaged
+    return sound, [(folder, damage) for folder, damage in damaged if folder not in store.unread]
 
 
 def _needed(sound: Mapping[tuple[str, str], Artifact], oldest: float, pinned: Collection[str]) -> set[Path]:
@@ -191,49 +212,5 @@ def _reports(store: Store, needed: Collection[str], oldest: float) -> Iterator[P
 
 def _locks(store: Store, oldest: float) -> Iterator[Path]:
     for path in store.entries("locks"):
-        if _LOCK.fullmatch(path.name) and touched(path) < oldest and (path.is_symlink() or locks.free(path)):
+        if _LOCK.fullmatch(path.name) and touched(path) < oldest and (is_link(path) or locks.free(path)):
             yield path
-
-
-def _removed(store: Store, removal: Removal) -> Removal:
-    """Remove it, and say what that has freed."""
-    path = removal.folder
-    try:
-        if path.is_symlink():
-            path.unlink()
-        elif path.parent == store.root / "locks":
-            locks.remove(path)
-        elif path.parent == store.root / "checkpoints" and not locks.free(
-            store.root / "locks" / f"checkpoints-{path.name}"
-        ):
-            return removal._replace(bytes=0, fault="a training is using it")
-        else:
-            _remove(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        left = _size(path, Counter())
-        return removal._replace(bytes=max(removal.bytes - left, 0), fault=error.strerror or type(error).__name__)
-    return removal
-
-
-def _remove(path: Path) -> None:
-    if not path.is_dir():
-        path.unlink()
-        return
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        shutil.rmtree(path)  # what is left says why
-
-
-def _size(path: Path, seen: Counter[tuple[int, int]]) -> int:
-    """Bytes that are gone with a file, or with all that a folder holds; of a file with several names with the last."""
-    if path.is_symlink():
-        return 0
-    size = 0
-    for one in [path] if path.is_file() else (Path(at, name) for at, _, names in os.walk(path) for name in names):
-        with suppress(OSError):
-            found = one.lstat()
-            seen[found.st_dev, found.st_ino] += 1
-            size += found.st_size if seen[found.st_dev, found.st_ino] >= found.st_nlink else 0
-    return size

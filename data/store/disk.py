@@ -14,6 +14,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """There is no room."""
 ROOM = "free some (`rnnlm gc --checkpoints`, or `rnnlm gc --days 7`)"
 """What helps then."""
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN)
 """It fails, or is gone. Such an error may come from a descriptor, and then names no file."""
 
@@ -29,8 +30,12 @@ def told(root: Path) -> Iterator[None]:
             raise StoreError(
                 f"no space is left for the store {root}: {ROOM} and run again; what was published before is untouched"
             ) from error
+        if error.errno in _TOO_MANY:
+            raise StoreError(
+                f"too many files are open to use the store {root}: raise the limit (`ulimit -n 4096`) and run again"
+            ) from error
         path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-        if Path(path).is_relative_to(root) if path else error.errno in _BROKEN:
+        if Path(path).is_relative_to(root) or root.is_relative_to(path) if path else error.errno in _BROKEN:
             why = "a link is not written through" if error.errno == errno.ELOOP else error.strerror
             raise StoreError(
                 f"the store {root} cannot be used ({why}{path and f': {path}'}): "

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data.store import cache as known
-from data.store import loaded, syntax
+from data.store import loaded, reading, syntax
 from data.store.loaded import PACKAGES, Source
 
 Components = Mapping[str, Any]
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 OUTSIDE = {
     "data.errors": "which class an error has, and how it is worded, reaches no artifact",
     "data.store.cache": "what it remembers is what would be found out",
+    "data.store.kernel": "what the operating system is asked for, it does",
     **dict.fromkeys((*PACKAGES, "data.store.loaded"), "what notes which code is loaded computes nothing"),
 }
 """Modules that are in no key, and why."""
@@ -45,8 +46,7 @@ def digest(value: object) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return reading.digest(path)
 
 
 @cache

@@ -17,18 +17,17 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.corpus.address import written
-from data.errors import ConfigError, FormatError, StoreError
-from data.store import cache, disk, fingerprint, locks
+from data.errors import FormatError, StoreError
+from data.store import cache, disk, kernel, locks, place, reading
 from data.store.artifact import MANIFEST, Artifact
-from data.store.files import exchange, sync
+from data.store.files import created, is_link, kind, make, move, sync
 
 if TYPE_CHECKING:
     from data.store.manifest import Manifest
@@ -41,10 +40,7 @@ _OTHER_FOLDERS = ("tmp", "locks", "checkpoints", "reports", "champions", "nights
 
 
 def open_store(folder: str | None, remote: str | None = None) -> Store:
-    """The store in this folder, else in ``$RNNLM_STORE``, else in the default one.
-
-    That is ``data/artifacts`` of a clone. The installed program keeps its store in the user's data folder, for what
-    lies among installed packages goes with them.
+    """The store in this folder, else where `place.folder` finds it.
 
     Args:
         folder: where artifacts live.
@@ -55,18 +51,7 @@ def open_store(folder: str | None, remote: str | None = None) -> Store:
         ConfigError: an address in a folder's place, or what cannot be a folder or a remote.
         StoreError: the name of a file.
     """
-    place = folder or os.environ.get("RNNLM_STORE") or str(_default())
-    if "://" in place:
-        raise ConfigError(
-            f"the store {written(place)} is an address: a store is a folder, and --remote names what machines share"
-        )
-    try:
-        root = Path(place).expanduser().absolute()
-        taken = root.exists() and not root.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"the store {place[:80]} cannot be a folder ({error}): name another one") from None
-    if taken:
-        raise StoreError(f"the store {root} is a file: name a folder with --store or RNNLM_STORE")
+    root = place.folder(folder)
     if not (os.environ.get("RNNLM_REMOTE") if remote is None else remote):
         return Store(root)
 
@@ -93,19 +78,27 @@ class Store:
 
     def folders(self, name: str = "") -> list[Path]:
         """The folders in the store's folder ``name``, or in the store itself, by name; none where it has no such."""
-        return [path for path in self.entries(name) if _is_folder(path)]
+        return [path for path in self.entries(name) if self._leads_on(path)]
+
+    def _leads_on(self, path: Path) -> bool:
+        """Whether it is a folder, or leads to one."""
+        try:
+            return stat.S_ISDIR(kernel.stat(path).st_mode)
+        except OSError as error:
+            if error.errno not in reading.NONE_THERE:
+                self._pass_over(path, error)
+            return False
 
     def entries(self, name: str = "") -> list[Path]:
         """All that lies in the store's folder ``name``; nothing where it has no such, or with a warning none that can
         be read."""
-        place = self.root / name
+        folder = self.root / name
         try:
-            return sorted(place.iterdir())
+            return sorted(folder / entry for entry in kernel.listdir(folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            self.unread.add(place)
-            self._warn(place, f"cannot be read ({error.strerror}) and is passed over: make it readable")
+            self._pass_over(folder, error)
             return []
 
     def own(self, *names: str) -> Path:
@@ -117,7 +110,9 @@ class Store:
         path = self.root
         for name in names:
             path = path / name
-            if path.is_symlink():
+            with disk.told(self.root):
+                link = is_link(path)
+            if link:
                 raise StoreError(
                     f"{path} is a link, and nothing is written through one: put a folder there, or name another store "
                     "with --store or RNNLM_STORE"
@@ -129,25 +124,22 @@ class Store:
         return [folder.name for folder in self.folders() if folder.name not in _OTHER_FOLDERS]
 
     def checkpoints(self, identity: str) -> Path:
-        """Where a training run with this identity keeps its checkpoints.
-
-        Raises:
-            StoreError: a link on the way there.
-        """
+        """Where a training run with this identity keeps its checkpoints; see `own`."""
         return self.own("checkpoints", identity[:16])
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The artifact with this key, unverified; None when there is none or its manifest cannot be read.
+        """The artifact with this key, unverified; None when there is none or its manifest cannot be read, of which a
+        warning says so where that is the disk's fault.
 
         Raises:
             FormatError: a newer version's, which this one neither uses nor makes again.
         """
-        artifact = Artifact.read(self.folder(stage, key))
+        artifact = self._read(self.folder(stage, key))
         return artifact if artifact is not None and artifact.manifest.key == key else None
 
     def began(self, stage: str, key: str) -> bool:
         """Whether a process ever set out to build this artifact here."""
-        return os.path.lexists(self._lock_file(stage, key))
+        return bool(kind(self._lock_file(stage, key)))
 
     def artifacts(self, stage: str | None = None) -> list[Artifact]:
         """All artifacts (of a stage), the last created first; a warning names those that cannot be read."""
@@ -167,10 +159,17 @@ class Store:
                 if not _KEY.fullmatch(folder.name):
                     continue
                 try:
-                    yield folder, Artifact.read(folder)
+                    yield folder, self._read(folder)
                 except FormatError:
                     self.unread.add(folder)
                     self._warn(folder, "was made by a newer version of rnnlm and is passed over: upgrade rnnlm")
+
+    def _read(self, folder: Path) -> Artifact | None:
+        try:
+            return Artifact.read(folder)
+        except OSError as error:
+            self._pass_over(folder, error)
+            return None
 
     def damage(self, artifact: Artifact, *, again: bool = False) -> str | None:
         """What is wrong with an artifact's files in a few words, or None.
@@ -179,11 +178,11 @@ class Store:
         all that the file system says of it; with ``again`` it is read in any case, as who uses it has to.
         """
         mark = (artifact.folder, artifact.manifest.created)
-        digest = fingerprint.file_digest if again else cache.digest
+        digest = reading.digest if again else partial(cache.digest, how=reading.digest)
         for name, output in artifact.manifest.outputs.items():
             path = artifact.folder / name
             try:
-                found = path.stat()
+                found = kernel.stat(path)
                 if not stat.S_ISREG(found.st_mode):
                     return f"{name} is no file"
                 if found.st_size != output.bytes:
@@ -193,14 +192,21 @@ class Store:
             except FileNotFoundError:
                 return f"{name} is missing"
             except OSError as error:
+                if error.errno not in reading.NONE_THERE:
+                    self.unread.add(artifact.folder)
                 return f"{name} cannot be read ({error.strerror})"
         self._verified.add(mark)
         return None
 
-    def touch(self, artifact: Artifact) -> None:
-        """Note that an artifact was used, so that it is not collected; a read-only store cannot, and need not."""
+    def touch(self, artifact: Artifact) -> bool:
+        """Note that an artifact was used, so that it is not collected; a read-only store cannot, and need not. False
+        where it was collected at this moment."""
         with suppress(OSError):
-            os.utime(artifact.folder)
+            try:
+                kernel.utime(artifact.folder)
+            except FileNotFoundError:
+                return False
+        return True
 
     @contextmanager
     def lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -219,7 +225,7 @@ class Store:
     def _lock(self, path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
         with ExitStack() as stack:
             with disk.told(self.root):
-                self.own("locks").mkdir(parents=True, exist_ok=True)
+                make(self.own("locks"))
                 free = stack.enter_context(locks.held(path, waiting))
             yield free
 
@@ -231,62 +237,64 @@ class Store:
             StoreError: the disk is full, or the store cannot be written.
         """
         with disk.told(self.root):
-            folder = self.own("tmp") / f"{stage}-{key[:16]}-{secrets.token_hex(4)}"
-            folder.mkdir(parents=True)
-            # Held while the folder is in use: `collect` looks.
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                locks.take(handle, folder, shared=True)
-                yield folder
-            finally:
-                os.close(handle)
-                shutil.rmtree(folder, ignore_errors=True)
+            make(self.own("tmp"))
+            while True:
+                folder = self.aside(stage, key)
+                kernel.mkdir(folder)
+                # Held while the folder is in use: `collect` looks, and may have looked before it was.
+                try:
+                    handle = kernel.open(folder, os.O_RDONLY)
+                except FileNotFoundError:
+                    continue
+                try:
+                    locks.take(handle, folder, shared=True, wait=True)
+                    if not locks.same(handle, folder):
+                        continue
+                    yield folder
+                    return
+                finally:
+                    kernel.close(handle)
+                    kernel.rmtree(folder, ignore_errors=True)
+
+    def aside(self, stage: str, key: str) -> Path:
+        """A new name for what is no artifact yet or no longer; `collect` removes what a killed process leaves."""
+        return self.root / "tmp" / f"{stage}-{key[:16]}-{secrets.token_hex(4)}"
 
     def publish(self, folder: Path, manifest: Manifest) -> Artifact:
         """Make the files of a ``building`` folder an artifact, at once and whole, in place of one with the same key."""
         with disk.told(self.root):
-            for path in sorted(folder.iterdir()):
-                sync(path)
-            written = folder / MANIFEST
-            written.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            sync(written)
+            for name in sorted(kernel.listdir(folder)):
+                sync(folder / name)
+            with created(folder / MANIFEST) as write:
+                write(f"{manifest.model_dump_json(indent=1)}\n".encode())
+            sync(folder / MANIFEST)
             sync(folder)
             target = self.own(manifest.stage) / manifest.key[:16]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
-                target.unlink()
-            if target.exists():
-                Artifact.read(target)  # what a newer version has made stays
-                exchange(folder, target)  # what was there goes the way of the folder it was built in
-            else:
-                folder.rename(target)
-            sync(target.parent)
+            make(target.parent)
+            if stat.S_ISDIR(kind(target)):
+                with suppress(OSError):  # what cannot be read is replaced
+                    Artifact.read(target)  # what a newer version has made stays
+            move(folder, target)
+            self.settle(manifest.stage)
         self._verified.add((target, manifest.created))
         return Artifact(target, manifest)
 
+    def settle(self, stage: str) -> None:
+        """Wait until the disk has the names of a stage's artifacts, and those above, whoever is at making them."""
+        with disk.told(self.root):
+            for folder in (self.root / stage, self.root, self.root.parent):
+                sync(folder)
+
     def _lock_file(self, stage: str, key: str) -> Path:
         return self.root / "locks" / f"{stage}-{key[:16]}"
+
+    def _pass_over(self, path: Path, error: OSError) -> None:
+        """Say that nobody knows what lies there."""
+        self.unread.add(path)
+        self._warn(path, f"cannot be read ({error.strerror}) and is passed over: make it readable")
 
     def _warn(self, path: Path, what: str) -> None:
         """Say once what is wrong with something in the store that others can do without."""
         if path not in self._warned:
             self._warned.add(path)
             logger.warning("%s %s", path, what)
-
-
-def _is_folder(path: Path) -> bool:
-    """Of what may not be looked at, it is not."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def _default() -> Path:
-    """The store of somebody who names none."""
-    if fingerprint.in_clone():
-        return fingerprint.ROOT / "data" / "artifacts"
-
-    import platformdirs
-
-    return platformdirs.user_data_path("rnnlm")

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data.errors import StoreError
+from data.store import kernel
 
 try:
-    import fcntl
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH
 except ImportError:
     raise StoreError(
         "this system has no locks for files, as Windows has none: use Linux there, which is WSL (`wsl --install`), and "
@@ -22,20 +23,24 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What a file system says that has none."""
 
 
+class NoLocksError(StoreError):
+    """A file system without locks."""
+
+
 def take(handle: int, path: Path, *, shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file or folder; False where another process holds it and is not waited for.
 
     Raises:
-        StoreError: a file system without locks.
+        NoLocksError: a file system without locks.
         OSError: whatever else is wrong, with the path.
     """
     try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        kernel.flock(handle, (LOCK_SH if shared else LOCK_EX) | (0 if wait else LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            raise StoreError(
+            raise NoLocksError(
                 f"the file system of {path} has no locks ({error.strerror}): name a folder on a local disk with "
                 "--store or RNNLM_STORE, or mount this one with them (Lustre: `-o flock`; NFS: without `nolock`)"
             ) from None
@@ -52,64 +57,69 @@ def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool
         waiting: called once where another process has the lock and is waited for; None does not wait.
 
     Raises:
-        StoreError: a file system without locks.
+        NoLocksError: a file system without locks.
         OSError: a file that cannot be opened.
     """
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        handle = kernel.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
             free = take(handle, path)
             if not free and waiting is not None:
                 waiting()
                 free, waiting = take(handle, path, wait=True), _nothing
-            if free and not _same(handle, path):
+            if free and not same(handle, path):
                 continue  # `remove` took the file away meanwhile: who comes now would lock another one
             if free:
                 with suppress(OSError):
-                    os.utime(handle)  # for `collect`
+                    kernel.utime(handle)  # for `collect`
             yield free
             return
         finally:
-            os.close(handle)
+            kernel.close(handle)
 
 
 def free(path: Path) -> bool:
     """Whether no process holds a file or a folder; of what cannot be opened, nobody knows.
 
     Raises:
-        StoreError: a file system without locks.
+        NoLocksError: a file system without locks.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with _opened(path) as handle:
+            return take(handle, path)
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    try:
-        return take(handle, path)
-    finally:
-        os.close(handle)
 
 
-def remove(path: Path) -> None:
-    """Remove the file of a lock that nobody holds.
+@contextmanager
+def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether a file or a folder that is there is held by nobody else, and by this process until the block ends.
+
+    With ``wait`` until nobody else has it; False is then said of what has gone, or was replaced, by that time.
 
     Raises:
-        StoreError: a file system without locks.
-        OSError: a file that cannot be removed.
+        NoLocksError: a file system without locks.
+        OSError: it is gone, or cannot be opened.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with _opened(path) as handle:
+        yield take(handle, path, wait=wait) and same(handle, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = kernel.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if take(handle, path):
-            path.unlink()
+        yield handle
     finally:
-        os.close(handle)
+        kernel.close(handle)
 
 
-def _same(handle: int, path: Path) -> bool:
-    """Whether an open file is the one that has this name."""
+def same(handle: int, path: Path) -> bool:
+    """Whether an open file or folder is the one that has this name."""
     try:
-        return os.path.samestat(os.fstat(handle), path.lstat())
+        return os.path.samestat(kernel.fstat(handle), kernel.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -115,11 +115,13 @@ def _agreed(store: Store, remote: Remote, artifact: Artifact, *, instead: bool) 
     return artifact
 
 
-def used(store: Store, artifact: Artifact) -> None:
-    """Note that an artifact was used, here and, now and then, on the remote."""
+def used(store: Store, artifact: Artifact) -> bool:
+    """Note that an artifact was used, here and, now and then, on the remote; whether it is still here."""
     remote, rested = store.remote, time.time() - artifact.used > RESTED
-    store.touch(artifact)
+    if not store.touch(artifact):
+        return False
     if remote is not None and rested and remote.answers and remote.writes:
         with remote.spared():
             if entry := remote.find(artifact.manifest.stage, artifact.manifest.key):
                 remote.touch(entry)
+    return True

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import StoreError
 from data.store import champions, naming, reading
-from data.store.files import replace
+from data.store.files import make, replace, sync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,8 +112,9 @@ def add(store: Store, night: NightRecord) -> None:
         kept = [line for line in _lines(store, night.name) if _when(line) >= oldest]
         path = _path(store, night.name)
         try:
-            store.own(FOLDER).mkdir(exist_ok=True)
+            make(store.own(FOLDER))
             replace(path, b"".join(f"{line}\n".encode() for line in (*kept, night.model_dump_json())))
+            sync(store.root)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be written ({error.strerror}): make it writable, or free some space"

@@ -3,37 +3,92 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
 from data.errors import FormatError
+from data.store import kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+NONE_THERE = (
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.EFBIG, errno.ENAMETOOLONG,
+)  # fmt: skip
+"""What says that no file of ours is there, whoever asks and whenever; anything else says that nobody knows."""
+_PIECE = 1 << 18
+"""Bytes that are read at a time."""
 LARGEST = 1 << 26
 """Bytes of a file that is read as a whole, at most."""
 OTHER_STORE = "name another store with --store or RNNLM_STORE"
 
 
-def read(path: Path) -> bytes:
-    """The content of a file that is small.
+def read(path: Path, largest: float = LARGEST) -> bytes:
+    """The content of a file of no more bytes than that.
 
     Raises:
         OSError: no file, or none that can be read, or a large one.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        found = os.fstat(handle)
-        _check(found, path)
-        if found.st_size > LARGEST:
+    with opened(path) as file:
+        if kernel.stat(path).st_size > largest:
             raise OSError(errno.EFBIG, "it is too large for what it should be", str(path))
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read()
+        return file.read()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces.
+
+    Raises:
+        OSError: no file, or none that can be read.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+class _File(io.RawIOBase):
+    """An open file as libraries take one, whose path is for who is told what fails."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        super().__init__()
+        self.handle, self.path = handle, path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with named(self.path):
+            return kernel.lseek(self.handle, offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        with named(self.path):
+            piece = kernel.read(self.handle, len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is read in pieces; what is none is not waited for.
+
+    Raises:
+        OSError: no file, or none that can be read.
+    """
+    handle = kernel.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        with named(path):
+            _check(kernel.fstat(handle), path)
+        yield io.BufferedReader(_File(handle, path), _PIECE)
     finally:
-        os.close(handle)
+        kernel.close(handle)
 
 
 def check(path: Path) -> Path:
@@ -42,7 +97,7 @@ def check(path: Path) -> Path:
     Raises:
         OSError: no file.
     """
-    _check(path.stat(), path)
+    _check(kernel.stat(path), path)
     return path
 
 
@@ -76,3 +131,14 @@ def known(place: Path | str, content: bytes | str, highest: int, instead: str = 
 def _check(found: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no file", str(path))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """While this holds, what fails has the path of what it was about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import DeniedError, RemoteError, StoreError
-from data.store import disk, reading
-from data.store.files import replace
+from data.store import disk, kernel, reading
+from data.store.files import kind, make, replace, sync
 from data.store.fingerprint import canonical
 from data.store.naming import DEFAULT, check, fits
 
@@ -95,11 +95,11 @@ def names(store: Store) -> list[str]:
     Raises:
         StoreError: a folder that cannot be read.
     """
-    found = {DEFAULT} if (store.root / FILE).exists() else set()
     try:
-        found |= {path.stem for path in (store.root / FOLDER).iterdir() if path.suffix == ".json"}
-    except FileNotFoundError:
-        pass
+        found = {DEFAULT} if kind(store.root / FILE) else set()
+        with suppress(FileNotFoundError):
+            listed = map(PurePosixPath, kernel.listdir(store.root / FOLDER))
+            found |= {path.stem for path in listed if path.suffix == ".json"}
     except OSError as error:
         raise StoreError(
             f"{store.root / FOLDER} does not say which models are champions ({error.strerror}): make it a folder that "
@@ -107,8 +107,8 @@ def names(store: Store) -> list[str]:
         ) from None
     if store.remote is not None and store.remote.answers:
         with store.remote.spared():
-            listed = (PurePosixPath(one.name) for one in store.remote.objects.listed(FOLDER))
-            found |= {path.stem for path in listed if path.suffix == ".json"}
+            there = (PurePosixPath(one.name) for one in store.remote.objects.listed(FOLDER))
+            found |= {path.stem for path in there if path.suffix == ".json"}
     return sorted(filter(fits, found), key=lambda name: (name != DEFAULT, name))
 
 
@@ -252,17 +252,29 @@ def _note(store: Store, name: str, content: bytes) -> None:
     """Note here what the remote has; who may only read here goes by the remote alone."""
     path = _path(store, name)
     with suppress(StoreError, OSError):
-        store.root.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_bytes() != content:
+        if not kind(path) or reading.read(path) != content:
             _write(store, name, content)
 
 
 def _write(store: Store, name: str, content: bytes) -> None:
     path = _path(store, name)
     try:
-        if name != DEFAULT:
-            store.own(FOLDER).mkdir(exist_ok=True)
+        make(store.root if name == DEFAULT else store.own(FOLDER))
         replace(path, content)
+        if name != DEFAULT:
+            sync(store.root)
     except OSError as error:
+        if _holds(path, content):
+            raise StoreError(
+                f"{path} is written, but the disk does not say that it keeps it ({error.strerror}): look after the "
+                "disk, and whether `rnnlm champion` says the same after a restart"
+            ) from error
         remedy = disk.ROOM if error.errno in disk.FULL else "make it writable"
         raise StoreError(f"{path} cannot be written ({error.strerror}), so the champion stays: {remedy}") from error
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return reading.read(path) == content
+    except OSError:
+        return False

@@ -23,7 +23,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from data.errors import DeniedError, FormatError, RemoteError
+from data.store import disk, reading
 from data.store.artifact import MANIFEST, parse
+from data.store.files import created
 from data.store.objects import Objects
 
 if TYPE_CHECKING:
@@ -106,14 +108,14 @@ class Remote:
         for name, output in manifest.outputs.items():
             place = f"{_folder(manifest.stage, manifest.key)}/{stored(name, output.sha256)}"
             digest = hashlib.sha256()
-            with (folder / name).open("xb") as file:
+            with created(folder / name) as write:
                 for start in range(0, output.bytes, PIECE):
                     stop = min(start + PIECE, output.bytes)
                     piece = self.objects.piece(place, start, stop)
                     if piece is None:
                         return f"{name} is missing, or ends early"
                     digest.update(piece)
-                    file.write(piece)
+                    write(piece)
             if digest.hexdigest() != output.sha256:
                 return f"the content of {name} is not what was published"
         return ""
@@ -133,9 +135,9 @@ class Remote:
             return found
         for name, output in artifact.manifest.outputs.items():
             place = f"{_folder(stage, key)}/{stored(name, output.sha256)}"
-            with (artifact.folder / name).open("rb") as file:
+            with disk.told(artifact.folder.parents[1]), reading.opened(artifact.folder / name) as file:
                 self.objects.put(place, file)
-        content = (artifact.folder / MANIFEST).read_bytes()
+        content = reading.read(artifact.folder / MANIFEST)
         while not self.objects.swap(f"{_folder(stage, key)}/{MANIFEST}", content, over):
             if found := self.find(stage, key):
                 return found

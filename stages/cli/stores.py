@@ -119,7 +119,6 @@ def gc(
     what has not been used for 30 days. The champions of all names and those before them stay, with all that they were
     made from.
     """
-    from data.store import champions
     from stages.pipeline import begun
     from stages.report import words
 
@@ -130,7 +129,6 @@ def gc(
     needless = partial(
         collect,
         opened,
-        pinned=champions.pinned(opened),
         finished=begun.ended(opened),
         newer=begun.newer(opened),
         days=days,

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from data.errors import FormatError, StoreError
 from data.store import fingerprint
 from data.store.champions import STAGE
-from data.store.files import replace
+from data.store.files import make, replace
 from data.store.reading import read
 from stages.config import TrainConfig
 from stages.training import checkpoint, schedule
@@ -48,7 +48,7 @@ def note(checkpoints: Path, config: TrainConfig, components: Components) -> None
         "components": components,
     }
     try:
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        make(checkpoints)
         replace(checkpoints / _NOTE, f"{json.dumps(facts)}\n".encode())
     except OSError as error:
         raise StoreError(f"{checkpoints} cannot be written ({error.strerror}): make room there") from error

@@ -7,7 +7,6 @@ what an address has, the checkpoints of an interrupted training, the engine that
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus import address, catalogue
 from data.errors import StoreError
-from data.store import fingerprint
+from data.store import fingerprint, kernel
 from stages.training import engines
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
             logger.info("%s", choice.reason)
         checkpoint.refuse_newer(checkpoints)
         if attempt.forced:
-            shutil.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
+            kernel.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
         elif said := begun.lost(attempt.config, attempt.components, attempt.store):
             logger.info("%s", said)
         begun.note(checkpoints, attempt.config, attempt.components)
@@ -144,6 +143,6 @@ def evaluation(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """What this evaluation had measured when it was interrupted; it is gone once the evaluation is published."""
     checkpoints = attempt.store.checkpoints(fingerprint.digest(attempt.components))
     if attempt.forced:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        kernel.rmtree(checkpoints, ignore_errors=True)
     yield {"checkpoints": checkpoints}
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    kernel.rmtree(checkpoints, ignore_errors=True)

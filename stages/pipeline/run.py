@@ -120,8 +120,8 @@ def perform(
         RnnlmError: what the user can mend; the last good artifact stays in place.
     """
     decision = decide(name, config, upstream, store)
-    if decision.artifact is not None and not forced:
-        return _reuse(decision, store)
+    if not forced and (reused := _reuse(decision, store)):
+        return reused
     sound = {one: _sound(artifact, config, store, progress) for one, artifact in upstream.items()}
     if sound != upstream:
         return perform(name, config, sound, store, progress, forced=forced)
@@ -133,13 +133,13 @@ def perform(
         # Another process may have published while this one waited for the lock.
         present = decide(name, config, upstream, store)
         _still_read(decision, present.components["sources"])
-        if present.artifact is not None and not forced:
-            return _reuse(present, store)
+        if not forced and (reused := _reuse(present, store)):
+            return reused
         brought = None if forced else mirror.bring(store, name, decision.key)
         if brought:
             present = decide(name, config, upstream, store)
-            if present.artifact is not None:
-                return _reuse(replace(present, reason=f"brought from the remote, {present.reason}"), store)
+            if reused := _reuse(replace(present, reason=f"brought from the remote, {present.reason}"), store):
+                return reused
         if decision.damaged:
             logger.warning("%s: the artifact is %s; running the stage again", name, decision.reason)
         # Taking the lock has left a trace of this attempt: why it was made is what was found before.
@@ -165,10 +165,13 @@ def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progre
     return again
 
 
-def _reuse(decision: Decision, store: Store) -> Outcome:
-    assert decision.artifact is not None
+def _reuse(decision: Decision, store: Store) -> Outcome | None:
+    """What is there to be reused, if it is there still."""
+    if decision.artifact is None:
+        return None
     still_as_loaded(decision)
-    mirror.used(store, decision.artifact)
+    if not mirror.used(store, decision.artifact):
+        return None  # it was collected at this moment
     return Outcome(decision.stage.name, "cached", decision.artifact, 0.0, decision.reason)
 
 

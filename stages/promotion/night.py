@@ -236,7 +236,7 @@ class Night:
         """Remove what nobody needs, as `rnnlm gc` does; what keeps it from that is no fault of this night."""
         store = self._store
         try:
-            gone = collect(store, pinned=champions.pinned(store), finished=begun.ended(store), newer=begun.newer(store))
+            gone = collect(store, finished=begun.ended(store), newer=begun.newer(store))
             logger.info("%d folders that nobody needs were removed", sum(not one.fault for one in gone))
         except StoreError as error:
             logger.warning("nothing was removed: %s", error)

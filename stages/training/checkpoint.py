@@ -12,14 +12,16 @@ import logging
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data.errors import StoreError
-from data.store.files import replace
-from data.store.reading import check, known
+from data.store import kernel
+from data.store.files import is_folder, make, replace
+from data.store.reading import known, read
 from stages.training.engine import EngineState
 
 if TYPE_CHECKING:
@@ -128,13 +130,15 @@ def write(folder: Path, train: TrainState, engine: EngineState) -> None:
     metadata = {"checkpoint": json.dumps({**facts, "sha256": _digest(tensors, facts)}, sort_keys=True)}
     path = folder / f"{train.epoch:06}-{train.step:06}{_SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for half in folder.glob("*.new"):  # of a process that was killed while it wrote
-            half.unlink()
+        make(folder)
+        for name in kernel.listdir(folder):
+            if name.endswith(".new"):  # of a process that was killed while it wrote
+                kernel.unlink(folder / name)
         replace(path, save(tensors, metadata))
         at_or_before = [other for position, other in positions(folder) if position <= (train.epoch, train.step)]
         for old in at_or_before[:-KEPT]:
-            old.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                kernel.unlink(old)
     except OSError as error:
         raise StoreError(f"the checkpoint {path} cannot be written ({error.strerror}): make room there") from error
 
@@ -165,23 +169,27 @@ def refuse_newer(folder: Path) -> None:
     Raises:
         FormatError: it has.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     for _, path in positions(folder):
-        with suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):
-            with safe_open(check(path), framework="numpy") as file:
-                written = file.metadata()["checkpoint"]
-            known(path, written, FORMAT)
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
+            known(path, _content(path)[1], FORMAT)
+
+
+def _content(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
+    """The arrays of a checkpoint, and the rest as JSON."""
+    from safetensors.numpy import load
+
+    content = read(path, inf)
+    tensors = load(content)  # which sees whether the header is one
+    written: str = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["checkpoint"]
+    return tensors, written
 
 
 def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineState]:
-    from safetensors import safe_open
-
-    with safe_open(check(path), framework="numpy") as file:
-        written = file.metadata()["checkpoint"]
-        known(path, written, FORMAT)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        facts = json.loads(written)
+    tensors, written = _content(path)
+    known(path, written, FORMAT)
+    facts = json.loads(written)
     if facts.pop("sha256") != _digest(tensors, facts):
         raise ValueError("its content does not have the digest that it names")
     if facts.get("format", 1) != FORMAT:
@@ -215,10 +223,10 @@ def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineStat
 def positions(folder: Path) -> list[tuple[tuple[int, int], Path]]:
     """The folder's checkpoints, oldest first."""
     found = []
-    for path in folder.glob(f"*-*{_SUFFIX}"):
-        epoch, _, step = path.stem.partition("-")
-        if epoch.isdecimal() and step.isdecimal():
-            found.append(((int(epoch), int(step)), path))
+    for name in kernel.listdir(folder) if is_folder(folder) else []:
+        epoch, _, step = name.removesuffix(_SUFFIX).partition("-")
+        if name.endswith(_SUFFIX) and epoch.isdecimal() and step.isdecimal():
+            found.append(((int(epoch), int(step)), folder / name))
     return sorted(found)
 
 

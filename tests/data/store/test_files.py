@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data.errors import StoreError
-from data.store import files
+from data.store import files, kernel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int, *, folders: bool) -> N
             raise OSError(number, os.strerror(number))
         fsync(handle)
 
-    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(kernel, "fsync", sync)
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])

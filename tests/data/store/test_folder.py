@@ -8,14 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from data.errors import RnnlmError, StoreError
-from data.store import nights
+from data.store import kernel, nights
 from data.store.artifact import MANIFEST
 from data.store.collect import collect
 from data.store.folder import Store, open_store
@@ -79,14 +79,14 @@ def test_the_old_artifact_is_never_away(
 ) -> None:
     first = publish()
     monkeypatch.setattr(ctypes, "CDLL", lambda *arguments, **options: None)  # a system that cannot exchange
-    rename = Path.rename
+    rename = kernel.rename
 
-    def full(path: Path, target: Path) -> Path:
+    def full(path: Path, target: Path) -> None:
         if failing and target == first.folder and "aside" not in path.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return rename(path, target)
+        rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", full)
+    monkeypatch.setattr(kernel, "rename", full)
     if failing:
         with pytest.raises(StoreError, match="no space"):
             publish()
@@ -251,14 +251,14 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(
 ) -> None:
     sound = publish(stage="download")
     publish()
-    iterdir = Path.iterdir
+    listdir = kernel.listdir
 
-    def refused(path: Path) -> Iterator[Path]:
+    def refused(path: Path) -> list[str]:
         if path.name in ("train", "nights"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return iterdir(path)
+        return listdir(path)
 
-    monkeypatch.setattr(Path, "iterdir", refused)  # whoever is root may read everything
+    monkeypatch.setattr(kernel, "listdir", refused)  # whoever is root may read everything
     assert store.artifacts() == [sound]
     assert collect(store, days=0) == [], "what cannot be read may be made from it"
     said = f"{store.root / 'train'} cannot be read (Permission denied) and is passed over: make it readable"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import StoreError
-from data.store import locks
+from data.store import kernel, locks
 from data.store.collect import collect
 from data.store.folder import Store
 
@@ -25,7 +24,8 @@ def test_who_waited_for_a_lock_that_was_taken_away_locks_the_one_in_its_place(tm
         assert first
         with locks.held(path) as second:
             assert not second
-        locks.remove(path)
+        with locks.alone(path) as free:
+            assert not free
         assert path.exists(), "somebody holds it"
 
     def waiting() -> None:
@@ -37,7 +37,7 @@ def test_who_waited_for_a_lock_that_was_taken_away_locks_the_one_in_its_place(tm
     assert locks.take(handle, path)
     with locks.held(path, waiting):
         assert not locks.free(path)
-    locks.remove(path)
+    path.unlink()
     assert not path.exists()
 
 
@@ -51,7 +51,7 @@ def test_a_file_system_without_locks_is_one_sentence(
     def flock(handle: int, how: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(kernel, "flock", flock)
     for locked in (
         store.lock("train", "k" * 64, lambda: None),
         store.building("train", "k" * 64),
@@ -67,7 +67,7 @@ def test_a_lock_on_a_disk_that_fails_is_one_sentence(store: Store, monkeypatch: 
     def flock(handle: int, how: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(kernel, "flock", flock)
     with pytest.raises(StoreError, match=r"cannot be used \(Input/output error: "), store.alone("night"):
         pass
 

@@ -91,4 +91,6 @@ def test_of_what_was_not_used_for_long_the_champions_and_their_corpus_stay(old: 
     assert files(old.root) == before
     assert rnnlm("gc").stdout.splitlines()[:-1] == would[:-1]
     assert {line.split()[0] for line in would[:-1]} == {str((old.root / name).parent) for name in rest}
-    assert files(old.root) == {name: content for name, content in before.items() if name not in rest}
+    assert {name: content for name, content in files(old.root).items() if not name.startswith("locks/")} == {
+        name: content for name, content in before.items() if name not in rest
+    }

@@ -167,7 +167,8 @@ def test_a_folder_that_is_a_link_is_not_written_into(here: Rnnlm, trained: Path,
         done = here("run", "--preset", trained, "--from", "train", code=0 if name == "reports" else 2)
     assert f"{store / name} is a link, and nothing is written through one: put a folder there" in done.stderr
     assert name == "train" or victims(outside) == before
-    assert str(outside) not in here("gc", "--days", "0", "--checkpoints").stdout
+    collected = here("gc", "--days", "0", "--checkpoints", code=2 if name in ("tmp", "locks") else 0)
+    assert str(outside) not in collected.stdout
     assert name == "train" or victims(outside) == before
 
 

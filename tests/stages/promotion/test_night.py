@@ -276,7 +276,7 @@ def test_another_corpus_asks_for_a_name_of_its_own_or_for_the_others_place(night
     assert nights.promotes(BETTER, corpus=str(other), name="other") != theirs
     for path in nights.store.root.rglob("*"):
         os.utime(path, (0, 0))
-    collect(nights.store, pinned=champions.pinned(nights.store))
+    collect(nights.store)
     for name in ("default", "other"):
         for reign in champions.history(nights.store, name):
             assert lineage(nights.store, reign.model), "what a champion was made from stays, whatever its name"
