@@ -18,7 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from stages.pipeline import graph
+from data.progress import LogLines
+from data.store.collect import collect
+from data.store.folder import Store
+from stages.pipeline import graph, settings
+from stages.pipeline.run import Walk, perform
 
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parent.parent
@@ -141,6 +145,21 @@ def test_forced_training_begins_again_and_ends_with_the_same_bytes(here: Rnnlm, 
     here("train", "--preset", trained, "--force", "train")
     assert (folder / "model.safetensors").read_bytes() == weights
     assert min(path.stat().st_mtime_ns for path in checkpoints.iterdir()) > before
+
+
+def test_what_a_walk_has_come_to_stays_also_when_the_clock_jumps_a_year(trained: Path) -> None:
+    store = Store(trained.parent / "store")
+    config = settings.load(str(trained))
+    walk = Walk(lambda name, upstream: perform(name, config, upstream, store, LogLines(name)))
+    walk.to(graph.LAST)
+    last_year = time.time() - 366 * 86_400
+    for path in store.root.glob("*/*"):
+        os.utime(path, (last_year, last_year))
+    assert not [one for one in collect(store, days=0) if one.folder.parent.name in (*graph.STAGES, "reports")]
+    assert all(store.find(name, one.manifest.key) for name, one in walk.artifacts.items())
+    del walk  # and with it what it holds
+    assert {one.folder.parent.name for one in collect(store, days=0)} >= {*graph.STAGES, "reports"}
+    assert not store.artifacts()
 
 
 @pytest.mark.parametrize("stage", graph.shown())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,6 +106,33 @@ def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """
     with _opened(path) as handle:
         yield take(handle, path, wait=wait) and same(handle, path)
+
+
+class Hold:
+    """Of what is in use: for as long as this object lives, no other process has it `alone`."""
+
+    def __init__(self, handle: int) -> None:
+        weakref.finalize(self, kernel.close, handle)
+
+
+def hold(path: Path) -> Hold | None:
+    """Hold a folder that is in use, together with all others who use it; None where that cannot be.
+
+    Raises:
+        FileNotFoundError: it is gone, or was replaced at this moment.
+    """
+    try:
+        handle = kernel.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError:  # who cannot open it may still read what lies in it
+        return None
+    held = Hold(handle)
+    with suppress(NoLocksError):
+        take(handle, path, shared=True, wait=True)
+    if not same(handle, path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return held
 
 
 @contextmanager

@@ -69,7 +69,11 @@ def _try(store: Store, path: Path, stamp: Stamp) -> str:
                 return _USED
             _remove(path)
     elif where == "reports":
-        _remove(path)
+        with store.alone(f"reports-{path.stem}") as free:
+            if not free or any(kind(store.root / stage / path.stem) for stage in store.stages()):
+                return _USED  # it is a report of what was made again
+            _remove(path)
+            kernel.unlink(store.root / "locks" / f"reports-{path.stem}")
     else:
         with store.alone(f"{where}-{path.name}") as free:
             if not free or stamp_of(path) != stamp:
@@ -86,7 +90,10 @@ def _take_away(store: Store, folder: Path, stamp: Stamp) -> str:
     """Remove an artifact at once: whoever looks finds all of it, or none."""
     make(store.own("tmp"))
     aside = store.aside(folder.parent.name, folder.name)
-    kernel.rename(folder, aside)
+    with locks.alone(folder) as free:
+        if not free:
+            return _USED
+        kernel.rename(folder, aside)
     if stamp_of(aside) != stamp:  # somebody has come between
         kernel.rename(aside, folder)
         return _USED

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data.errors import CorpusError, StoreError
 from data.moment import now
-from data.store import fingerprint, loaded, mirror
+from data.store import fingerprint, loaded, locks, mirror
 from data.store.manifest import Manifest
 from stages.pipeline import graph
 from stages.pipeline.decide import Decision, decide, fault, modules, recorded, version
@@ -71,6 +72,8 @@ class Walk:
         """Stage → artifact, of all stages so far."""
         self.outcomes: list[Outcome] = []
         """Of the stages that are shown."""
+        self._held: list[locks.Hold | None] = []
+        """What has been walked to stays, whoever collects meanwhile, until nobody has this walk any more."""
 
     def steps(self, until: str) -> Iterator[Outcome]:
         """Go on to the stage ``until``, one outcome per shown stage as it comes."""
@@ -78,11 +81,18 @@ class Walk:
             if name in self.artifacts:
                 continue
             stage = graph.STAGES[name]
-            outcome = self._perform(name, {one.stage: self.artifacts[one.stage] for one in stage.inputs.values()})
+            outcome = self._there(name, {one.stage: self.artifacts[one.stage] for one in stage.inputs.values()})
             self.artifacts[name] = outcome.artifact
             if stage.shown:
                 self.outcomes.append(outcome)
                 yield outcome
+
+    def _there(self, name: str, upstream: Upstream) -> Outcome:
+        while True:
+            outcome = self._perform(name, upstream)
+            with suppress(FileNotFoundError):  # it was collected as it was made
+                self._held.append(locks.hold(outcome.artifact.folder))
+                return outcome
 
     def to(self, until: str) -> Artifact:
         """Go on to the stage ``until``; its artifact."""

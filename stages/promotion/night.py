@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, StoreError, TransientError
 from data.moment import now
-from data.store import champions, naming, nights, reigns
+from data.store import champions, locks, naming, nights, reigns
 from data.store.collect import collect
 from stages.config import RunConfig
 from stages.pipeline import begun, graph
@@ -98,6 +98,8 @@ class Night:
         self._reign: reigns.Reign | None = None
         self._made: list[Artifact] = []
         """What the champion was made from, itself first."""
+        self._held: list[locks.Hold | None] = []
+        """All of it, so that it stays, whatever becomes of the champion meanwhile."""
         self._differ: losing.Differences = {}
         self._before: list[NightRecord] = []
         """The nights of this name before this one."""
@@ -152,6 +154,8 @@ class Night:
     def _decide(self, walk: Callable[[RunConfig], Walk], step: Any, report: Any) -> NightRecord:
         self._reign = champions.current(self._store, self.name)
         self._made = origin.lineage(self._store, self._reign.model) if self._reign else []
+        with suppress(FileNotFoundError):  # what is gone by now is named where it is read
+            self._held = [locks.hold(one.folder) for one in self._made]
         self._differ = losing.differences(self._config, self._made)
         self._before = nights.read(self._store, self.name)
         fetched = label.not_refused(self._config.download.as_of, self._before)
