@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from data.errors import ConfigError, Interrupted, TrainingError
+from data import memory
+from data.errors import ConfigError, Interrupted
 from data.tables import history
 from data.tables.tokens import IndexTable
 from stages.lm import metrics, parameters
@@ -66,7 +66,7 @@ def train(
     recipe = Recipe.of(config, table.vocab_size)
     learnt, held_out = table.split("train"), table.split("valid")
     minibatches.check_length(len(learnt), config.batch_size, config.num_steps, config.partition)
-    _check_memory(recipe)
+    _check_memory(config, recipe, len(learnt))
     _check_validation(config, len(held_out))
     with signals.noted() as received:
         loop = Loop(config, recipe, engine(recipe), learnt, held_out, checkpoints)
@@ -82,17 +82,15 @@ def train(
     return {"tokens_per_second": round(loop.tokens / loop.seconds)} if loop.tokens else {}
 
 
-def _check_memory(recipe: Recipe) -> None:
-    """Refuse a model that this machine could not hold: weights, gradients, their average, a copy and the optimizer's
-    moments, float32 each."""
+def _check_memory(config: TrainConfig, recipe: Recipe, tokens: int) -> None:
+    """Refuse what this machine could not hold, float32 each: weights, gradients, their average, a copy and the
+    optimizer's moments; of each token of a minibatch the gates of all layers and the logits."""
+    model = recipe.architecture
     copies = 4 + len(MOMENTS[recipe.optimizer])
-    needed = 4 * copies * sum(math.prod(shape) for shape in recipe.architecture.shapes().values())
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise TrainingError(
-            f"the model would need {needed / 1e9:,.0f} GB and this machine has {there / 1e9:,.0f}: set a smaller "
-            "train.hidden_size, or fewer train.layers"
-        )
+    memory.check("the model", 4 * copies * model.weights(), parameters.SMALLER)
+    at_once = config.batch_size * min(config.num_steps, tokens // config.batch_size)
+    each = model.vocab_size + model.layers * parameters.GATES[model.cell] * model.hidden_size
+    memory.check("a minibatch", 4 * at_once * each, "a smaller train.batch_size or train.num_steps")
 
 
 def _check_validation(config: TrainConfig, tokens: int) -> None:

@@ -58,6 +58,7 @@ CLOSURES = {
         "stages/tokenize.py",
     ],
     "train": [
+        "data/memory.py",
         "data/store/files.py",
         "data/store/locks.py",
         "data/store/reading.py",
@@ -86,6 +87,7 @@ CLOSURES = {
         "data/corpus/level.py",
         "data/corpus/text.py",
         "data/corpus/words.py",
+        "data/memory.py",
         "data/store/files.py",
         "data/store/locks.py",
         "data/store/reading.py",

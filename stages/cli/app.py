@@ -92,8 +92,10 @@ def main() -> None:
     elif isinstance(sys.stderr, io.TextIOWrapper):
         raw = _Unheard(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, line_buffering=True)
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty():
-        sys.stdout = _Terminal(sys.stdout.buffer, sys.stdout.encoding, line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper) and (sys.stdout.isatty() or sys.argv[1:2] != ["sample"]):
+        # No terminal is told anything by what is printed; what `sample` writes, a pipe or a file gets as it is.
+        write = sys.stdout.write
+        sys.stdout.write = lambda text: write(shown.visible(text))  # type: ignore[method-assign]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -109,11 +111,14 @@ def main() -> None:
 def enter(app: typer.Typer) -> NoReturn:
     """Run a command line; every error that a user can cause ends in one sentence and its exit code."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False, complete_var=""))  # no completion, whatever the environment has
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print("rnnlm: standard output cannot take what there is to say: no space left", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError as error:
+        print(f"rnnlm: this machine has too little memory for that ({shown.line(str(error))})", file=sys.stderr)
         sys.exit(2)
     except (RnnlmError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
@@ -130,13 +135,6 @@ class _Unheard(io.FileIO):
             return super().write(data)
         except OSError:
             return len(memoryview(data))
-
-
-class _Terminal(io.TextIOWrapper):
-    """A terminal, which is told nothing by the text that it shows; a pipe or a file gets that as it is."""
-
-    def write(self, text: str, /) -> int:
-        return super().write(shown.visible(text))
 
 
 class _StandardError(logging.Handler):

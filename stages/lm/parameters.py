@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from data import memory
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,6 +25,9 @@ FORMAT = 2
 """Of the model that a folder holds, as its ``config.json`` says; 1 knew neither embeddings nor tied weights."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates per cell, stacked along the first axis: `gru` reset, update, new; `lstm` input, forget, cell, output."""
+
+SMALLER = "a smaller train.hidden_size or train.embedding_size, or fewer train.layers"
+"""What a model takes that is too large."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,19 @@ class Architecture:
         result["dense.bias"] = (self.vocab_size,)
         return result
 
+    def weights(self) -> int:
+        """How many numbers its parameters are."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
+
     def initial(self, initializer: Literal["normal", "uniform"], seed: int) -> Parameters:
         """The weights before training, float32; biases are zero.
 
         `normal` draws from Normal(0, 0.01), as in the book; `uniform` from ±1/√hidden_size, embeddings from ±0.1.
+
+        Raises:
+            TrainingError: more than this machine can hold, while they are drawn in float64.
         """
+        memory.check("the model", 12 * self.weights(), SMALLER)
         rng = np.random.default_rng(seed)
 
         def drawn(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from data.errors import CorpusError, StoreError
+from data.errors import CorpusError, StoreError, TrainingError
 from data.moment import now
 from data.store import fingerprint, loaded, locks, mirror
 from data.store.manifest import Manifest
@@ -202,7 +202,10 @@ def _execute(
     still_as_loaded(decision)
     with stage.lend(attempt) as lent, store.building(stage.name, decision.key) as folder:
         began = time.perf_counter()
-        timing = stage.function(config, **folders, **lent, out=folder, progress=progress) or {}
+        try:
+            timing = stage.function(config, **folders, **lent, out=folder, progress=progress) or {}
+        except MemoryError as error:
+            raise TrainingError(f"{stage.name}: this machine has too little memory for that ({error})") from None
         seconds = time.perf_counter() - began
         still_as_loaded(decision)
         sources = {field: value for field, value in stage.sources(config).items() if value is not None}

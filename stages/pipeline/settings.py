@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from data.errors import ConfigError
 from stages.config import RunConfig
@@ -17,6 +18,8 @@ from stages.pipeline.presets import DEFAULT, presets
 
 _TOO_MUCH = "it has an integer of thousands of digits, or values within values within values"
 """What the readers of TOML end in a `ValueError` and a `RecursionError` for; these values cannot be repeated either."""
+_LARGEST, _DOTS = 1 << 18, 1000
+"""Bytes of a preset and full stops in one of its lines, at most: a key of many parts is read in the square of them."""
 
 
 def load(preset: str = DEFAULT, corpus: str | None = None, assignments: Iterable[str] = ()) -> RunConfig:
@@ -46,6 +49,10 @@ def load(preset: str = DEFAULT, corpus: str | None = None, assignments: Iterable
 
 def parse(values: Mapping[str, Any]) -> RunConfig:
     """A run's configuration out of nested values, the first thing wrong with them said in one sentence."""
+    for stage, section in values.items():
+        for field, value in section.items() if isinstance(section, Mapping) else ():
+            if isinstance(value, bool) and (info := _field(stage, field)) and info.annotation in (int, float):
+                raise ConfigError(f"{stage}.{field}: {value} does not fit: input should be a number")
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -65,7 +72,13 @@ def _read_preset(preset: str) -> dict[str, Any]:
                 f"there is no preset {preset!r}: name one of {', '.join(presets())}, or the path of a TOML file"
             )
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise ConfigError(f"the preset {path} has more than {_LARGEST:,} bytes, which is more than settings take")
+        if any(line.count(b".") > _DOTS for line in content.splitlines()):
+            raise RecursionError
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"the preset {path} cannot be read: {error}") from None
     except (ValueError, RecursionError):
@@ -74,9 +87,7 @@ def _read_preset(preset: str) -> dict[str, Any]:
 
 def _value(stage: str, field: str, text: str) -> object:
     """The text of an assignment; a field of several values takes a TOML array, or one value as it stands."""
-    section = RunConfig.model_fields.get(stage)
-    model = section.annotation if section else None
-    info = model.model_fields.get(field) if isinstance(model, type) and issubclass(model, BaseModel) else None
+    info = _field(stage, field)
     if info is None or get_origin(info.annotation) is not tuple:
         return text
     if not text.lstrip().startswith("["):
@@ -85,6 +96,12 @@ def _value(stage: str, field: str, text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         raise ConfigError(f'{stage}.{field}: {text} is not an array; write it as ["one", "two"]') from None
+
+
+def _field(stage: str, field: str) -> FieldInfo | None:
+    section = RunConfig.model_fields.get(stage)
+    model = section.annotation if section else None
+    return model.model_fields.get(field) if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 def _sentence(error: ValidationError) -> str:

@@ -32,6 +32,8 @@ MISTAKES = [
     (["run", "--preset", "~nobody-of-that-name/x"], "no preset"),
     (["run", "--preset", "x" * 5000], "no preset"),
     (["train", "--set", "train.hidden_size=1000000000"], "train.hidden_size"),
+    (["sample", "--untrained", "--set", "train.hidden_size=1000000000"], "set a smaller train.hidden_size"),
+    (["sample", "--untrained", "--set", "train.layers=100", "--set", "train.hidden_size=100000"], "would need"),
     (["promote", "0123"], "no models"),
     (["rollback"], "no champion"),
     (["run", "--set", "train.device=gpu"], "train.device = gpu cannot be used"),
@@ -79,6 +81,15 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(here: Rnnlm, arguments: list[
     assert len(last) < 2000
 
 
+def test_what_finds_no_memory_says_so(here: Rnnlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(*arguments: object) -> None:
+        raise MemoryError("Unable to allocate 12 GiB")
+
+    monkeypatch.setattr("stages.pipeline.settings.load", large)
+    said = here("status", code=2).stderr
+    assert said == "rnnlm: this machine has too little memory for that (Unable to allocate 12 GiB)\n"
+
+
 def test_so_it_is_in_a_process_of_its_own(rnnlm: Rnnlm) -> None:
     done = rnnlm("run", "--preset", "nowhere", code=2)
     assert done.stdout == ""
@@ -105,6 +116,17 @@ def test_a_corpus_tells_a_terminal_nothing_and_a_pipe_gets_it_as_it_is(model: Pa
         said[place : place + n] for place in range(len(said)) for n in (1, 2)
     }
     assert "\x1b" in subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
+
+
+def test_what_other_commands_say_tells_no_terminal_anything_through_a_pipe(rnnlm: Rnnlm, trained: Path) -> None:
+    (trained.parent / "store").rename(trained.parent / "\x1b[31m\x9b")
+    environment = {
+        **os.environ,
+        "RNNLM_STORE": str(trained.parent / "\x1b[31m\x9b"),
+        "_RNNLM_COMPLETE": "complete_bash",
+    }
+    said = rnnlm("train", "--preset", trained, env=environment).stdout
+    assert r"\x1b[31m\x9b/train/" in said
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data.errors import CorpusError
+from data import memory
+from data.errors import CorpusError, TrainingError
 from data.store import fingerprint
 from data.store.folder import Store
 from stages.config import RunConfig
 from stages.pipeline import graph, run, settings
 from stages.pipeline.decide import Decision, decide
 from stages.pipeline.run import Outcome, perform
+
+if TYPE_CHECKING:
+    from tests.conftest import Rnnlm
 
 
 def silent(done: float, total: float, figures: str) -> None:
@@ -50,6 +55,28 @@ def test_a_corpus_that_changes_while_it_is_read_is_not_published(
     assert not list(store.root.glob("tmp/*"))
     monkeypatch.undo()
     assert download(place).state == "ran"
+
+
+def test_a_stage_that_finds_no_memory_says_so(place: tuple[RunConfig, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(*arguments: Any, **named: Any) -> None:
+        raise MemoryError("Unable to allocate 12 GiB")
+
+    monkeypatch.setitem(graph.STAGES, "download", replace(graph.STAGES["download"], function=large))
+    with pytest.raises(TrainingError, match=r"^download: this machine has too little memory for that \(Unable to a"):
+        download(place)
+    assert not list(place[1].root.glob("tmp/*"))
+
+
+@pytest.mark.parametrize(
+    ("bytes_there", "says"),
+    [(5_000, "the model would need .* a smaller train.hidden_size"), (30_000, "a minibatch .* train.batch_size")],
+)
+def test_a_training_that_the_machine_cannot_hold_is_not_begun(
+    bytes_there: int, says: str, trained: Path, here: Rnnlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: bytes_there)
+    settings = ["--set", "train.num_steps=64", "--set", "train.batch_size=8"]
+    assert re.search(says, here("train", "--preset", trained, *settings, code=2).stderr)
 
 
 def test_a_corpus_that_changes_while_another_process_has_the_lock_is_noticed(

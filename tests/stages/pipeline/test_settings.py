@@ -88,11 +88,31 @@ def test_every_number_of_a_configuration_has_its_bounds() -> None:
                 settings.load(assignments=[f"{name}={value}"])
 
 
-@pytest.mark.parametrize("content", [f"x = {'9' * 5000}", f"x = {'[' * 5000}"], ids=["digits", "nested"])
+@pytest.mark.parametrize(
+    "content",
+    [f"x = {'9' * 5000}", f"x = {'[' * 5000}", f"{'a.' * 100_000}b = 1"],
+    ids=["digits", "nested", "a key of parts"],
+)
 def test_a_preset_of_absurd_values_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine.toml cannot be read: it has an integer of thousands of digits"):
+        settings.load(str(path))
+
+
+@pytest.mark.parametrize("field", ["train.epochs", "train.learning_rate", "tokenize.min_freq", "tokenize.train_share"])
+def test_true_is_no_number(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{field} = true", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"^{field}: True does not fit: input should be a number$"):
+        settings.load(str(path))
+
+
+def test_a_preset_larger_than_settings_are_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"mine.toml has more than 262,144 bytes"):
         settings.load(str(path))
 
 
