@@ -49,7 +49,7 @@ def retrain(
     store: str | None = None,
     remote: str | None = None,
 ) -> Any:
-    """One night, and at its end the sweeping that `rnnlm gc` does.
+    """One night, and at its end the sweeping that `rnnlm gc --keep 10` does.
 
     Whoever calls this from Python is given what `rnnlm night --json` prints.
 

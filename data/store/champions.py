@@ -1,8 +1,8 @@
 """The champions of a store: by name, which trained model is the one to use, and those that were it before.
 
 ``<store>/champion.json`` is the record of the name ``default``, ``<store>/champions/NAME.json`` that of any other. It
-holds every reign, the last one newest. The champion is the newest reign that was not withdrawn: promoting adds a reign,
-going back withdraws one, and nothing is ever taken out.
+holds the last `KEPT_REIGNS` reigns, the newest last. The champion is the newest one that was not withdrawn: promoting
+adds a reign, going back withdraws one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class OvertakenError(StoreError):
     """Another model became the champion while this one was compared with the one before."""
 
 
+KEPT_BEFORE = 10
+"""Of each name so many models stay that were champions before the present one, however old; one can go back to them."""
+KEPT_REIGNS = 1000
 KEPT_REJECTIONS = 100
 STAGE = "train"
 """The stage whose artifacts can be champions."""
@@ -43,7 +46,7 @@ def current(store: Store, name: str = naming.DEFAULT) -> Reign | None:
 
 
 def history(store: Store, name: str = naming.DEFAULT) -> list[Reign]:
-    """Every reign there ever was, the newest last.
+    """The reigns that are kept, the newest last.
 
     Raises:
         StoreError: a record that cannot be read.
@@ -124,7 +127,7 @@ def promote(
             raise StoreError(f"the model {key[:16]} is not promoted, for its artifact is gone: train again")
         store.settle(STAGE)
         reign = Reign(model=key, since=now(), reason=reason, figures=kept, source=source)
-        record.reigns.append(reign)
+        record.reigns = [*record.reigns[-KEPT_REIGNS + 1 :], reign]
         return reign
 
     return reigns.change(store, name, add)
@@ -174,12 +177,16 @@ def rollback(store: Store, reason: str, *, name: str = naming.DEFAULT) -> Reign:
 
 
 def pinned(store: Store) -> set[str]:
-    """Keys of the models that the store must keep: the champions of all names, and all that one could go back to.
+    """Keys of the models that the store must keep: of each name the champion, and the last `KEPT_BEFORE` before it.
 
     Raises:
         StoreError: a record that cannot be read, of whatever name, so that nobody knows what to keep.
     """
-    return {reign.model for name in reigns.names(store) for reign in history(store, name) if not reign.withdrawn}
+    kept: set[str] = set()
+    for name in reigns.names(store):
+        standing = [reign.model for reign in history(store, name) if not reign.withdrawn]
+        kept.update(standing[-KEPT_BEFORE - 1 :])
+    return kept
 
 
 def called(name: str) -> str:

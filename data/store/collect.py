@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT_DAYS = 30
+KEPT_MODELS = 10
+"""Of the models that were trained last, so many stay after a night, however old."""
 KEPT_DAYS_FINISHED = 7
 """Of checkpoints whose training has ended: what they are good for is to train longer, and they are most of a store."""
 _DAY = 86_400
@@ -40,6 +42,7 @@ def collect(
     newer: Collection[str] = (),
     dry_run: bool = False,
     days: float = KEPT_DAYS,
+    keep: int = 0,
     checkpoints: bool = False,
     limit: float = inf,
     elsewhere: Collection[str] | None = None,
@@ -48,9 +51,10 @@ def collect(
 
     That is, in this order: leftovers of runs that were killed; checkpoints of trainings that have ended, after a week
     or ``days``; damaged artifacts, and those that neither they nor anything made from them was used for ``days``; other
-    checkpoints, reports of what is gone and locks that nobody holds, after as long. Champions of all names and those
-    before them stay, with all that they were made from; where a folder cannot be read all that are sound; what a newer
-    version of this program made, and whatever a store does not name like this. What is used while this looks, or is at
+    checkpoints, reports of what is gone and locks that nobody holds, after as long. Champions of all names, the last ten
+    before each and the ``keep`` models that were trained last stay, with all that they were made from; where a
+    folder cannot be read all that are sound; what a newer version of this program made, and whatever a store does not
+    name like this. What is used while this looks, or is at
     work, is left alone; no model becomes the champion meanwhile.
 
     Args:
@@ -59,6 +63,7 @@ def collect(
         newer: the names of those that a newer version keeps, which stay.
         dry_run: whether to leave all of it.
         days: how long what is not used is kept.
+        keep: how many of the models that were trained last stay, however old; a ``limit`` goes before that.
         checkpoints: whether those of ``finished`` go, however young.
         limit: bytes that the store may have. Above it what was used longest ago goes, too, checkpoints first, and of
             the last day nothing.
@@ -73,7 +78,7 @@ def collect(
         with nullcontext() if dry_run else store.lock("champion", "", _waiting):
             # Before anything is decided: what is another one by the time that it is to go was used meanwhile.
             before = {path: stamp_of(path) for name in (*store.stages(), "checkpoints") for path in store.folders(name)}
-            removals = _unneeded(store, finished, newer, days, checkpoints, limit, elsewhere)
+            removals = _unneeded(store, finished, newer, days, keep, checkpoints, limit, elsewhere)
             if dry_run:
                 return removals
             cache.sweep(time.time() - KEPT_DAYS * _DAY)
@@ -89,6 +94,7 @@ def _unneeded(
     finished: Collection[str],
     newer: Collection[str],
     days: float,
+    keep: int,
     checkpoints: bool,
     limit: float,
     elsewhere: Collection[str] | None,
@@ -100,7 +106,9 @@ def _unneeded(
     oldest = time.time() - days * _DAY
     unused = f"not used for {days:g} days"
     sound, damaged = _checked(store)
-    needed = _needed(sound, -inf if store.unread else min([oldest, *_begun(store)]), pinned)
+    models = [artifact.manifest for artifact in sound.values() if artifact.manifest.stage == champions.STAGE]
+    latest = [one.key for one in sorted(models, key=lambda one: one.created, reverse=True)[:keep]]
+    needed = _needed(sound, -inf if store.unread else min([oldest, *_begun(store)]), {*pinned, *latest})
     told = {folder.name for folder in needed | store.unread}
     oldest_finished = time.time() - min(days, KEPT_DAYS_FINISHED) * _DAY if not checkpoints else inf
     ended = [folder for folder in _checkpoints(store, oldest_finished, newer) if folder.name in finished]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from data.store import reigns
+from data.store import champions, reigns
 from data.store.artifact import MANIFEST
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def prune(store: Store, remote: Remote, *, days: float, dry_run: bool) -> list[P
     """Delete what nobody needs of a remote and return it; with ``dry_run`` only return it.
 
     That is entries that neither they nor anything made from them was used for ``days``, or a day at least, and files
-    that no manifest names, of a push that was killed for one. Champions of all names and all that they were made from
-    stay, and an entry whose manifest cannot be read, which the next run that needs it replaces.
+    that no manifest names, of a push that was killed for one. Champions of all names, the last before them and all that
+    these were made from stay, and an entry whose manifest cannot be read, which the next run that needs it replaces.
 
     Raises:
         StoreError: a champion's record that cannot be read, or an entry of a newer version, so that nobody knows what
@@ -72,9 +72,7 @@ def prune(store: Store, remote: Remote, *, days: float, dry_run: bool) -> list[P
 
 def _needed(manifests: dict[str, Manifest | None], recent: set[str], store: Store) -> set[str]:
     """The places of entries that were used, or are champions, and of all that they were made from."""
-    standing = {
-        reign.model for name in reigns.names(store) for reign in reigns.read(store, name).reigns if not reign.withdrawn
-    }
+    standing = champions.pinned(store)
     pinned = {place for place, manifest in manifests.items() if manifest and manifest.key in standing}
     needed: set[str] = set()
     waiting = [*recent, *pinned]

@@ -95,6 +95,10 @@ def _created(entry: tuple[Path, Artifact | None]) -> str:
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     days: Annotated[float, typer.Option(min=0, metavar="N", help="How long what is not used stays.")] = KEPT_DAYS,
+    keep: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="How many of the models that were trained last stay, however old."),
+    ] = 0,
     checkpoints: Annotated[
         bool,
         typer.Option(
@@ -116,8 +120,8 @@ def gc(
     """Remove what nobody needs.
 
     That is leftovers of runs that were killed, damaged artifacts, checkpoints of trainings that ended a week ago, and
-    what has not been used for 30 days. The champions of all names and those before them stay, with all that they were
-    made from.
+    what has not been used for 30 days. The champions of all names and the last ten before each stay, with all that they
+    were made from.
     """
     from stages.pipeline import begun
     from stages.report import words
@@ -132,6 +136,7 @@ def gc(
         finished=begun.ended(opened),
         newer=begun.newer(opened),
         days=days,
+        keep=keep,
         limit=inf if max_gb is None else max_gb * 1e9,
         elsewhere=opened.remote.places() if opened.remote and max_gb is not None else None,
     )

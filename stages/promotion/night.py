@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from data.errors import ConfigError, CorpusError, Interrupted, RnnlmError, StoreError, TransientError
 from data.moment import now
 from data.store import champions, locks, naming, nights, reigns
-from data.store.collect import collect
+from data.store.collect import KEPT_MODELS, collect
 from stages.config import RunConfig
 from stages.pipeline import begun, graph
 from stages.promotion import guard, label, losing, origin
@@ -237,10 +237,10 @@ class Night:
             champions.reject(self._store, key, over, verdict.reason, name=self.name)
 
     def _collect(self) -> None:
-        """Remove what nobody needs, as `rnnlm gc` does; what keeps it from that is no fault of this night."""
+        """Remove what nobody needs, as `rnnlm gc --keep 10` does; what keeps it from that is no fault of this night."""
         store = self._store
         try:
-            gone = collect(store, finished=begun.ended(store), newer=begun.newer(store))
+            gone = collect(store, finished=begun.ended(store), newer=begun.newer(store), keep=KEPT_MODELS)
             logger.info("%d folders that nobody needs were removed", sum(not one.fault for one in gone))
         except StoreError as error:
             logger.warning("nothing was removed: %s", error)

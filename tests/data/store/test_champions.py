@@ -69,6 +69,14 @@ def test_history_is_kept_the_newest_last(store: Store, keys: list[str]) -> None:
     assert list(json.loads((store.root / "champion.json").read_text())) == ["format", "reigns", "rejections"]
 
 
+def test_the_record_does_not_grow_without_end(store: Store, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(champion, "KEPT_REIGNS", 5)
+    first, second, third = keys
+    for key in (second, first, second, third):
+        champion.promote(store, key, "better", {})
+    assert [reign.model for reign in champion.history(store)] == [third, second, first, second, third]
+
+
 def test_promoting_the_champion_again_changes_nothing(store: Store, keys: list[str]) -> None:
     before = (store.root / "champion.json").read_bytes()
     assert champion.promote(store, keys[2], "the same night again", {}) == champion.current(store)

@@ -132,6 +132,27 @@ def test_days_and_checkpoints_of_what_has_ended(store: Store, publish: Publish) 
     assert sorted(path.name for path in store.folders("checkpoints")) == [ended[0], going_on]
 
 
+def test_of_champions_the_last_stay_and_of_models_as_many_as_asked_for(store: Store, publish: Publish) -> None:
+    corpus = publish("corpus", "download").manifest.key
+    models = [publish(f"model {number}", "train", parents={"download": corpus}) for number in range(16)]
+    for model in models[:14]:
+        champions.promote(store, model.manifest.key, "it is better", {})
+    champions.rollback(store, "it swears")  # which makes the one before it the champion
+    for artifact in store.artifacts():
+        age(artifact.folder / MANIFEST, 400)
+
+    def stay(**options: Any) -> list[int]:
+        gone = {one.folder for one in collect(store, dry_run=True, **options)}
+        return [number for number, model in enumerate(models) if model.folder not in gone]
+
+    assert stay() == [*range(2, 13)], "the champion and the ten before it"
+    assert stay(keep=1) == [*range(2, 13), 15]
+    assert stay(keep=3, days=0) == [*range(2, 16)]
+    assert stay(keep=3, limit=0) == [*range(2, 13)], "a store that is too large loses them, too"
+    collect(store)
+    assert champions.rollback(store, "this one, too").model == models[11].manifest.key
+
+
 def test_what_is_at_work_keeps_what_was_used_before_it_began(store: Store, publish: Publish) -> None:
     read = publish("read", "tokenize")
     age(read.folder / MANIFEST, 0.5)
