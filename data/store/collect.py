@@ -51,11 +51,10 @@ def collect(
 
     That is, in this order: leftovers of runs that were killed; checkpoints of trainings that have ended, after a week
     or ``days``; damaged artifacts, and those that neither they nor anything made from them was used for ``days``; other
-    checkpoints, reports of what is gone and locks that nobody holds, after as long. Champions of all names, the last ten
-    before each and the ``keep`` models that were trained last stay, with all that they were made from; where a
-    folder cannot be read all that are sound; what a newer version of this program made, and whatever a store does not
-    name like this. What is used while this looks, or is at
-    work, is left alone; no model becomes the champion meanwhile.
+    checkpoints, reports of what is gone and locks that nobody holds, after as long. The champions of all names, the ten
+    before each and the ``keep`` models that were trained last stay, with all that they were made from; where a folder
+    cannot be read all that are sound; what a newer version of this program made, and whatever a store does not name
+    like this. What is used while this looks, or is at work, is left alone; no model becomes the champion meanwhile.
 
     Args:
         store: where.
