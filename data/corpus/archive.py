@@ -6,6 +6,7 @@ import bz2
 import errno
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import re
@@ -14,6 +15,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from data.errors import CorpusError
@@ -21,6 +23,8 @@ from data.errors import CorpusError
 CHUNK = 1 << 18
 XZ_MEMORY = 1 << 28
 """The most bytes of memory that unpacking xz may take: its strongest preset takes a quarter of that."""
+DIRECTORY = 1 << 22
+"""The most bytes of a zip archive's directory, which is read as a whole and takes eight times as many in memory."""
 
 
 def unpack(name: str, raw: Path, text: Path, limit: int) -> str | None:
@@ -65,11 +69,16 @@ def unpacked(name: str, raw: Path, limit: int) -> Iterator[bytes] | None:
 
 def _limited(name: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > limit:
-            raise CorpusError(f"corpus {name!r} unpacks to more than the {limit:,} bytes that a corpus may have")
-        yield chunk
+    try:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > limit:
+                raise CorpusError(f"corpus {name!r} unpacks to more than the {limit:,} bytes that a corpus may have")
+            yield chunk
+    except MemoryError:
+        raise CorpusError(
+            f"corpus {name!r} takes more memory to unpack than there is; unpack it and give the path of the text"
+        ) from None
 
 
 def _gunzip(name: str, raw: Path) -> Iterator[bytes]:
@@ -83,28 +92,35 @@ def _gunzip(name: str, raw: Path) -> Iterator[bytes]:
 
 def _bunzip2(name: str, raw: Path) -> Iterator[bytes]:
     try:
-        with bz2.open(raw) as packed:
-            while chunk := packed.read(CHUNK):
-                yield chunk
+        yield from _streams(raw, bz2.BZ2Decompressor)
     except (EOFError, OSError) as error:
         raise _damaged(name, "bzip2", error) from None
 
 
 def _unxz(name: str, raw: Path) -> Iterator[bytes]:
     try:
-        with raw.open("rb") as file:
-            data = file.read(CHUNK)
-            while data:
-                stream = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
-                while not stream.eof:
-                    yield stream.decompress(data, CHUNK)
-                    data = b""
-                    if stream.needs_input and not stream.eof and not (data := file.read(CHUNK)):
-                        raise EOFError("it ends too early")
-                # Another stream may follow, after zeros.
-                data = stream.unused_data.lstrip(b"\0") or file.read(CHUNK).lstrip(b"\0")
+        yield from _streams(raw, partial(lzma.LZMADecompressor, memlimit=XZ_MEMORY))
     except (lzma.LZMAError, EOFError) as error:
         raise _damaged(name, "xz", error) from None
+
+
+def _streams(raw: Path, begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> Iterator[bytes]:
+    """What is packed in one stream behind another, with zeros between or behind them, and with nothing else.
+
+    What cannot be unpacked is no end, or a text would be cut short where one of its streams is damaged.
+    """
+    with raw.open("rb") as file:
+        data = file.read(CHUNK)
+        while data:
+            stream = begin()
+            while not stream.eof:
+                yield stream.decompress(data, CHUNK)
+                data = b""
+                if stream.needs_input and not stream.eof and not (data := file.read(CHUNK)):
+                    raise EOFError("it ends too early")
+            data = stream.unused_data.lstrip(b"\0")
+            while not data and (more := file.read(CHUNK)):
+                data = more.lstrip(b"\0")
 
 
 def _unzstd(name: str, raw: Path) -> Iterator[bytes]:
@@ -114,17 +130,43 @@ def _unzstd(name: str, raw: Path) -> Iterator[bytes]:
         with pa.CompressedInputStream(pa.OSFile(os.fsencode(raw)), "zstd") as packed:
             while chunk := packed.read(CHUNK):
                 yield chunk
+    except pa.ArrowMemoryError:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise _damaged(name, "zstd", error) from None
 
 
 def _unzip(name: str, raw: Path) -> Iterator[bytes]:
     try:
-        with zipfile.ZipFile(raw) as archive, archive.open(_only_text(name, archive)) as packed:
+        with (
+            _Sparing(raw.open("rb", 0)) as file,
+            zipfile.ZipFile(file) as archive,
+            archive.open(_only_text(name, archive)) as packed,
+        ):
             while chunk := packed.read(CHUNK):
                 yield chunk
-    except (zipfile.BadZipFile, EOFError, OSError, zlib.error, struct.error, NotImplementedError, ValueError) as error:
+    except _UNZIPPING as error:
         raise _damaged(name, "zip", error) from None
+    except MemoryError:
+        raise CorpusError(
+            f"corpus {name!r} is a zip archive with more in it than one text; unpack it and give the path of the text"
+        ) from None
+
+
+class _Sparing(io.BufferedReader):
+    """A file of which nobody reads more at once than the directory of an archive with one text may take."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > DIRECTORY:
+            raise MemoryError
+        return super().read(size)
+
+
+_UNZIPPING = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+    *(NotImplementedError, ValueError, OverflowError),
+)
+"""What unpacking a zip archive that is none, or no whole one, ends in."""
 
 
 def _only_text(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
@@ -137,6 +179,11 @@ def _only_text(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
             "unpack it and give the path of the text"
         )
     (member,) = members
+    if all(one.header_offset for one in archive.infolist()):
+        raise CorpusError(
+            f"corpus {name!r} is a zip archive behind something else that begins like one; "
+            "unpack it and give the path of the text"
+        )
     if member.flag_bits & 0x1:
         raise CorpusError(f"corpus {name!r} is an encrypted zip archive; unpack it and give the path of the text")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

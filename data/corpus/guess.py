@@ -18,6 +18,8 @@ _KINDS = (
     (rb".{257}ustar", "a tar archive"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (rb"Rar!\x1a\x07", "a RAR archive"),
+    (rb"PK\x03\x04", "a zip archive within what was unpacked"),
+    (rb"\x1f\x8b|BZh[1-9]1AY|\xfd7zXZ|\x28\xb5\x2f\xfd", "a text that was packed more than once"),
     (rb"\x04\x22\x4d\x18", "a text packed by lz4"),
     (rb"\x1f\x9d", "a text packed by compress"),
     (rb"\xd0\xcf\x11\xe0", "a document of an office program"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
+from data.corpus import archive
 from data.corpus.archive import unpack
 from data.errors import CorpusError
 
@@ -58,16 +59,26 @@ def test_a_text_is_taken_as_it_is(tmp_path: Path, text: bytes) -> None:
         gzip.compress(TEXT[:1000], mtime=0) + gzip.compress(TEXT[1000:], mtime=0),
         bz2.compress(TEXT),
         bz2.compress(TEXT[:1000]) + bz2.compress(TEXT[1000:]),
+        bz2.compress(TEXT[:1000]) + bytes(600_000) + bz2.compress(TEXT[1000:]) + bytes(8),
         lzma.compress(TEXT),
         lzma.compress(TEXT[:1000]) + bytes(4) + lzma.compress(TEXT[1000:]) + bytes(8),
+        lzma.compress(TEXT[:1000]) + bytes(600_000) + lzma.compress(TEXT[1000:]),
         zstd(TEXT),
         zstd(TEXT[:1000]) + zstd(TEXT[1000:]),
         zipped(**{"a.txt": TEXT}),
         zipped(**{"folder/": b"", "folder/a.txt": TEXT, "__MACOSX/a.txt": b"-", "folder/.DS_Store": b"-"}),
     ],
     ids=[
-        *(name + parts for name in ("gzip", "bzip2", "xz", "zstd") for parts in ("", " of two parts")),
-        *("zip", "zip with clutter"),
+        *("gzip", "gzip of two parts", "bzip2", "bzip2 of two parts", "bzip2 with zeros between"),
+        *(
+            "xz",
+            "xz of two parts",
+            "xz with many zeros between",
+            "zstd",
+            "zstd of two parts",
+            "zip",
+            "zip with clutter",
+        ),
     ],
 )
 def test_an_archive_is_unpacked(tmp_path: Path, packed: bytes) -> None:
@@ -93,6 +104,32 @@ def test_a_zip_that_lies_about_its_size(tmp_path: Path) -> None:
         unpacked(tmp_path, packed)
 
 
+def nowhere() -> bytes:
+    """A zip archive whose directory has its text behind the end of any file."""
+    hidden = struct.pack("<4s6H3I5H2I", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0) + b".a"
+    place = struct.pack("<HHQ", 1, 8, (1 << 64) - 1)
+    text = struct.pack("<4s6H3I5H2I", b"PK\1\2", 45, 45, 0, 0, 0, 0, 0, 1, 1, 1, len(place), 0, 0, 0, 0, 0xFFFFFFFF)
+    entries = hidden + text + b"a" + place
+    return b"PK\3\4" + entries + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2, 2, len(entries), 4, 0)
+
+
+def test_a_zip_with_a_directory_of_millions_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = zipped(**{f"{number}": b"" for number in range(6000)})
+    monkeypatch.setattr(archive, "DIRECTORY", archive.CHUNK)
+    with pytest.raises(CorpusError, match="zip archive with more in it than one text"):
+        unpacked(tmp_path, packed)
+    assert unpacked(tmp_path, zipped(a=TEXT))[0] == TEXT
+
+
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 65536 failed")
+
+    monkeypatch.setattr(pa, "CompressedInputStream", none_left)
+    with pytest.raises(CorpusError, match="takes more memory to unpack than there is"):
+        unpacked(tmp_path, zstd(TEXT))
+
+
 @pytest.mark.parametrize(
     ("packed", "says"),
     [
@@ -102,11 +139,15 @@ def test_a_zip_that_lies_about_its_size(tmp_path: Path) -> None:
         (zipped(a=TEXT)[:-30], "damaged zip archive"),
         (zipped(a=TEXT).replace(b"PK\x01\x02\x14\x03\x14\0\0\0", b"PK\x01\x02\x14\x03\x14\0\1\0"), "encrypted zip"),
         (zipped(a=TEXT).replace(b"\x14\0\0\0\x08\0", b"\x14\0\0\0\x0c\0"), "compressed otherwise than by deflate"),
+        (zipped(a=TEXT) + zipped(b=TEXT), "zip archive behind something else that begins like one"),
+        (nowhere(), "damaged zip archive"),
         (gzip.compress(TEXT, mtime=0)[:-2000], "damaged gzip file"),
         (gzip.compress(TEXT, mtime=0)[:-8] + bytes(8), "damaged gzip file"),
         (b"\x1f\x8b" + TEXT, "damaged gzip file"),
         (bz2.compress(TEXT)[:-2000], r"damaged bzip2 file"),
         (b"BZh91AY&SY" + TEXT, "damaged bzip2 file"),
+        (bz2.compress(TEXT) + b"and more", "damaged bzip2 file"),
+        (bz2.compress(TEXT) + b"-" + bz2.compress(TEXT), "damaged bzip2 file"),
         (lzma.compress(TEXT)[:-2000], "damaged xz file"),
         (lzma.compress(TEXT) + b"and more", "damaged xz file"),
         (lzma.compress(TEXT, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]), "xz file .*[Mm]emory"),
@@ -114,8 +155,18 @@ def test_a_zip_that_lies_about_its_size(tmp_path: Path) -> None:
         (b"\x28\xb5\x2f\xfd" + TEXT, "damaged zstd file"),
     ],
     ids=[
-        *("two", "nine", "none", "torn zip", "encrypted", "zip by bzip2"),
+        *(
+            "two",
+            "nine",
+            "none",
+            "torn zip",
+            "encrypted",
+            "zip by bzip2",
+            "zip behind zip",
+            "a place of more than 64 bits",
+        ),
         *("torn gzip", "wrong checksum", "gzip's magic only", "torn bzip2", "bzip2's magic only"),
+        *("bzip2 and more", "a bzip2 part that is damaged"),
         *("torn xz", "xz and more", "a large dictionary", "torn zstd", "zstd's magic only"),
     ],
 )
