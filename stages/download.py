@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data.corpus.archive import unpack
 from data.corpus.arrival import is_page
-from data.corpus.catalogue import MAX_BYTES, resolve
+from data.corpus.catalogue import MAX_BYTES, content, resolve
 from data.corpus.encoding import check_utf8
 from data.corpus.fetch import Fetched, Patience, fetch, rate
 from data.errors import CorpusError
@@ -139,9 +139,8 @@ def _fetched(record: dict[str, Any]) -> Fetched | None:
 def _copy(source: Source, path: Path, raw: Path, progress: Progress) -> str:
     """Copy a file into the file ``raw`` and give its SHA-256, which must be what it was when it was resolved."""
     started, done, digest = time.monotonic(), 0, hashlib.sha256()
-    total = path.stat().st_size if path.exists() else 0
     with raw.open("wb") as file:
-        for chunk in _chunks_of(source.name, path):
+        for chunk, total in _chunks_of(source.name, path):
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
@@ -151,11 +150,9 @@ def _copy(source: Source, path: Path, raw: Path, progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _chunks_of(name: str, path: Path) -> Iterator[bytes]:
+def _chunks_of(name: str, path: Path) -> Iterator[tuple[bytes, int]]:
     """Bytes of the user's file. Only reading is guarded: what fails where they are written is not the corpus' fault."""
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+        yield from content(path)
     except OSError as error:
         raise CorpusError(f"the corpus file {name!r} cannot be read: {error.strerror or error}") from None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import stat
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -17,6 +18,7 @@ from data.errors import CorpusError
 from data.store import cache
 
 CATALOGUE = Path(__file__).with_name("corpora.toml")
+CHUNK = 1 << 18
 MAX_BYTES = 4 << 30
 """The most that is read for one corpus, and the most that it may unpack to."""
 
@@ -117,20 +119,47 @@ def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
     return Source(written(corpus), (corpus,), None, None, tuple(headers))
 
 
+def content(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The bytes of a local file in chunks, each with how many there will be: as many as it has when this begins.
+
+    One that grows, or one of the system's that has no end, would keep whoever reads it for ever.
+
+    Raises:
+        OSError: a file that cannot be read.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe by now is not waited for
+        size = left = os.fstat(file.fileno()).st_size
+        while chunk := file.read(min(left, CHUNK)):
+            yield chunk, size
+            left -= len(chunk)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    for chunk, _ in content(path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _local(name: str, path: Path) -> Source:
     try:
         path = path.expanduser()
-        mode = path.stat().st_mode
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise CorpusError(_nothing_called(name)) from None
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such ~user; ValueError: a NUL in the path
         raise CorpusError(f"the corpus file {name!r} cannot be used: {_reason(error)}") from None
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(found.st_mode):
         raise CorpusError(f"the corpus {name!r} is a directory; give the path of one text file")
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise CorpusError(f"the corpus {name!r} is not a regular file; save its text to a file and give that path")
+    if found.st_size > MAX_BYTES:
+        raise CorpusError(
+            f"the corpus file {name!r} has {found.st_size:,} bytes, more than the {MAX_BYTES:,} that a corpus may have:"
+            " give a part of it"
+        )
     try:
-        digest = cache.digest(path)
+        digest = cache.digest(path, _sha256)
     except OSError as error:
         raise CorpusError(f"the corpus file {name!r} cannot be read: {_reason(error)}") from None
     return Source(name, (), path, digest)

@@ -35,7 +35,7 @@ def spooled(name: str, opened: int, limit: int) -> Path:
         limit: the most bytes that are read.
 
     Raises:
-        CorpusError: it is closed, cannot be read, or has more than ``limit`` bytes.
+        CorpusError: it is closed, cannot be read or kept, or has more than ``limit`` bytes.
     """
     if opened == 0 and sys.stdin is None:  # and its number may be another file's by now
         raise CorpusError(f"{name} is closed; name a file")
@@ -45,16 +45,25 @@ def spooled(name: str, opened: int, limit: int) -> Path:
         raise _unreadable(name, error) from None
     key = opened, place.st_dev, place.st_ino
     if key not in _folders:
-        folder = tempfile.TemporaryDirectory(prefix="rnnlm-")
         try:
-            with (Path(folder.name) / "text").open("wb") as copy:
-                for chunk in _chunks(name, opened, limit):
-                    copy.write(chunk)
-        except BaseException:
-            folder.cleanup()
-            raise
-        _folders[key] = folder
+            _folders[key] = _copied(_chunks(name, opened, limit))
+        except OSError as error:
+            raise CorpusError(
+                f"{name} cannot be kept among the temporary files ({error.strerror or error}): free some space there, "
+                "or name a folder on another disk by TMPDIR"
+            ) from None
     return Path(_folders[key].name) / "text"
+
+
+def _copied(chunks: Iterator[bytes]) -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="rnnlm-")
+    try:
+        with (Path(folder.name) / "text").open("wb") as copy:
+            copy.writelines(chunks)
+    except BaseException:
+        folder.cleanup()
+        raise
+    return folder
 
 
 def _chunks(name: str, opened: int, limit: int) -> Iterator[bytes]:

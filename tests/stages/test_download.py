@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from data.corpus.catalogue import Source
+from data.corpus.catalogue import Source, resolve
 from data.corpus.fetch import Patience
 from data.errors import CorpusError, RnnlmError
 from stages import download as stage
@@ -344,6 +344,28 @@ def test_a_local_file_that_changes_or_vanishes(tmp_path: Path) -> None:
     mine.unlink()
     with pytest.raises(CorpusError, match=r"mine.txt' cannot be read: No such file"):
         obtain(source, out=tmp_path, progress=silent)
+
+
+@pytest.mark.parametrize("grows", ["while it is resolved", "while it is copied"])
+def test_a_file_that_never_stops_growing_is_read_to_where_it_ended(tmp_path: Path, grows: str) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(TEXT)
+
+    def grow(*_: object) -> None:
+        with mine.open("ab") as file:
+            file.write(TEXT)
+
+    if grows == "while it is copied":
+        assert (copied(tmp_path, mine, grow) / "corpus.txt").read_bytes() == TEXT
+    else:
+        assert resolve("/proc/self/pagemap").sha256 == sha(b"")  # whose size the system does not say, nor an end
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    os.mkfifo(mine)
+    with pytest.raises(CorpusError, match=r"mine.txt' changed while it was read"):
+        obtain(Source(str(mine), (), mine, sha(TEXT)), out=tmp_path, progress=silent)
 
 
 def test_an_empty_local_file(tmp_path: Path) -> None:

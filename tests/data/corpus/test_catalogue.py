@@ -109,6 +109,14 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     path = tmp_path / "a.txt"
     path.write_text("a", encoding="utf-8")
-    monkeypatch.setattr(hashlib, "file_digest", denied)  # a mode of 000 would not stop root
+    monkeypatch.setattr(os, "open", denied)  # a mode of 000 would not stop root
     with pytest.raises(CorpusError, match=r"a\.txt' cannot be read: Permission denied"):
+        resolve(str(path))
+
+
+def test_a_file_that_no_corpus_can_be_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CorpusError, match=r"a\.txt' has 1,099,511,627,776 bytes, more than the 4,294,967,296 that a"):
         resolve(str(path))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +63,9 @@ def test_what_cannot_be_read_is_one_sentence(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(CorpusError, match=r"^standard input is closed; name a file$"):
         resolve("-")
+
+
+def test_where_there_is_no_room_for_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with piped(b"a text") as number, pytest.raises(CorpusError, match=r"temporary files \(No such .* by TMPDIR$"):
+        resolve(f"/dev/fd/{number}")
