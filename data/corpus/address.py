@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlencode, urlsplit, urlunsplit
 
 from data.errors import ConfigError, CorpusError
 
@@ -144,6 +144,18 @@ def _headers(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
                 f"environment and write {name}: ${{NAME}}"
             )
         yield name, value
+
+
+def secrets(address: str, headers: Iterable[str]) -> frozenset[str]:
+    """What an address and its headers are asked with and nobody may read, as it is and as an address spells it: whoever
+    is asked may say it again, in a title or in a name for this version of the text."""
+    query = parse_qsl(address.partition("?")[2])
+    names = {name for name, _ in query}
+    held = {os.environ.get(name, "").strip() for line in (address, *headers) for name in _VARIABLE.findall(line)}
+    held |= {value for name, value in query if _lets_in(name, names)}
+    return frozenset(
+        spelt for value in held - {""} for spelt in (value, quote(value), quote(value, safe=""), quote_plus(value))
+    )
 
 
 def inside(host: str, *, wholly: bool = False) -> bool:

@@ -11,12 +11,18 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from data.corpus.address import HIDDEN
 from data.errors import CorpusError, TransientError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import BinaryIO
 
     import httpx
+
+
+_CODINGS = ("", "identity", "gzip", "x-gzip", "zstd")
+"""How a body may be encoded: what it is packed by in the end, its first bytes say."""
 
 
 @dataclass
@@ -29,6 +35,8 @@ class Arrival:
     """Where its bytes go; open for reading and writing."""
     limit: int
     """The most bytes it may have."""
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    """What it is asked with that must be written nowhere, though whoever is asked may say it again."""
     known: str = ""
     """ETag of what came from this very address before; empty where there is nothing to ask about."""
     unchanged: bool = False
@@ -89,6 +97,11 @@ class Arrival:
         if status == 200:
             self._restart()  # the whole file, whatever range was asked for
             self._note_version(response)
+            coding = response.headers.get("Content-Encoding", "").strip().lower()
+            if coding not in _CODINGS:
+                raise CorpusError(
+                    f"{self.address} sent the text packed by {self.plain(coding)}, though it was asked for it as it is"
+                )
             self.total = self.stop = _length(response) or 0
         self._check_size(self.total)
         self.content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -123,13 +136,17 @@ class Arrival:
         head = self.file.read(1 << 14)
         if self.content_type in ("text/html", "application/xhtml+xml") or is_page(head):
             title = re.search(rb"<title[^>]*>(.*?)</title", head, re.IGNORECASE | re.DOTALL)
-            words = plain(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
+            words = self.plain(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
             titled = f" titled “{words}”" if words else ""
             raise CorpusError(f"{self.address} sent an HTML page{titled} instead of a text")
         if sha256:
             raise CorpusError(
                 f"{self.address} sent {self.done:,} bytes with sha256 {self.digest.hexdigest()} instead of {sha256}"
             )
+
+    def plain(self, text: str) -> str:
+        """Foreign text made fit for one line of a terminal, without what is secret."""
+        return plain(text, self.secrets)
 
     @property
     def so_far(self) -> str:
@@ -177,7 +194,9 @@ class Arrival:
         headers = response.headers
         if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
             return  # whether all of it came can never be told, and what was cut short must not stay for ever
-        if re.fullmatch(r'(W/)?"[!#-~]{0,500}"', etag := headers.get("ETag", "")):
+        if re.fullmatch(r'(W/)?"[!#-~]{0,500}"', etag := headers.get("ETag", "")) and not any(
+            secret in etag for secret in self.secrets
+        ):
             self.etag = etag
         date = headers.get("Last-Modified", "")
         if re.fullmatch(r"[ -~]{1,50}", date):
@@ -194,8 +213,10 @@ def is_page(head: bytes) -> bool:
     return start.startswith((b"<!doctype html", b"<html"))
 
 
-def plain(text: str) -> str:
-    """Foreign text made fit for one line of a terminal: short, and without control characters."""
+def plain(text: str, secrets: Iterable[str] = ()) -> str:
+    """Foreign text made fit for one line of a terminal: short, and without control characters and ``secrets``."""
+    for secret in sorted(secrets, key=len, reverse=True):  # one may begin with another
+        text = text.replace(secret, HIDDEN)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= 80 else line[:79] + "…"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ def _unusable(error: Exception) -> str:
 
 @contextmanager
 def answer(
-    client: httpx.Client, request: httpx.Request, headers: Mapping[str, str], shown: str
+    client: httpx.Client, request: httpx.Request, headers: Mapping[str, str], shown: str, secrets: Iterable[str]
 ) -> Iterator[httpx.Response]:
     """What comes in the end, where one address leads to another.
 
@@ -77,6 +77,7 @@ def answer(
         request: what is asked first.
         headers: those in it that are for whoever is asked first, and for nobody else.
         shown: how sentences name what was asked first.
+        secrets: what they must not say, wherever that leads to.
 
     Raises:
         CorpusError: it leads nowhere, from an encrypted place to one that is not, or from outside into this machine or
@@ -92,17 +93,16 @@ def answer(
             return
         response.close()
         before, request = request.url, response.next_request
-        _check_redirect(before, request.url, shown)
+        _check_redirect(before, request.url, shown, secrets)
         if not _same_place(before, request.url):
             for name in headers:
                 request.headers.pop(name, None)
     raise CorpusError(f"{shown} leads nowhere: it redirects more than {REDIRECTS} times")
 
 
-def _check_redirect(before: httpx.URL, after: httpx.URL, shown: str) -> None:
+def _check_redirect(before: httpx.URL, after: httpx.URL, shown: str, secrets: Iterable[str]) -> None:
     """Refuse to be led where a stranger must not lead."""
-    # No more of it, for what was filled in may stand in it, under any name.
-    to = f"{shown} redirects to {plain(f'{after.scheme}://{after.netloc.decode()}')}"
+    to = f"{shown} redirects to {plain(f'{after.scheme}://{after.netloc.decode()}', secrets)}"
     if before.scheme == "https" and after.scheme == "http":
         raise CorpusError(f"{to}, where anybody on the way can read and change what is sent")
     if inside(after.host) and not inside(before.host, wholly=True):

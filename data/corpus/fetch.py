@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.corpus.address import fill_headers, filled, written
-from data.corpus.arrival import Arrival, plain
+from data.corpus.address import fill_headers, filled, secrets, written
+from data.corpus.arrival import Arrival
 from data.corpus.client import answer, client_for, unlogged
 from data.corpus.pace import watched
 from data.errors import CorpusError, TransientError
@@ -40,6 +40,8 @@ class Patience:
     pace: float = 1000.0
     """The fewest bytes per second, over each ``window``: a connection that gives fewer is broken off."""
     window: float = 60.0
+    longest: float = 86_400.0
+    """For one address, all attempts together: what comes slowly but for ever ends with the day."""
     wait: float = 0.5
     """Before the second attempt, doubled for each one after it; up to as much again is added at random."""
     wait_max: float = 5.0
@@ -90,7 +92,7 @@ def fetch(
             etag = known.etag if known and known.address == shown else ""
             try:
                 with raw.open("w+b") as file:
-                    arrival = Arrival(shown, file, limit, known=etag)
+                    arrival = Arrival(shown, file, limit, secrets(address, source.headers), known=etag)
                     _insist(client, filled(address), fill_headers(source.headers), arrival, progress, patience)
                     if arrival.unchanged:
                         return None
@@ -118,9 +120,10 @@ def _insist(
     patience: Patience,
 ) -> None:
     """Ask one address, as often as it takes and patience allows, until all has come or nothing has changed."""
+    ends = time.monotonic() + patience.longest
     for attempt in range(1, patience.attempts + 1):
         try:
-            _ask(client, address, headers, arrival, progress, patience)
+            _ask(client, address, headers, arrival, progress, patience, ends)
             return
         except TransientError as error:
             if attempt == patience.attempts:
@@ -137,17 +140,19 @@ def _ask(
     arrival: Arrival,
     progress: Progress,
     patience: Patience,
+    ends: float,
 ) -> None:
-    """Ask once for what is missing and take in what comes. Raises TransientError where asking again may help."""
+    """Ask once for what is missing and take in what comes, until a moment of ``time.monotonic``. Raises TransientError
+    where asking again may help."""
     import httpx
 
     shown, arrival.retry_after = arrival.address, None
-    with watched(lambda: arrival.received, patience.pace, patience.window) as pace:
+    with watched(lambda: arrival.received, patience.pace, patience.window, ends) as pace:
         try:
             request = client.build_request(
                 "GET", address, headers={**headers, **arrival.headers()}, extensions={"trace": pace.note}
             )
-            with answer(client, request, headers, shown) as response:
+            with answer(client, request, headers, shown, arrival.secrets) as response:
                 arrival.begin(response)
                 if arrival.unchanged:
                     return
@@ -160,13 +165,18 @@ def _ask(
         except httpx.TimeoutException:
             raise TransientError(f"{shown} sent nothing for {patience.read:g} s{arrival.so_far}") from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise CorpusError(f"{shown} leads nowhere: {plain(str(error))}") from None
+            raise CorpusError(f"{shown} leads nowhere: {arrival.plain(str(error))}") from None
         except httpx.RequestError as error:
-            if not pace.slow:
+            if not (pace.slow or pace.late):
                 if arrival.done:
                     raise TransientError(f"{shown} broke off{arrival.so_far}") from None
-                raise TransientError(f"{shown} cannot be reached: {plain(str(error)) or 'connection lost'}") from None
-    if pace.slow:  # which ends a file of unknown length as if it were whole
+                raise TransientError(
+                    f"{shown} cannot be reached: {arrival.plain(str(error)) or 'connection lost'}"
+                ) from None
+    # Either ends a file of unknown length as if it were whole.
+    if pace.late:
+        raise CorpusError(f"{shown} has not sent all of it in {patience.longest:,.0f} s{arrival.so_far}")
+    if pace.slow:
         raise TransientError(
             f"{shown} sent less than {patience.pace:,.0f} bytes a second for {patience.window:g} s{arrival.so_far}"
         )

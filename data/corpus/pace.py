@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ class Pace:
     """What is known of a request's connections while they are watched."""
 
     slow: bool = False
-    """Whether they were broken off."""
+    """Whether they were broken off because too little came."""
+    late: bool = False
+    """Whether they were broken off because it took too long."""
     sockets: list[socket.socket] = field(default_factory=list)
 
     def note(self, event: str, info: dict[str, Any]) -> None:
@@ -27,8 +30,9 @@ class Pace:
 
 
 @contextmanager
-def watched(received: Callable[[], int], least: float, seconds: float) -> Iterator[Pace]:
-    """While this holds, connections end over which less comes than ``least`` bytes per second, for so many seconds.
+def watched(received: Callable[[], int], least: float, seconds: float, ends: float) -> Iterator[Pace]:
+    """While this holds, connections end over which less comes than ``least`` bytes per second, for so many seconds; and
+    all of them when ``time.monotonic`` is at ``ends``.
 
     A timeout of the reads would not do: each byte begins it anew, of the head as well as of the body.
 
@@ -39,9 +43,10 @@ def watched(received: Callable[[], int], least: float, seconds: float) -> Iterat
 
     def watch() -> None:
         before = received()
-        while not over.wait(seconds):
-            if pace.sockets and received() - before < least * seconds:
-                pace.slow = True
+        while not over.wait(min(seconds, max(ends - time.monotonic(), 0.01))):
+            pace.late = time.monotonic() >= ends
+            pace.slow = bool(pace.sockets) and not pace.late and received() - before < least * seconds
+            if pace.sockets and (pace.slow or pace.late):
                 for one in pace.sockets:
                     with contextlib.suppress(OSError):  # it has ended by itself
                         one.shutdown(socket.SHUT_RDWR)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from cryptography import x509
@@ -285,6 +286,19 @@ def test_a_drip_is_broken_off(server: Server, tmp_path: Path, part: str) -> None
     assert f"{address} sent less than 1,000 bytes a second for 0.2 s" in str(error)
 
 
+def test_what_comes_for_ever_ends_all_the_same(server: Server, tmp_path: Path) -> None:
+    def drip(handler: Handler, _: int) -> None:
+        handler.head()
+        while True:
+            handler.wfile.write(b"x" * 100)
+            time.sleep(0.02)
+
+    error = refused(tmp_path, address := server.route("/a", drip), patience=Patience(longest=0.3, window=0.1))
+    assert not isinstance(error, TransientError)
+    assert f"{address} has not sent all of it in 0 s after" in str(error)
+    assert len(server.asked()) == 1
+
+
 def test_each_attempt_is_announced_in_our_words(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -319,6 +333,39 @@ def test_a_redirect_to_nowhere(server: Server, tmp_path: Path, target: str) -> N
     error = refused(tmp_path, server.route("/a", lambda h, _: h.body(b"", 302, Location=target)))
     assert not isinstance(error, TransientError)
     assert "leads nowhere" in str(error)
+
+
+def test_an_encoding_that_nobody_asked_for_is_no_text(server: Server, tmp_path: Path) -> None:
+    address = server.route("/a", lambda h, _: h.body(b"Krpgbq.", Content_Encoding="rot, br"))
+    assert f"{address} sent the text packed by rot, br, though it was asked for it as it is" in str(
+        refused(tmp_path, address)
+    )
+    assert fetched(tmp_path, server.route("/a", lambda h, _: h.body(TEXT, Content_Encoding="Identity"))) == TEXT
+
+
+@pytest.mark.parametrize("secret", ["s3cr3t", "s3 cr/3t"])
+def test_what_was_asked_with_and_is_said_again_is_not_repeated(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, secret: str
+) -> None:
+    monkeypatch.setenv("SECRET", secret)
+    said = [secret, quote(secret, safe=""), quote(secret)]
+    answers = {
+        "title": lambda h, _: h.body(f"<html><title>{said}".encode()),
+        "scheme": lambda h, _: h.body(b"", 302, Location="s3cr3t://h/"),
+        "line": lambda h, _: h.send(f"HTTP/1.1 200 OK\r\n{said}\r\n\r\n".encode()),
+    }
+    for name, answer in answers.items():
+        source = Source("test", (server.route(f"/{name}", answer),), None, None, ("X-Key: ${SECRET}",))
+        with pytest.raises(CorpusError) as refusal:
+            fetch(source, tmp_path / "raw", lambda *_: None, HASTE, 1 << 30)
+        assert not any(one in str(refusal.value) + caplog.text for one in said)
+    server.route("/tag?key=s3cr3t", lambda h, _: h.body(TEXT, ETag='"of-s3cr3t"'))
+    found = fetch(
+        Source("test", (server.route("/tag", answers["line"]) + "?key=s3cr3t",), None, None),
+        *(tmp_path / "raw", lambda *_: None, HASTE, 1 << 30),
+    )
+    assert found
+    assert found.etag == ""
 
 
 def test_a_redirect_from_outside_does_not_lead_inside(
