@@ -94,7 +94,7 @@ class Store:
         be read."""
         folder = self.root / name
         try:
-            return sorted(folder / entry for entry in kernel.listdir(folder))
+            return [folder / entry for entry in sorted(kernel.listdir(folder))]
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data.errors import StoreError
 from data.store import kernel
+from data.store.reading import named
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_SH
@@ -147,7 +148,8 @@ def _opened(path: Path) -> Iterator[int]:
 def same(handle: int, path: Path) -> bool:
     """Whether an open file or folder is the one that has this name."""
     try:
-        return os.path.samestat(kernel.fstat(handle), kernel.lstat(path))
+        with named(path):
+            return os.path.samestat(kernel.fstat(handle), kernel.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from data.errors import StoreError
 from data.store import kernel
-from data.store.files import is_folder, make, replace
+from data.store.files import make, replace
 from data.store.reading import known, read
 from stages.training.engine import EngineState
 
@@ -221,9 +221,19 @@ def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineStat
 
 
 def positions(folder: Path) -> list[tuple[tuple[int, int], Path]]:
-    """The folder's checkpoints, oldest first."""
+    """The folder's checkpoints, oldest first.
+
+    Raises:
+        StoreError: a folder that cannot be read.
+    """
     found = []
-    for name in kernel.listdir(folder) if is_folder(folder) else []:
+    try:
+        names = kernel.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StoreError(f"the checkpoints in {folder} cannot be read ({error.strerror}): make it readable") from error
+    for name in names:
         epoch, _, step = name.removesuffix(_SUFFIX).partition("-")
         if name.endswith(_SUFFIX) and epoch.isdecimal() and step.isdecimal():
             found.append(((int(epoch), int(step)), folder / name))

@@ -1,0 +1,125 @@
+"""What a store goes through in a crash: each scene begins on a settled disk and ends with nothing left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.crash.world import BEST, BETTER, CORPUS, MODEL, OTHER, World
+
+Steps = Callable[[World], None]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Some steps, and those before them that are long over."""
+
+    name: str
+    before: Steps
+    steps: Steps
+    exchanges: bool = True
+    """Whether the file system can swap two folders."""
+
+
+def nothing(world: World) -> None:
+    """A new store."""
+
+
+def trained(world: World) -> None:
+    world.build(CORPUS)
+    world.build(MODEL)
+
+
+def reigning(world: World) -> None:
+    trained(world)
+    world.promote(MODEL)
+    world.build(OTHER)
+    world.build(BETTER)
+
+
+def followed(world: World) -> None:
+    reigning(world)
+    world.promote(BETTER)
+    world.build(BEST)
+    world.train()
+
+
+def publish(world: World) -> None:
+    world.build(CORPUS)
+    world.build(MODEL)
+
+
+def beside(world: World) -> None:
+    world.build(BEST)
+
+
+def replace(world: World) -> None:
+    """Make an artifact again, which is exchanged."""
+    world.build(MODEL, forced=True)
+
+
+def promote(world: World) -> None:
+    world.promote(BETTER)
+
+
+def first(world: World) -> None:
+    world.promote(MODEL)
+
+
+def other_name(world: World) -> None:
+    world.promote(MODEL, "other")
+    world.promote(BETTER, "other")
+
+
+def rollback(world: World) -> None:
+    world.rollback()
+
+
+def reject(world: World) -> None:
+    world.reject(BETTER, MODEL)
+
+
+def collect(world: World) -> None:
+    world.collect()
+
+
+def checkpoints(world: World) -> None:
+    for _ in range(4):
+        world.train()
+
+
+def night(world: World) -> None:
+    world.note()
+    world.note()
+
+
+def whole(world: World) -> None:
+    """A night as it goes."""
+    world.build(OTHER)
+    world.train()
+    world.train()
+    world.build(BETTER)
+    world.promote(BETTER)
+    world.note()
+    world.collect()
+
+
+SCENES = (
+    Scene("publish into a new store", nothing, publish),
+    Scene("publish beside others", reigning, beside),
+    Scene("replace an artifact", trained, replace),
+    Scene("replace a champion", reigning, replace),
+    Scene("replace without an exchange", trained, replace, exchanges=False),
+    Scene("promote the first", trained, first),
+    Scene("promote the next", reigning, promote),
+    Scene("promote under another name", reigning, other_name),
+    Scene("roll back", followed, rollback),
+    Scene("reject", reigning, reject),
+    Scene("collect", followed, collect),
+    Scene("collect without champions", trained, collect),
+    Scene("write checkpoints", nothing, checkpoints),
+    Scene("write checkpoints beside a store", reigning, checkpoints),
+    Scene("note nights", reigning, night),
+    Scene("a night", reigning, whole),
+    Scene("a first night", trained, whole),
+)

@@ -1,0 +1,149 @@
+"""Two to four processes take turns at every call, by a seed; now and then one is killed, or the machine stops."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from greenlet import getcurrent, greenlet
+
+from data.errors import RnnlmError
+from tests.crash.cuts import Seen, begun, choices
+from tests.crash.disk import Disk
+from tests.crash.scenes import Scene, followed, nothing, reigning, trained
+from tests.crash.world import BEST, BETTER, CORPUS, MODEL, OTHER, World, living
+
+BEFORE = tuple(Scene(before.__name__, before, nothing) for before in (nothing, trained, reigning, followed))
+STEPS: tuple[Callable[[World], object], ...] = (
+    lambda world: world.build(CORPUS),
+    lambda world: world.build(MODEL),
+    lambda world: world.build(MODEL, forced=True),
+    lambda world: world.build(BETTER),
+    lambda world: world.build(OTHER, forced=True),
+    lambda world: world.build(BEST),
+    lambda world: world.promote(MODEL),
+    lambda world: world.promote(BETTER),
+    lambda world: world.promote(BEST, "other"),
+    lambda world: world.rollback(),
+    lambda world: world.reject(BETTER, MODEL),
+    lambda world: world.collect(),
+    lambda world: world.collect(days=30),
+    lambda world: world.train(),
+    lambda world: world.note(),
+)
+
+
+class KilledError(BaseException):
+    """A process that is no more asks for something."""
+
+
+@dataclass
+class Process:
+    """A process, and whether it waits for a lock."""
+
+    life: greenlet = field(default_factory=lambda: greenlet(lambda: None))
+    waiting: bool = False
+
+
+@dataclass
+class Turns:
+    """Processes on one disk, of which one after the other has its turn.
+
+    Args:
+        seed: of all that is left to chance.
+        seen: the states that were looked at so far.
+        most: ways in which a power cut may come out that are looked at, each time.
+    """
+
+    seed: int
+    seen: Seen
+    most: int
+
+    def run(self) -> int:
+        """Let them all come to their end, if they do; how many turns there were.
+
+        Raises:
+            AssertionError: a promise was not kept, nobody could go on, or a process ended in what is no sentence.
+        """
+        rng = random.Random(self.seed)
+        world = begun(BEFORE[rng.randrange(len(BEFORE))])
+        self.disk, self.ledger, self.rng = world.disk, world.ledger, rng
+        self.alive = [Process() for _ in range(rng.randint(2, 4))]
+        self.gone: list[Process] = []
+        for process in self.alive:
+            process.life = greenlet(self._life([rng.choice(STEPS) for _ in range(rng.randint(1, 3))]))
+        self.disk.before, self.disk.waits, self.disk.freed = self._asked, self._waits, self._woken
+        turns = 0
+        with living(self.disk):
+            while self.alive:
+                turns += 1
+                self._turn()
+                if rng.random() < 0.02:
+                    self._look()
+                if rng.random() < 0.002 and self.alive:
+                    self._kill(rng.choice(self.alive))
+            self._look()
+            for process in self.gone:
+                if process.life:  # has begun
+                    process.life.throw(KilledError)
+        return turns
+
+    def _life(self, steps: list[Callable[[World], object]]) -> Callable[[], None]:
+        def live() -> None:
+            world = World(self.disk, self.ledger)
+            for step in steps:
+                try:
+                    step(world)
+                except RnnlmError:
+                    pass  # which a user is told, and may try again
+                except KilledError:
+                    return
+
+        return live
+
+    def _turn(self) -> None:
+        able = [process for process in self.alive if not process.waiting]
+        assert able, "each waits for the other"
+        process = self.disk.process = self.rng.choice(able)
+        process.life.switch()
+        if process.life.dead:
+            self._over(process)
+
+    def _over(self, process: Process) -> None:
+        self.alive.remove(process)
+        self.disk.killed(process)
+        self._woken()
+
+    def _kill(self, process: Process) -> None:
+        self.gone.append(process)
+        self._over(process)
+
+    def _woken(self) -> None:
+        for process in self.alive:
+            process.waiting = False
+
+    def _asked(self, call: str, path: object) -> None:
+        """A process asks for something, and others may have their turn before it is answered."""
+        if self.disk.process in self.gone or self.disk.process not in self.alive:
+            raise KilledError
+        self._pass_on()
+
+    def _waits(self) -> None:
+        assert isinstance(self.disk.process, Process)
+        self.disk.process.waiting = True
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        parent = getcurrent().parent
+        assert parent is not None
+        parent.switch()
+
+    def _look(self) -> None:
+        disk = self.disk
+        cut = Disk(kept=disk.kept, pending=[*disk.pending])
+        for chosen in choices(tuple(disk.pending), self.most, self.rng):
+            try:
+                self.seen.look(cut.image(chosen), self.ledger.promise, tuple(self.ledger.made))
+            except AssertionError as error:
+                raise AssertionError(f"seed {self.seed}, of {disk.pending} {chosen}: {error}") from error
