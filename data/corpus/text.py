@@ -37,6 +37,8 @@ CHUNK = 1 << 18
 ARENA = 1 << 24
 """Bytes: the C library that has freed a block as large as this asks the system no more for each one that is smaller,
 such as an array as long as a chunk. A page that is new with every chunk costs as much as what is done to it."""
+MOST_MARKS = 1000
+"""Upon one character: they are put into an order one by one, which takes a time that grows with the square of them."""
 SPACE, NEWLINE = b" ", b"\n"
 NO_BYTE = b"\xff"
 """No text in UTF-8 holds it."""
@@ -82,6 +84,9 @@ def normalize(chunks: Iterable[str], normalizer: Normalizer, level: LevelName) -
     are joined with nothing for characters, as in the book, and with a space for words.
     ``lower`` lowercases every character by itself: a capital sigma becomes σ wherever it stands.
     Before the rule ``+nfc`` composes accents (Unicode's form NFC); after it ``+lines`` makes line ends a `LINE_END`.
+
+    Raises:
+        CorpusError: a text to be composed that has no end of accents upon one character.
     """
     rule, *beside = normalizer.split("+")
     if "nfc" in beside:
@@ -127,17 +132,36 @@ def _composed(chunks: Iterable[str]) -> Iterator[str]:
     waiting = ""
     for chunk in chunks:
         text = waiting + chunk
+        if not text.isascii() and _stacked(text):
+            raise CorpusError(
+                f"the text has a character with more than {MOST_MARKS:,} marks upon it, which takes for ever to compose: "
+                "set tokenize.nfc=false, or take them out"
+            )
         last = next((at for at in range(len(text) - 1, max(len(waiting) - 1, 0), -1) if _begins(text[at])), 0)
         yield unicodedata.normalize("NFC", text[:last])
         waiting = text[last:]
     yield unicodedata.normalize("NFC", waiting)
 
 
+def _stacked(text: str) -> bool:
+    """Whether more than `MOST_MARKS` characters stand upon one: then one of them stands at a multiple of that."""
+    return any(
+        _marks(text[at : at + MOST_MARKS]) + _marks(text[at - MOST_MARKS : at][::-1]) > MOST_MARKS
+        for at in range(MOST_MARKS, len(text), MOST_MARKS)
+        if not _begins(text[at])
+    )
+
+
+def _marks(text: str) -> int:
+    """How many characters a text begins with that belong to what comes before it."""
+    return next((at for at, character in enumerate(text) if _begins(character)), len(text))
+
+
 def _begins(character: str) -> bool:
-    """Whether a character is never composed with what comes before it: it is no mark, and no part of a syllable."""
+    """Whether a character is never composed with what comes before it: it is no mark, and not within a syllable."""
     if character < "\u0300":
         return True
-    return unicodedata.category(character)[0] != "M" and not "\u1100" <= character <= "\u11ff"
+    return unicodedata.category(character)[0] != "M" and not "\u1160" <= character <= "\u11ff"
 
 
 def _lower(text: str) -> str:

@@ -85,6 +85,25 @@ def test_whatever_may_be_composed_with_what_comes_before_waits_for_it() -> None:
             assert "".join(text.normalize([one[:-1], one[-1]], "none+nfc", "char")) == composed(one)
 
 
+def test_marks_without_end_upon_one_character_are_refused_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(3)
+    monkeypatch.setattr(text, "MOST_MARKS", 4)
+    refused = 0
+    for _ in range(1000):
+        source = "".join(chance.choices("a\u0301\u0315", (1, 2, 2), k=chance.randrange(30)))
+        stacked = re.search("[\u0301\u0315]{5}", source) is not None
+        refused += stacked
+        try:
+            found = "".join(text.normalize(cuts(source, chance), "none+nfc", "char"))
+        except CorpusError as refusal:
+            assert "more than 4 marks upon it" in str(refusal)
+            assert stacked
+        else:
+            assert found == composed(source)
+            assert not stacked
+    assert 100 < refused < 900
+
+
 def test_random_texts_are_normalised_by_the_rule_of_the_book() -> None:
     chance = random.Random(7)
     for _ in range(1000):
