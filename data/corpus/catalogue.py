@@ -84,11 +84,12 @@ def local(corpus: str) -> Path | None:
     return Path(os.fsdecode(unquote_to_bytes(corpus.removeprefix("file://"))))
 
 
-def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
+def resolve(corpus: str, headers: Iterable[str] = (), *, once: bool = False) -> Source:
     """Find what ``corpus`` means. Of local files the digest is found out; nothing is fetched.
 
     A catalogue name wins over a local file of that name: ``./sample`` means the file. ``-`` is standard input, which is
-    read when it is meant first. ``headers`` are for an address.
+    read when it is meant first. ``headers`` are for an address. A pipe that has a name can be read only ``once``, and is
+    refused by whoever may ask again.
     Raises CorpusError for an unusable address and for a file that is missing or cannot be read.
     """
     entry = catalogue().get(corpus)
@@ -106,7 +107,7 @@ def resolve(corpus: str, headers: Iterable[str] = ()) -> Source:
         name = "standard input" if opened == 0 else corpus
         return _local(name, spool.spooled(name, opened, MAX_BYTES))
     if not is_address(corpus):
-        return _local(corpus, Path(corpus))
+        return _local(corpus, Path(corpus), once=once)
     if here := local(corpus):
         return _local(corpus, here)
     scheme = corpus.partition("://")[0]
@@ -141,9 +142,11 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _local(name: str, path: Path) -> Source:
+def _local(name: str, path: Path, *, once: bool = False) -> Source:
     try:
         path = path.expanduser()
+        if once and path.is_fifo():
+            path = spool.piped(name, path, MAX_BYTES)
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise CorpusError(_nothing_called(name)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from data.errors import CorpusError
 
 CHUNK = 1 << 18
+PATIENCE = 30.0
+"""Seconds until somebody has begun to write into a pipe that has a name."""
 
 _folders: dict[tuple[int, int, int], tempfile.TemporaryDirectory[str]] = {}
 """By number, device and inode: a folder with what was read. They last as long as the process."""
@@ -48,11 +51,34 @@ def spooled(name: str, opened: int, limit: int) -> Path:
         try:
             _folders[key] = _copied(_chunks(name, opened, limit))
         except OSError as error:
-            raise CorpusError(
-                f"{name} cannot be kept among the temporary files ({error.strerror or error}): free some space there, "
-                "or name a folder on another disk by TMPDIR"
-            ) from None
+            raise no_room(name, error) from None
     return Path(_folders[key].name) / "text"
+
+
+def piped(name: str, path: Path, limit: int) -> Path:
+    """The same for a pipe that has a name, into which somebody has to begin to write while this waits.
+
+    Raises:
+        CorpusError: nobody does; and as `spooled` does.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not select.select([handle], [], [], PATIENCE)[0]:
+            raise CorpusError(
+                f"nobody writes into the pipe {name!r}, after {PATIENCE:g} s: begin there first, or use -"
+            )
+        os.set_blocking(handle, True)
+        return spooled(name, handle, limit)
+    finally:
+        os.close(handle)
+
+
+def no_room(name: str, error: OSError) -> CorpusError:
+    """What is said where a text cannot be kept for as long as it is read."""
+    return CorpusError(
+        f"{name} cannot be kept among the temporary files ({error.strerror or error}): free some space there, "
+        "or name a folder on another disk by TMPDIR"
+    )
 
 
 def _copied(chunks: Iterator[bytes]) -> tempfile.TemporaryDirectory[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -212,38 +211,18 @@ def _text(name: str, progress: Progress) -> Iterator[Path]:
     Raises:
         CorpusError: what cannot be read or had, or is not text.
     """
-    from data.corpus import archive, spool
-    from data.corpus.address import written
-    from data.corpus.catalogue import MAX_BYTES
-    from data.corpus.encoding import check_utf8
+    from data.corpus import catalogue, spool
+    from stages.download import obtain
 
-    path, opened = Path(name), spool.number(name)
-    shown = "standard input" if opened == 0 else written(name)
-    with tempfile.TemporaryDirectory() as folder:
+    here = name in catalogue.catalogue() and Path(name).exists()
+    source = catalogue.resolve(f"./{name}" if here else name, once=True)
+    with ExitStack() as stack:
         try:
-            if opened is not None:
-                path = spool.spooled(shown, opened, MAX_BYTES)
-            elif path.is_fifo():
-                path = Path(folder) / "copy"
-                with Path(name).open("rb") as source, path.open("wb") as copy:
-                    shutil.copyfileobj(source, copy)
-            elif not path.exists():
-                from stages.config import DownloadConfig
-                from stages.download import download
-
-                download(DownloadConfig(corpus=name), out=Path(folder), progress=progress)
-                path = Path(folder) / "corpus.txt"
-            chunks = archive.unpacked(shown, path, MAX_BYTES)
-            if chunks is not None:
-                path = Path(folder) / "text"
-                with path.open("wb") as text_file:
-                    text_file.writelines(chunks)
-            check_utf8(shown, path)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            obtain(source, out=folder, progress=progress)
         except OSError as error:
-            raise CorpusError(
-                f"the text {shown} cannot be read ({error.strerror}): name another, or - for standard input"
-            ) from None
-        yield path
+            raise spool.no_room(f"the text {source.name}", error) from None
+        yield folder / "corpus.txt"
 
 
 def _chunks(path: Path, size: int, progress: Progress) -> Iterator[str]:

@@ -193,6 +193,23 @@ def test_a_text_is_read_from_standard_input_or_a_pipe(rnnlm: Rnnlm, here: Rnnlm,
     assert writer.wait(timeout=30) == 0
 
 
+def test_a_pipe_into_which_nobody_writes_is_not_waited_for(
+    here: Rnnlm, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr("data.corpus.spool.PATIENCE", 0.1)
+    done = here("evaluate", "--on", tmp_path / "pipe", "--model", model, code=2)
+    assert f"nobody writes into the pipe '{tmp_path / 'pipe'}', after 0.1 s: begin there first" in done.stderr
+
+
+def test_where_a_text_cannot_be_kept_is_one_sentence(
+    here: Rnnlm, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    done = here("evaluate", "--on", "sample", "--model", model, code=2)
+    assert "the text sample cannot be kept among the temporary files (No such file or directory)" in done.stderr
+
+
 def test_a_text_may_be_whatever_a_corpus_is(here: Rnnlm, model: Path, tmp_path: Path, server: Server) -> None:
     said = "the sea is miles away\n" * 5
     packed = tmp_path / "letter"
@@ -207,8 +224,12 @@ def test_a_text_may_be_whatever_a_corpus_is(here: Rnnlm, model: Path, tmp_path: 
     }
     os.close(read)
     assert len(losses) == 1
+    losses_of_it = {*losses}
     assert losses.pop() == pytest.approx(LanguageModel.load(model).score(said).loss, rel=1e-6)
     assert "characters" in here("evaluate", "--on", "sample", "--model", model).stdout
+    (tmp_path / "sample").write_text(said)
+    mine = here("evaluate", "--on", "sample", "--model", model, "--json", cwd=tmp_path)
+    assert json.loads(mine.stdout)["loss"] in losses_of_it
 
 
 def test_without_a_model_the_newest_one_is_measured_and_nothing_runs(here: Rnnlm, trained: Path) -> None:
@@ -248,7 +269,8 @@ def test_a_text_that_cannot_be_measured_is_one_sentence(
     [
         (["sample", "--temperature", "1", "--top-p", "1.5"], "top_p must be above 0 and at most 1, not 1.5"),
         (["sample", "--stop", ""], "a stop string must hold at least one character"),
-        (["evaluate", "--on", "."], ". cannot be read (Is a directory)"),
+        (["evaluate", "--on", "."], "'.' is a directory; give the path of one text file"),
+        (["evaluate", "--on", "/dev/ptmx"], "'/dev/ptmx' is not a regular file"),  # which would be waited for
     ],
 )
 def test_so_is_a_mistake_about_a_model_that_is_there(here: Rnnlm, model: Path, arguments: list[str], said: str) -> None:
