@@ -88,8 +88,8 @@ def resolve(corpus: str, headers: Iterable[str] = (), *, once: bool = False) -> 
     """Find what ``corpus`` means. Of local files the digest is found out; nothing is fetched.
 
     A catalogue name wins over a local file of that name: ``./sample`` means the file. ``-`` is standard input, which is
-    read when it is meant first. ``headers`` are for an address. A pipe that has a name can be read only ``once``, and is
-    refused by whoever may ask again.
+    read when it is meant first. ``headers`` are for an address. A pipe that has a name is read by whoever needs it only
+    ``once``, and refused otherwise.
     Raises CorpusError for an unusable address and for a file that is missing or cannot be read.
     """
     entry = catalogue().get(corpus)

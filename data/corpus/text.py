@@ -134,7 +134,7 @@ def _composed(chunks: Iterable[str]) -> Iterator[str]:
         text = waiting + chunk
         if not text.isascii() and _stacked(text):
             raise CorpusError(
-                f"the text has a character with more than {MOST_MARKS:,} marks upon it, which takes for ever to compose: "
+                f"the text has a character with more than {MOST_MARKS:,} marks upon it, too many to compose: "
                 "set tokenize.nfc=false, or take them out"
             )
         last = next((at for at in range(len(text) - 1, max(len(waiting) - 1, 0), -1) if _begins(text[at])), 0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data.errors import ConfigError, CorpusError, Interrupted
+from data.errors import ConfigError, Interrupted
 from data.progress import Progress, reporting
 from data.store.naming import DEFAULT
 from stages.cli import chosen
