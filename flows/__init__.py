@@ -1,9 +1,14 @@
 """Orchestration: the pipeline as Prefect flows. The only floor that imports Prefect."""
 
+import io
 import os
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from data import shown
 from data.store import loaded
 
 loaded.record()
@@ -25,4 +30,22 @@ if not _usable:  # what Prefect makes of that, while it is imported or later, ar
         "set PREFECT_HOME to a folder that can be written",
         file=sys.stderr,
     )
+    sys.exit(2)
+
+_said = io.StringIO()
+try:
+    with redirect_stderr(_said):
+        import prefect.context  # noqa: F401 (what it makes of a setting that does not fit are tracebacks, too)
+except ValidationError as error:
+    _problem = error.errors(include_url=False, include_input=False)[0]
+    _field = " ".join(map(str, (error.title, *_problem["loc"])))
+    print(
+        f"rnnlm: Prefect refuses one of its settings, {_field}: {shown.line(_problem['msg'])}; correct what begins "
+        "with PREFECT_ in the environment, or its profile",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+print(end=_said.getvalue(), file=sys.stderr)
+if not os.environ.get("PREFECT_API_URL", "").isprintable():
+    print("rnnlm: PREFECT_API_URL is no address: it holds what cannot be printed", file=sys.stderr)
     sys.exit(2)

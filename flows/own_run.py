@@ -48,7 +48,7 @@ def configuration(config: RunConfig) -> RunConfig:
         return config
     try:
         with get_client(sync_client=True) as client:
-            base = client.read_deployment(run.deployment_id).parameters.get("config", {})
+            base = client.read_deployment(run.deployment_id).parameters.get("config") or {}
     except ObjectNotFound:
         raise ConfigError(
             "the deployment of this run is gone, and with it the configuration that the run's was to be laid over: "
@@ -136,6 +136,9 @@ def _is_cancelled(run: FlowRun) -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
-def _over(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A field's value, a list for one, is taken as a whole."""
-    return {**base, **{section: {**base.get(section, {}), **fields} for section, fields in given.items()}}
+def _over(base: Any, given: Mapping[str, Any]) -> Any:
+    """A field's value, a list for one, is taken as a whole; what is no table stays, to be refused."""
+    if not isinstance(base, dict):
+        return base
+    before = {section: base.get(section, {}) for section in given}
+    return base | {name: one | given[name] if isinstance(one, dict) else one for name, one in before.items()}

@@ -47,9 +47,9 @@ def load(preset: str = DEFAULT, corpus: str | None = None, assignments: Iterable
     return parse(values)
 
 
-def parse(values: Mapping[str, Any]) -> RunConfig:
+def parse(values: object) -> RunConfig:
     """A run's configuration out of nested values, the first thing wrong with them said in one sentence."""
-    for stage, section in values.items():
+    for stage, section in values.items() if isinstance(values, Mapping) else ():
         for field, value in section.items() if isinstance(section, Mapping) else ():
             if isinstance(value, bool) and (info := _field(stage, field)) and info.annotation in (int, float):
                 raise ConfigError(f"{stage}.{field}: {value} does not fit: input should be a number")
@@ -107,7 +107,7 @@ def _field(stage: str, field: str) -> FieldInfo | None:
 def _sentence(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]
-    name = ".".join(path)
+    name = ".".join(path) or "the configuration"
     if problem["type"] == "extra_forbidden":
         model: Any = RunConfig
         for part in path[:-1]:
@@ -118,7 +118,7 @@ def _sentence(error: ValidationError) -> str:
         return f"{name}: {owner} {path[-1]!r}; {hint}"
     message = re.sub("^Value error, ", "", problem["msg"])
     if problem["type"] == "value_error":
-        return f"{name}: {message}" if name else message
+        return f"{name}: {message}"
     if problem["type"] == "string_pattern_mismatch" and path[-1] == "device":
         message = "should be auto, cpu, gpu or gpu:N"
     if path[:2] == ["download", "headers"]:  # which may say what nobody else is to read

@@ -290,3 +290,45 @@ def test_without_a_place_for_what_prefect_keeps_there_is_one_sentence(tmp_path: 
     assert done.stderr.startswith("rnnlm: ")
     assert done.stderr.endswith("set PREFECT_HOME to a folder that can be written\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        (
+            "PREFECT_API_URL",
+            "http://me:ZvT9secret@[::1",
+            "one of its settings, Settings: Value error, Invalid IPv6 URL; ",
+        ),
+        (
+            "PREFECT_LOGGING_LEVEL",
+            "loud",
+            "one of its settings, LoggingSettings level: Input should be 'DEBUG', 'INFO'",
+        ),
+        ("PREFECT_API_URL", "http://h/\x1b[31m", "PREFECT_API_URL is no address"),
+    ],
+)
+def test_a_setting_that_prefect_refuses_is_one_sentence(name: str, value: str, says: str) -> None:
+    command = [sys.executable, "-c", "import flows"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, name: value}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("rnnlm: ")
+    assert says in done.stderr
+    assert "ZvT9secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "laid"),
+    [
+        ({"train": {"epochs": 2, "seed": 1}}, {"train": {"epochs": 3, "seed": 1}}),
+        ({"evaluate": {"length": 9}}, {"evaluate": {"length": 9}, "train": {"epochs": 3}}),
+        ({"train": [2]}, {"train": [2]}),
+        ("none", "none"),
+    ],
+)
+def test_a_runs_fields_are_laid_over_its_deployments(base: object, laid: object) -> None:
+    from flows import own_run
+
+    assert own_run._over(base, {"train": {"epochs": 3}}) == laid

@@ -66,6 +66,21 @@ def test_what_does_not_fit_is_one_sentence(assignment: str, sentence: str) -> No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([1], "the configuration: [1] does not fit: input should be a valid dictionary"),
+        ({"train": [1]}, "train: [1] does not fit: input should be a valid dictionary"),
+        ({"train": None}, "train: None does not fit"),
+        ({1: 2}, "1: 1 does not fit: keys should be strings"),
+    ],
+)
+def test_values_that_are_no_tables_are_refused(values: object, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings.parse(values)
+    assert str(caught.value).startswith(sentence)
+
+
 def test_nothing_to_train_on_is_refused() -> None:
     shares = ["tokenize.train_share=0", "tokenize.valid_share=0.5", "tokenize.test_share=0.5"]
     with pytest.raises(ConfigError, match="train_share must be more than 0, or there is nothing to train on"):
