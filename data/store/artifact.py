@@ -73,8 +73,10 @@ def parse(written: bytes, place: Path | str) -> Manifest | None:
 
     try:
         manifest = Manifest.model_validate_json(written)
-        canonical([manifest.config, manifest.git])
-        return manifest if digest(manifest.components) == manifest.key else None
+        canonical(manifest.config)
+        settings = manifest.components.get("config", {})
+        true = settings.items() <= manifest.config.items()
+        return manifest if true and digest(manifest.components) == manifest.key else None
     except (ValueError, RecursionError):  # ValueError is also what not-a-number and huge integers end in
         known(place, written, FORMAT)
         return None

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data.store.shape import MOMENT, fits
+
 FORMAT: Final = 1
 """The newest that there is; a manifest without a number is of the first."""
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")]
@@ -20,8 +22,25 @@ class Output(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, lt=1 << 63)]
     sha256: Digest
+
+
+class Components(BaseModel):
+    """What a key is made of, as far as it has these: a sweep's has not."""
+
+    config: dict[str, Any] = {}
+    sources: dict[str, Any] = {}
+    inputs: dict[str, str] = {}
+    code: dict[str, dict[str, str]] = {}
+    libraries: dict[str, str] = {}
+
+
+class Commit(BaseModel):
+    """Of the clone that an artifact was made in."""
+
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{4,64}$")]
+    dirty: bool
 
 
 class Manifest(BaseModel):
@@ -33,7 +52,7 @@ class Manifest(BaseModel):
     stage: Name
     key: Digest
     """The digest of ``components``."""
-    components: dict[str, Any]
+    components: Annotated[dict[str, Any], fits(Components)]
     """Everything the key is made of, ``inputs`` (file → SHA-256), ``code`` and ``libraries`` among it."""
     outputs: dict[File, Output]
     """File name → its size and digest."""
@@ -41,11 +60,11 @@ class Manifest(BaseModel):
     """The stage's whole configuration, with the fields that the key leaves out."""
     parents: dict[Name, Digest]
     """Stage → key of each artifact this one was made from."""
-    device: str | None = None
-    seed: int | None = None
+    device: Annotated[str, Field(pattern="^[a-z]+$")] | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None
     versions: dict[str, str] = {}
-    git: dict[str, Any] | None = None
-    created: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.+]+$")]
+    git: Annotated[dict[str, Any], fits(Commit)] | None = None
+    created: Annotated[str, Field(pattern=MOMENT)]
     """UTC, ISO 8601."""
     timing: dict[str, float] = {}
     """``seconds`` of work, and what else the stage measured of its own speed."""

@@ -8,15 +8,17 @@ one is passed over, a line that says nothing to this one is left out, and both s
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import StoreError
 from data.store import champions, naming, reading
 from data.store.files import make, replace, sync
+from data.store.shape import MOMENT, fits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,10 +39,21 @@ class Model(BaseModel):
 
     key: str
     """Of its artifact of `train`."""
-    since: str | None = None
+    since: Annotated[str, Field(pattern=MOMENT)] | None = None
     """Since when it was the champion, UTC, ISO 8601; None for a candidate."""
-    page: str | None = None
+    page: Annotated[str, Field(pattern=r"^reports/[A-Za-z0-9_-]+\.html$")] | None = None
     """Its report, below the store's folder: ``reports/<key>.html``; None where there is none."""
+
+
+class Test(BaseModel):
+    """What came of one text, as far as it is told again."""
+
+    text: str
+    bits: float | None = None
+    bits_champion: float | None = None
+    gain: float | None = None
+    lower: float | None = None
+    upper: float | None = None
 
 
 class NightRecord(BaseModel):
@@ -48,7 +61,7 @@ class NightRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
-    when: str
+    when: Annotated[str, Field(pattern=MOMENT)]
     """At which moment it was over, UTC, ISO 8601."""
     name: str
     """Of the champion that it was about."""
@@ -60,7 +73,7 @@ class NightRecord(BaseModel):
     """As it stood when the night began, and as the candidate was compared with it."""
     candidate: Model | None = None
     """None where nothing was trained."""
-    tests: list[dict[str, Any]] = []
+    tests: list[Annotated[dict[str, Any], fits(Test)]] = []
     """``stages.promotion.judge.Comparison`` as JSON, one for each text that both were held to."""
     label: str = ""
     """``download.as_of`` of that night."""
@@ -76,7 +89,7 @@ class NightRecord(BaseModel):
         """Bits per character of that night's test text, of whoever was the champion afterwards; None if unmeasured."""
         today = next((test for test in self.tests if test.get("text") == "today"), {})
         bits: float | None = today.get("bits" if self.decision == "promoted" else "bits_champion")
-        return bits
+        return bits if bits is not None and math.isfinite(bits) else None
 
 
 def read(store: Store, name: str = naming.DEFAULT) -> list[NightRecord]:
@@ -179,7 +192,7 @@ def _when(line: str) -> str:
     """When a night was over; of a line that cannot be read the end of time, so that it stays for a person to mend."""
     try:
         return NightRecord.model_validate_json(line).when
-    except ValidationError:
+    except (ValueError, RecursionError):
         return "9999"
 
 
