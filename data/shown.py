@@ -34,6 +34,11 @@ def line(text: str) -> str:
     return _BREAKS.sub(_spelt, visible(text))
 
 
+def escaped(text: str) -> str:
+    """JSON that says the same, and in which nothing commands a terminal: an escape becomes the six ``\\u001b``."""
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _spelt(found: re.Match[str]) -> str:
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:

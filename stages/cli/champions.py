@@ -10,6 +10,7 @@ import typer
 
 from data.errors import StoreError
 from data.moment import minute
+from data.shown import line
 from data.store.naming import DEFAULT
 from stages.cli.options import Json, Name, Place, Reason, configured
 from stages.cli.output import print_json
@@ -63,9 +64,9 @@ def _show(store: Store, name: str) -> None:
         print(f"no model has been promoted in {store.root}{champions.called(name)}")
     for reign in reversed(reigns):
         mark = "champion" if reign is now or reign == now else "withdrawn" if reign.withdrawn else "before"
-        print(f"{mark:9} {reign.model[:16]}  since {minute(reign.since)}  {reign.reason}")
+        print(f"{mark:9} {reign.model[:16]}  since {minute(reign.since)}  {line(reign.reason)}")
         if reign.withdrawn:
-            print(f"{'':27} withdrawn {minute(reign.withdrawn.when)}: {reign.withdrawn.why}")
+            print(f"{'':27} withdrawn {minute(reign.withdrawn.when)}: {line(reign.withdrawn.why)}")
 
 
 @configured

@@ -18,6 +18,7 @@ import typer
 
 from data.errors import ConfigError, Interrupted
 from data.progress import Progress, reporting
+from data.shown import line
 from data.store.naming import DEFAULT
 from stages.cli import chosen
 from stages.cli.options import Configuration, Json, Model, Name, Place, as_text, configured
@@ -184,7 +185,7 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, place: 
     from stages.report import words
 
     tokens = f"{LEVELS[language_model.level].noun}s"
-    print(f"model               {short(folder)}{f', adapting at {adapt:g}' if adapt else ''}")
+    print(f"model               {line(str(short(folder)))}{f', adapting at {adapt:g}' if adapt else ''}")
     print(f"perplexity          {words.figure(score.perplexity)}")
     print(f"bits per character  {score.bits_per_character:.4g}")
     print(f"loss (nats)         {score.loss:.5g}")

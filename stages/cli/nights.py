@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.moment import minute
+from data.shown import line
 from data.store.naming import DEFAULT
 from stages.cli import runs
 from stages.cli.options import Configuration, Json, Name, Place, as_corpus, configured
@@ -57,7 +58,7 @@ def night(
     if as_json:
         print_json(nights.as_json(opened, ended))
         return
-    print(f"{ended.decision}: {ended.reason}")
+    print(f"{ended.decision}: {line(ended.reason)}")
     if ended.candidate and ended.candidate.page:
         print(f"report: {short(opened.root / ended.candidate.page)}")
 
@@ -93,8 +94,8 @@ def _line(one: NightRecord) -> str:
     today = next((test for test in one.tests if test.get("text") == "today"), {})
     ours, theirs, gain = (today.get(figure) for figure in ("bits", "bits_champion", "gain"))
     figures = f"{_figure(ours):>6} {_figure(theirs):>8} {_figure(gain, '+'):>7}"
-    page = one.candidate.page or one.candidate.key[:16] if one.candidate else ""
-    return f"{minute(one.when):20} {one.decision:9} {figures}  {page:29} {one.reason}"
+    page = one.candidate.page or line(one.candidate.key[:16]) if one.candidate else ""
+    return f"{minute(one.when):20} {one.decision:9} {figures}  {page:29} {line(one.reason)}"
 
 
 def _figure(value: float | None, sign: str = "") -> str:

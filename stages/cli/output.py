@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data import shown
 from data.shown import line
 
 
@@ -16,7 +17,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def written(value: dict[str, Any]) -> str:
     """The same as text."""
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return shown.escaped(json.dumps(value, indent=1, ensure_ascii=False)) + "\n"
 
 
 def short(path: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.errors import ConfigError, RemoteError
+from data.shown import line
 from stages.cli.options import Place, configured
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def pull(
         here = store.find(*which)
         artifact, damage = mirror.obtain(store, *which)
         if artifact is None or damage:
-            print(f"{which[0]}/{which[1][:16]}  {damage}")
+            print(f"{line(which[0])}/{which[1][:16]}  {damage}")
             continue
         if here is None or artifact.manifest.created != here.manifest.created:
             brought += artifact.bytes

@@ -50,7 +50,9 @@ def runs(place: Place, as_json: Json = False) -> None:
         manifest = one.artifact.manifest
         perplexity = words.figure(one.perplexity) if one.perplexity else "–"
         sizes = f"{words.size(one.bytes):>8}  {words.size(one.checkpoints):>11}"
-        settings = " ".join(f"{name}={_shown(value)}" for name, value in one.settings.items()) or "as without options"
+        settings = (
+            " ".join(f"{line(name)}={_shown(value)}" for name, value in one.settings.items()) or "as without options"
+        )
         if one.settings.get("train.max_tokens") and one.passes:
             settings += f" ({words.passes({'passes': one.passes})} epochs)"
         about = f"{perplexity:>10}  {', '.join(one.champion):9} {settings}"
@@ -77,10 +79,10 @@ def verify(place: Place) -> None:
             try:
                 damage = opened.damage(artifact, again=True) or fault(artifact)
             except FormatError as newer:  # which is nothing that a run makes again
-                print(f"{folder.parent.name:9} {folder.name} {newer}")
+                print(f"{line(folder.parent.name):9} {folder.name} {newer}")
                 continue
         damaged += bool(damage)
-        print(f"{folder.parent.name:9} {folder.name} {damage or 'sound'}")
+        print(f"{line(folder.parent.name):9} {folder.name} {line(damage or 'sound')}")
     if damaged:
         raise StoreError(
             f"{damaged} of {len(artifacts)} artifacts in {opened.root} are damaged: "
@@ -142,7 +144,9 @@ def gc(
     )
     collected = needless(dry_run=dry_run, checkpoints=checkpoints)
     for path, why, size, fault in collected:
-        print(f"{path}  {words.size(size)}  {why}{f', but it is there still: {fault}' if fault else ''}")
+        print(
+            f"{line(str(path))}  {words.size(size)}  {line(why)}{f', but it is there still: {fault}' if fault else ''}"
+        )
     freed = sum(removal.bytes for removal in collected)
     print(f"{'would free' if dry_run else 'freed'} {words.size(freed)}")
     more = sum(removal.bytes for removal in needless(dry_run=True, checkpoints=True)) - (freed if dry_run else 0)
@@ -157,5 +161,5 @@ def _prune(store: Store, days: float, *, dry_run: bool) -> None:
     assert store.remote is not None
     pruned = prune(store, store.remote, days=days, dry_run=dry_run)
     for place, why, size in pruned:
-        print(f"{store.remote.address}/{place}  {words.size(size)}  {why}")
+        print(f"{store.remote.address}/{line(place)}  {words.size(size)}  {why}")
     print(f"{'would free' if dry_run else 'freed'} {words.size(sum(one.bytes for one in pruned))}")
