@@ -57,6 +57,8 @@ def read(path: Path) -> dict[str, list[Any]]:
     try:
         kinds = [pa.int32(), *[pa.float64()] * (len(COLUMNS) - 1)]
         batch = arrow.batch(path, lambda schema: (schema.names, schema.types) == (COLUMNS, kinds))
+        if not batch.num_rows or batch.column("epoch").to_pylist() != [*range(1, batch.num_rows + 1)]:
+            raise ValueError("its epochs are not counted from 1")
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StoreError(f"{path} is no history of a training that can be read ({error}): train again") from None
     columns: dict[str, list[Any]] = batch.to_pydict()

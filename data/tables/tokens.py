@@ -98,7 +98,8 @@ class IndexTable:
 
     @classmethod
     def open(cls, path: Path) -> IndexTable:
-        """Map the table in a file that ``write`` wrote; its ids are read once, to see that the vocabulary has them.
+        """Map the table in a file that ``write`` wrote; its ids are read, to see that the vocabulary has them and that
+        as many are unknown as it says.
 
         Raises:
             StoreError: no such file, or none that holds an index table.
@@ -129,7 +130,9 @@ class IndexTable:
         parts = [(self.part, self.part.start, self.splits["train"].stop)] if self.part else []
         all_fit = all(
             split.start == start <= split.stop == stop
-            and all(type(count) is int and count >= 0 for count in (split.start, split.stop, split.characters))
+            and all(
+                type(count) is int and 0 <= count < 1 << 63 for count in (split.start, split.stop, split.characters)
+            )
             and type(split.unknown) is int
             and 0 <= split.unknown <= len(split)
             and 0 <= split.spelling < math.inf
@@ -139,5 +142,13 @@ class IndexTable:
             raise ValueError("its splits do not fit")
         if type(self.vocab_size) is not int or (len(self.ids) and int(self.ids.max()) >= self.vocab_size):
             raise ValueError("it has ids that its vocabulary lacks")
+        counted = [*self.splits.values(), *([self.part] if self.part else [])]
+        if any(split.unknown != len(split) - np.count_nonzero(self.ids[split.start : split.stop]) for split in counted):
+            raise ValueError("other tokens are unknown than it counts")
+        if any(
+            split.characters < len(split) or (self.level == "char" and split.characters > len(split))
+            for split in counted
+        ):
+            raise ValueError("it counts other characters than it has")
         if not all(type(fact) is str for fact in (self.level, self.normalizer, self.corpus_sha256)):
             raise ValueError("it does not say what it was made from")

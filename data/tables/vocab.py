@@ -42,6 +42,10 @@ class Vocab:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def misfit(self, level: Level) -> str:
+        """A token that no text of this level has, cut short and as Python writes it; empty where all fit."""
+        return next((repr(token[:40]) for token in self.tokens[1:] if level.split(token) != [token]), "")
+
     @property
     def id_type(self) -> np.dtype[np.unsignedinteger]:
         """The smallest unsigned type that holds every id."""
@@ -93,6 +97,8 @@ class Vocab:
             tokens, counts = (column.to_pylist() for column in batch.columns)
             if tokens[:1] != [UNKNOWN] or len(set(tokens)) != len(tokens):
                 raise ValueError(f"its tokens do not begin with {UNKNOWN} or are not distinct")
+            if None in counts or min(counts) < 0:
+                raise ValueError("it lacks counts, or has some below zero")
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StoreError(f"{path} is not a vocabulary that can be read ({error}): tokenize again") from None
         return cls(tokens, counts)

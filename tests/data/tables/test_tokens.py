@@ -53,7 +53,7 @@ def test_the_file_is_one_plain_batch_that_any_arrow_reads(tmp_path: Path) -> Non
 
 
 def test_figures_are_taken_of_the_end_of_a_training_split_that_says_so(tmp_path: Path) -> None:
-    part = Split(5, 7, 2, 1, 3.5)
+    part = Split(5, 7, 2, 0, 3.5)
     replace(table(np.arange(10, dtype=np.uint8)), part=part).write(tmp_path / "tokens.arrow")
     opened = IndexTable.open(tmp_path / "tokens.arrow")
     assert opened.measured("train") == part
