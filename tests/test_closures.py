@@ -105,6 +105,7 @@ CLOSURES = {
         "stages/lm/scoring.py",
         "stages/lm/side_by_side.py",
         "stages/lm/spelling.py",
+        "stages/lm/stored.py",
         "stages/lm/tally.py",
     ],
 }

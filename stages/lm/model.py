@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -13,13 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.corpus.level import LEVELS
-from data.corpus.text import CHUNK, NORMALIZERS, normalize, spellings
-from data.errors import StoreError
-from data.store import reading
+from data.corpus.text import CHUNK, normalize, spellings
 from data.tables.vocab import UNKNOWN, Vocab
-from stages.lm import abreast, sampling, scoring
+from stages.lm import abreast, sampling, scoring, stored
 from stages.lm.network import Network
-from stages.lm.parameters import FORMAT, Architecture
+from stages.lm.parameters import Architecture
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -76,42 +73,7 @@ class LanguageModel:
         Raises:
             StoreError: a folder that holds no such model, a damaged one, or a newer version's (`FormatError`).
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        folder = Path(folder)
-        path, written = folder / "config.json", b""
-        try:
-            config = json.loads(written := reading.read(path))
-            architecture = Architecture.parse(config)
-            level, normalizer = config["level"], config["normalizer"]
-            if level not in [*LEVELS] or normalizer not in NORMALIZERS:
-                raise ValueError("its level or its normalizer is unknown")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reading.known(path, written, FORMAT, "use a model that this version has trained")
-            raise StoreError(f"{path} does not describe a model ({_said(error)}): train again") from None
-        path = folder / "model.safetensors"
-        try:
-            weights = load_file(reading.check(path))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise StoreError(f"{path} holds no weights that can be read ({_said(error)}): train again") from None
-        except (KeyError, TypeError, AttributeError) as error:  # BF16 and F8: NumPy has no such numbers
-            raise StoreError(f"{path} has weights that are not float32 ({_said(error)}): train again") from None
-        if architecture.layers > len(weights):  # a number that anybody may have written
-            raise StoreError(f"{path} does not fit the model in config.json (see its layers): train again")
-        expected = architecture.shapes()
-        found = {name: array.shape for name, array in weights.items() if array.dtype == np.float32}
-        if found != expected:
-            wrong = sorted(set(found.items()) ^ set(expected.items()))[0][0]
-            raise StoreError(f"{path} does not fit the model in config.json (see {wrong}): train again")
-        broken = [name for name, array in weights.items() if finite and not np.isfinite(array).all()]
-        if broken:
-            raise StoreError(f"{path} has weights that are not finite (see {broken[0]}): train again")
-        vocab = Vocab.read(folder / "vocab.arrow")
-        if len(vocab) != architecture.vocab_size:
-            sizes = f"{len(vocab):,} tokens and the model {architecture.vocab_size:,}"
-            raise StoreError(f"{folder / 'vocab.arrow'} has {sizes}: train again")
-        return cls(architecture, weights, vocab, level, normalizer)
+        return cls(*stored.read(Path(folder), finite=finite))
 
     @classmethod
     def untrained(cls, config: TrainConfig, vocab: Vocab, level: LevelName, normalizer: Normalizer) -> LanguageModel:
@@ -292,9 +254,3 @@ class LanguageModel:
         chunks = (text[at : at + CHUNK] for at in range(0, len(text), CHUNK)) if isinstance(text, str) else text
         for piece in self._level.tokens(normalize(chunks, self.normalizer, self.level)):
             yield piece, np.array(self.vocab.ids(piece), self.vocab.id_type)
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"it has no {error}"
-    return str(error) or type(error).__name__

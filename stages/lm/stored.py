@@ -1,0 +1,107 @@
+"""A model's folder as it lies on a disk: read, and refused where its files do not make one model."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from data.corpus.level import LEVELS
+from data.corpus.text import NORMALIZERS
+from data.errors import StoreError
+from data.store import reading
+from data.tables.vocab import Vocab
+from stages.lm.parameters import FORMAT, Architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from data.corpus.text import LevelName, Normalizer
+    from stages.lm.parameters import Parameters
+
+COPIES = 3
+"""Of its weights, at most, that a model holds while it is made ready: as they lie there, turned, and halved."""
+
+
+class Stored(NamedTuple):
+    """What makes a model."""
+
+    architecture: Architecture
+    weights: Parameters
+    vocab: Vocab
+    level: LevelName
+    normalizer: Normalizer
+
+
+def read(folder: Path, *, finite: bool) -> Stored:
+    """Read ``config.json``, ``model.safetensors`` and ``vocab.arrow``; see `stages.lm.model.LanguageModel.load`."""
+    architecture, level, normalizer = _described(folder / "config.json")
+    weights = _weights(folder / "model.safetensors", architecture, finite=finite)
+    path, noun = folder / "vocab.arrow", LEVELS[level].noun
+    vocab = Vocab.read(path)
+    if len(vocab) != architecture.vocab_size:
+        raise StoreError(f"{path} has {len(vocab):,} tokens and the model {architecture.vocab_size:,}: train again")
+    if misfit := vocab.misfit(LEVELS[level]):
+        raise StoreError(f"{path} has {misfit}, which is no {noun}: train again")
+    return Stored(architecture, weights, vocab, level, normalizer)
+
+
+def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer]:
+    written = b""
+    try:
+        config = json.loads(written := reading.read(path))
+        architecture = Architecture.parse(config)
+        level, normalizer = config["level"], config["normalizer"]
+        if level not in [*LEVELS] or normalizer not in NORMALIZERS:
+            raise ValueError("its level or its normalizer is unknown")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reading.known(path, written, FORMAT, "use a model that this version has trained")
+        raise StoreError(f"{path} does not describe a model ({_said(error)}): train again") from None
+    return architecture, level, normalizer
+
+
+def _weights(path: Path, architecture: Architecture, *, finite: bool) -> Parameters:
+    """Read only once the header has said that these are the weights of such a model."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(reading.check(path), framework="numpy") as file:
+            names = file.keys()
+            kinds = {name: file.get_slice(name) for name in names}
+            _fit(
+                path, architecture, {name: (kind.get_dtype(), tuple(kind.get_shape())) for name, kind in kinds.items()}
+            )
+            weights = {name: file.get_tensor(name) for name in names}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise StoreError(f"{path} holds no weights that can be read ({_said(error)}): train again") from None
+    broken = [name for name, array in weights.items() if finite and not np.isfinite(array).all()]
+    if broken:
+        raise StoreError(f"{path} has weights that are not finite (see {broken[0]}): train again")
+    return weights
+
+
+def _fit(path: Path, architecture: Architecture, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """See that arrays, each of a type and a shape, are those of a model, and that this machine can hold it."""
+    if architecture.layers > len(found):  # a number that anybody may have written
+        raise StoreError(f"{path} does not fit the model in config.json (see its layers): train again")
+    expected = {name: ("F32", shape) for name, shape in architecture.shapes().items()}
+    if found != expected:
+        wrong = min(set(found.items()) ^ set(expected.items()))[0]
+        kind = found.get(wrong, ("F32", ()))[0]
+        what = "does not fit the model in config.json" if kind == "F32" else f"has weights that are {kind} and not F32"
+        raise StoreError(f"{path} {what} (see {wrong}): train again")
+    needed = COPIES * path.stat().st_size
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise StoreError(
+            f"{path} would need {needed / 1e9:,.0f} GB and this machine has {there / 1e9:,.0f}: use a smaller model"
+        )
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str(error) or type(error).__name__
