@@ -5,7 +5,7 @@ Each function of a stage reads an artifact's folder, and raises a `StoreError` t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.errors import CorpusError, StoreError
 from data.store.reading import read
@@ -13,7 +13,7 @@ from data.store.reading import read
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stages.pipeline.written import Kind, Source
+    from stages.pipeline.written import Kind, Metrics, Source, Trained
 
 
 def anything(folder: Path) -> None:
@@ -48,34 +48,56 @@ def tokenize(folder: Path) -> None:
     table, vocab = IndexTable.open(folder / "tokens.arrow"), Vocab.read(folder / "vocab.arrow")
     if len(vocab) != table.vocab_size or table.level not in LEVELS or table.normalizer not in NORMALIZERS:
         raise StoreError(f"{folder / 'tokens.arrow'} does not fit its vocabulary: tokenize again")
+    if misfit := vocab.misfit(LEVELS[table.level]):
+        raise StoreError(f"{folder / 'vocab.arrow'} has {misfit}, which is no {table.level}: tokenize again")
 
 
 def train(folder: Path) -> None:
     """A model that loads, and how its training went."""
-    from data.tables import history
     from stages.lm.model import LanguageModel
 
     LanguageModel.load(folder)
-    history.read(folder / "history.arrow")
+    history(folder)
+    trained(folder)
+
+
+def history(folder: Path) -> dict[str, list[Any]]:
+    """How a training went."""
+    from data.tables import history
+
+    path = folder / "history.arrow"
+    if None in (*(found := history.read(path))["grad_norm_mean"], *found["grad_norm_max"]):
+        raise StoreError(f"{path} lacks norms of gradients: train again")
+    return found
+
+
+def trained(folder: Path) -> Trained:
+    """What a model's description says of its training."""
+    from stages.pipeline.written import Trained
+
+    return _parse(folder / "config.json", Trained)
 
 
 def baselines(folder: Path) -> None:
     """A loss of each baseline on each split."""
-    from data.tables.tokens import SPLITS
-    from stages.lm.ngram import ORDER
     from stages.pipeline.written import Baselines
 
-    found = _parse(folder / "baselines.json", Baselines).losses
-    if found.keys() != {"uniform", "unigram", f"{ORDER}gram"} or any([*one] != [*SPLITS] for one in found.values()):
-        raise StoreError(f"{folder / 'baselines.json'} lacks a baseline: measure it again")
+    _parse(folder / "baselines.json", Baselines)
 
 
 def evaluate(folder: Path) -> None:
     """Figures of each split, and texts."""
-    from stages.pipeline.written import Metrics, Samples
+    from stages.pipeline.written import Samples
 
-    _parse(folder / "metrics.json", Metrics)
+    metrics(folder)
     _parse(folder / "samples.json", Samples)
+
+
+def metrics(folder: Path) -> Metrics:
+    """What an evaluation measured."""
+    from stages.pipeline.written import Metrics
+
+    return _parse(folder / "metrics.json", Metrics)
 
 
 def _parse(path: Path, kind: type[Kind]) -> Kind:
@@ -86,6 +108,7 @@ def _parse(path: Path, kind: type[Kind]) -> Kind:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise StoreError(f"{path} does not say what it should ({where}: {first['msg']})") from None
+        why = f"does not say what it should ({where}: {first['msg']})"
     except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror})") from None
+        why = f"cannot be read ({error.strerror})"
+    raise StoreError(f"{path} {why}: run again with --force {path.parent.parent.name}")

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+
+from data.store.shape import MOMENT
+from data.tables.tokens import SPLITS
+from stages.lm.ngram import ORDER
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+BASELINES = ("uniform", "unigram", f"{ORDER}gram")
 
 
 class Written(BaseModel):
@@ -19,16 +27,40 @@ class Source(Written):
     """``source.json`` of `download`."""
 
     name: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    bytes: int
-    when: str
+    address: str | None = None
+    file: str | None = None
+    sha256: Sha256
+    etag: Annotated[str, Field(pattern="^[ -~\u00a0-\u00ff]*$")] = ""
+    """What goes into the header of a request."""
+    bytes: Count
+    when: Annotated[str, Field(pattern=MOMENT)]
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.address is None and self.file is None:
+            raise ValueError("it names neither an address nor a file")
+        return self
+
+
+class Trained(Written):
+    """``config.json`` of `train`, but for the model itself, which that checks."""
+
+    epoch: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
+    tokens: Count = 0
+    passes: Annotated[float, Field(ge=0)] | None = None
 
 
 class Baselines(Written):
     """``baselines.json``."""
 
     losses: dict[str, dict[str, float | None]]
-    fitted_on: int
+    fitted_on: Count
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.losses.keys() != {*BASELINES} or any([*one] != [*SPLITS] for one in self.losses.values()):
+            raise ValueError("it lacks a baseline")
+        return self
 
 
 class Figures(Written):
@@ -37,20 +69,28 @@ class Figures(Written):
     loss: float
     perplexity: float
     bits_per_character: float
-    tokens: int
+    tokens: Count
+
+
+class Windowed(Figures):
+    """The same with the state reset."""
+
+    window: Count
 
 
 class Measured(Figures):
     """The same of a model."""
 
     unknown_rate: float
+    of: Count | None = None
+    windowed: Windowed | None = None
 
 
 class Memorization(Written):
     """What a model has by heart."""
 
-    length: int
-    windows: int
+    length: Count
+    windows: Count
     share: float | None
 
 
@@ -62,6 +102,19 @@ class Metrics(Written):
     test: Measured | None
     baselines: dict[str, dict[str, Figures | int | None]]
     memorization: Memorization
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        measured = [name for name in SPLITS if getattr(self, name)]
+        if measured and "train" not in measured:
+            raise ValueError("it measured no split that was trained on")
+        for name in BASELINES:
+            found = self.baselines.get(name, {})
+            if any(not isinstance(found.get(split), Figures if split in measured else type(None)) for split in SPLITS):
+                raise ValueError(f"it does not measure {name} on the same splits")
+        if not isinstance(self.baselines[BASELINES[-1]].get("fitted_on"), int):
+            raise ValueError(f"it does not say what {BASELINES[-1]} was counted on")
+        return self
 
 
 class Sample(Written):

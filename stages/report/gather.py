@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data.corpus.level import LEVELS, Level
 from data.errors import StoreError
 from data.store.reading import read
-from data.tables import history
+from stages.pipeline import sound
 from stages.report import words
 
 if TYPE_CHECKING:
@@ -61,12 +61,15 @@ def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None
     """Read what a run of all stages left behind; ``verdict`` is as in `Report`."""
     by_name = {outcome.name: outcome for outcome in outcomes}
     downloaded, trained, evaluated = (by_name[name].artifact.folder for name in ("download", "train", "evaluate"))
+    sound.source(downloaded)
+    sound.trained(trained)
+    sound.evaluate(evaluated)
     return Report(
         by_name,
         verdict,
         metrics=_json(evaluated / "metrics.json"),
         samples=_json(evaluated / "samples.json"),
-        history=history.read(trained / "history.arrow"),
+        history=sound.history(trained),
         model=_json(trained / "config.json"),
         source=_json(downloaded / "source.json"),
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +20,8 @@ from data.store import fingerprint, loaded
 from data.store.files import replace as put
 from data.store.manifest import File
 from data.store.reading import read
+from data.store.shape import fits
+from stages.report.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +62,7 @@ class Record(BaseModel):
     words: str
     """`_WORDS` of the code that made the page."""
     stages: list[Told]
-    verdict: dict[str, Any] | None
+    verdict: Annotated[dict[str, Any], fits(Verdict)] | None
     """``stages.promotion.judge.Verdict`` as JSON; None where nothing was to be promoted."""
     description: str
     summary: str
@@ -103,7 +105,7 @@ def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
         store.own("reports")
         with store.lock("reports", page.stem, lambda: None):  # two runs of one thing end at one moment
             record = _write(page, outcomes, verdict)
-    metrics = json.loads((outcomes[-1].artifact.folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads(read(outcomes[-1].artifact.folder / "metrics.json"))
     sentences = {"description": record.description, "summary": record.summary}
     files = [page.with_suffix(".json"), *map(page.with_name, record.files)]
     return Kept(page, page.with_suffix(".md").read_text(encoding="utf-8"), files, {**metrics, **sentences})

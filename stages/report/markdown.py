@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from data.moment import minute
+from data.shown import visible
 from data.tables.tokens import SPLITS
 from stages.report import charts, svg, words
 from stages.report.words import figure, signed
@@ -26,7 +27,7 @@ def text(report: Report, picture: str) -> str:
         report: the run.
         picture: the address of the learning curve; empty where there is none.
     """
-    return "\n".join(["# Language model report", "", *_model(report, picture)])
+    return visible("\n".join(["# Language model report", "", *_model(report, picture)]))
 
 
 def artifact(report: Report) -> str:
@@ -35,7 +36,7 @@ def artifact(report: Report) -> str:
     inside = inline(svg.picture(curve)) if curve else ""
     verdict = _verdict(report.verdict) if report.verdict else ()
     lines = ["# Language model report", "", *verdict, *_model(report, inside), *_provenance(report)]
-    return "\n".join([*lines, ""])
+    return visible("\n".join([*lines, ""]))
 
 
 def inline(picture: str) -> str:
@@ -116,9 +117,9 @@ def _provenance(report: Report) -> Iterator[str]:
         manifest = one.artifact.manifest
         parents = ", ".join(f"{name} `{key[:16]}`" for name, key in manifest.parents.items())
         cells = [manifest.stage, f"`{manifest.key[:16]}`", parents or "the corpus", minute(manifest.created)]
-        cells += [_commit(manifest.git), words.computed(manifest.components, manifest.device)]
+        cells += [_commit(manifest.git), plain(words.computed(manifest.components, manifest.device))]
         cells += ["" if manifest.seed is None else str(manifest.seed)]
-        cells += [", ".join(f"{name} {version}" for name, version in _versions(one).items())]
+        cells += [plain(", ".join(f"{name} {version}" for name, version in _versions(one).items()))]
         yield f"| {' | '.join(cells)} |"
 
 
@@ -136,5 +137,9 @@ def _value(value: object) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown takes as it stands, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))
+    """Text that Markdown takes as it stands, on one line, wherever that begins."""
+    return re.sub(r"([\\`*_\[\]<>|~&$]|^[#+-](?=[#\s])|^\d+(?=[.)]\s))", _literally, " ".join(text.split()))
+
+
+def _literally(found: re.Match[str]) -> str:
+    return f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from data.moment import minute
+from data.shown import visible
 from stages.report import charts, svg, words
 from stages.report.markdown import inline, plain
 from stages.report.page import environment
@@ -27,7 +28,7 @@ def html(nights: Nights) -> str:
         name: {"nights": [_row(night) for night in reversed(told)], "chart": chart(told)}
         for name, told in nights.items()
     }
-    return environment().get_template("nights.html.j2").render(names=names, svg=svg)
+    return visible(environment().get_template("nights.html.j2").render(names=names, svg=svg))
 
 
 def text(name: str, told: Sequence[NightRecord]) -> str:
@@ -39,7 +40,7 @@ def text(name: str, told: Sequence[NightRecord]) -> str:
         row = _row(night)
         figures = f" (gain {row['gain']} bits per character, {row['interval']})" if row["gain"] else ""
         lines.append(f"- {row['when']} **{row['mark']} {row['decision']}**{figures}: {plain(row['reason'])}")
-    return "\n".join([*lines, ""])
+    return visible("\n".join([*lines, ""]))
 
 
 def chart(told: Sequence[NightRecord]) -> charts.Chart | None:

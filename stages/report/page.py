@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus.text import spellings
 from data.moment import minute
+from data.shown import visible
 from data.tables.tokens import SPLITS
 from stages.report import charts, svg, words
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 def html(report: Report) -> str:
     """One page without scripts, for light and dark, phones and paper; it asks no network for anything."""
-    train = report.outcomes["train"].artifact.manifest.config
+    train = report.outcomes["train"].artifact.manifest.components["config"]  # which its key vouches for
     drawn = (
         charts.learning_curve(report.history, report.metrics, report.unit),
         charts.gradient_norms(report.history, train.get("clip_norm", 0), report.unit),
     )
-    return (
+    return visible(
         environment()
         .get_template("page.html.j2")
         .render(

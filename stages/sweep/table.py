@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.moment import now
+from data.shown import line
 from data.store import fingerprint
 from data.store.artifact import Artifact
 from data.store.manifest import Manifest, Output
@@ -45,7 +47,7 @@ def markdown(lines: Sequence[Mapping[str, str]]) -> str:
     *_, prose = lines[0]
     columns = []
     for name in lines[0]:
-        column = [name, *(row[name].replace("|", "\\|") for row in lines)]
+        column = [name, *(re.sub(r"[|<]", r"\\\g<0>", line(row[name])) for row in lines)]
         width = max(map(len, column))
         if name == prose:
             heading, *cells = (cell.ljust(width) for cell in column)
@@ -53,7 +55,7 @@ def markdown(lines: Sequence[Mapping[str, str]]) -> str:
         else:
             heading, *cells = (cell.rjust(width) for cell in column)
             columns.append([heading, "-" * (width - 1) + ":", *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in zip(*columns, strict=True))
 
 
 def results(ranked: Sequence[Trial]) -> list[dict[str, Any]]:
