@@ -64,7 +64,8 @@ class LanguageModel:
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, finite: bool = True) -> LanguageModel:
-        """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``.
+        """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``. Where ``manifest.json`` lies
+        beside them, they have to be what it names.
 
         Args:
             folder: of the artifact.

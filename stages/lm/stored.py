@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -39,6 +41,7 @@ class Stored(NamedTuple):
 def read(folder: Path, *, finite: bool) -> Stored:
     """Read ``config.json``, ``model.safetensors`` and ``vocab.arrow``; see `stages.lm.model.LanguageModel.load`."""
     architecture, level, normalizer = _described(folder / "config.json")
+    _as_published(folder)
     weights = _weights(folder / "model.safetensors", architecture, finite=finite)
     path, noun = folder / "vocab.arrow", LEVELS[level].noun
     vocab = Vocab.read(path)
@@ -47,6 +50,17 @@ def read(folder: Path, *, finite: bool) -> Stored:
     if misfit := vocab.misfit(LEVELS[level]):
         raise StoreError(f"{path} has {misfit}, which is no {noun}: train again")
     return Stored(architecture, weights, vocab, level, normalizer)
+
+
+def _as_published(folder: Path) -> None:
+    """See that the files are those that a manifest beside them names; what it does not name is taken at its word."""
+    with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        outputs = json.loads(reading.read(folder / "manifest.json"))["outputs"]
+        for name in ("config.json", "model.safetensors", "vocab.arrow"):
+            with reading.check(folder / name).open("rb") as file:
+                published = hashlib.file_digest(file, "sha256").hexdigest() == outputs[name]["sha256"]
+            if not published:
+                raise StoreError(f"the content of {folder / name} is not what was published: train again")
 
 
 def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer]:
