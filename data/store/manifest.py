@@ -29,6 +29,8 @@ class Output(BaseModel):
 class Components(BaseModel):
     """What a key is made of, as far as it has these: a sweep's has not."""
 
+    stage: str = ""
+    version: int = 0
     config: dict[str, Any] = {}
     sources: dict[str, Any] = {}
     inputs: dict[str, str] = {}

@@ -19,7 +19,7 @@ from data.shown import line
 from data.store import fingerprint, loaded
 from data.store.files import replace as put
 from data.store.manifest import File
-from data.store.reading import read
+from data.store.reading import check, read
 from data.store.shape import fits
 from stages.report.verdict import Verdict
 
@@ -68,6 +68,8 @@ class Record(BaseModel):
     summary: str
     files: list[File]
     """The names of what was written with it."""
+    digests: dict[File, str] = {}
+    """The SHA-256 of each; not there in records that were written before these were."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,15 @@ def _read(page: Path) -> Record | None:
 
 
 def _whole(page: Path, record: Record) -> bool:
-    """Whether a report's files are there and can be read."""
-    return page.with_suffix(".md").name in record.files and all(page.with_name(name).is_file() for name in record.files)
+    """Whether a report's files are there as they were written."""
+    if not {page.name, page.with_suffix(".md").name} <= record.digests.keys() == {*record.files}:
+        return False
+    try:
+        return all(
+            fingerprint.file_digest(check(page.with_name(name))) == digest for name, digest in record.digests.items()
+        )
+    except OSError:
+        return False
 
 
 def _as_before(outcome: Outcome, record: Record) -> Outcome:
@@ -185,6 +194,7 @@ def _write(page: Path, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
         description=report.description,
         summary=report.summary,
         files=[path.name for path in contents],
+        digests={path.name: hashlib.sha256(content.encode()).hexdigest() for path, content in contents.items()},
     )
     contents[page.with_suffix(".json")] = record.model_dump_json(indent=1) + "\n"
     try:
