@@ -19,6 +19,8 @@ import typer.main
 import yaml
 from typer.core import TyperGroup
 
+from data.corpus import catalogue, client
+from data.store import reading
 from stages import config
 from stages.cli import app as cli
 from stages.pipeline import graph, presets, settings
@@ -36,6 +38,7 @@ DOCUMENTS = {
         "data/store/README.md",
         ".github/CONTRIBUTING.md",
         ".github/RELEASES.md",
+        ".github/SECURITY.md",
     )
 }
 """Path → text of everything that is written to be read."""
@@ -247,6 +250,14 @@ def test_a_preset_explains_itself_and_fits(name: str) -> None:
     assert text.startswith("# ")
     assert len([line for line in text.splitlines() if line.startswith("#")]) >= 3
     settings.load(name)
+
+
+def test_the_bounds_that_are_written_are_those_of_the_code() -> None:
+    bounds = [
+        int(found.replace(",", "")) for found in re.findall(r"\d{1,3}(?:,\d{3})+", DOCUMENTS[".github/SECURITY.md"])
+    ]
+    assert bounds == [catalogue.MAX_BYTES, reading.LARGEST, settings.LARGEST]
+    assert client.REDIRECTS == 20  # in words there
 
 
 def test_pins_hold_what_the_project_asks_for() -> None:

@@ -18,7 +18,7 @@ from stages.pipeline.presets import DEFAULT, presets
 
 _TOO_MUCH = "it has an integer of thousands of digits, or values within values within values"
 """What the readers of TOML end in a `ValueError` and a `RecursionError` for; these values cannot be repeated either."""
-_LARGEST, _DOTS = 1 << 18, 1000
+LARGEST, _DOTS = 1 << 18, 1000
 """Bytes of a preset and full stops in one of its lines, at most: a key of many parts is read in the square of them."""
 
 
@@ -73,9 +73,9 @@ def _read_preset(preset: str) -> dict[str, Any]:
             )
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise ConfigError(f"the preset {path} has more than {_LARGEST:,} bytes, which is more than settings take")
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ConfigError(f"the preset {path} has more than {LARGEST:,} bytes, which is more than settings take")
         if any(line.count(b".") > _DOTS for line in content.splitlines()):
             raise RecursionError
         return tomllib.loads(content.decode("utf-8-sig"))
