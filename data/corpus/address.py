@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 HIDDEN = "…"
 """What is written in a secret's place."""
 
+_CARRIERS = [ipaddress.ip_network(network) for network in ("::/96", "::ffff:0:0/96", "64:ff9b::/96")]
+"""Networks of version 6 in which an address of version 4 is meant: as it was once written, as systems have it inside,
+and as a gateway translates it."""
+_LOCAL = [ipaddress.ip_network(network) for network in ("fec0::/10", "64:ff9b:1::/48")]
+"""And those that are private, though not by Python's list."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET = {
     *("token", "key", "apikey", "secret", "signature", "sig", "sign", "hmac", "password", "passwd", "pwd", "auth"),
@@ -77,7 +82,7 @@ def identity(corpus: str) -> str:
         for name, value in query
         if not (_lets_in(name, names) or _VARIABLE.search(name) or _VARIABLE.search(value))
     ]
-    return urlunsplit((parts.scheme, host, parts.path or "/", urlencode(kept), ""))
+    return urlunsplit((parts.scheme, host, parts.path or "/", urlencode(kept, errors="surrogateescape"), ""))
 
 
 def check(address: str) -> None:
@@ -172,8 +177,14 @@ def inside(host: str, *, wholly: bool = False) -> bool:
 
 def _is_global(address: str) -> bool:
     parsed = ipaddress.ip_address(address)
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (mapped or parsed).is_global
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if any(parsed in network for network in _LOCAL):
+            return False
+        if any(parsed in network for network in _CARRIERS):
+            parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        else:
+            parsed = parsed.sixtofour or parsed
+    return parsed.is_global and not parsed.is_multicast
 
 
 def _fill(text: str, where: str, *, spaces: bool) -> str:

@@ -81,7 +81,7 @@ def local(corpus: str) -> Path | None:
     """
     if not corpus.startswith("file:///"):
         return None
-    return Path(os.fsdecode(unquote_to_bytes(corpus.removeprefix("file://"))))
+    return Path(os.fsdecode(unquote_to_bytes(os.fsencode(corpus.removeprefix("file://")))))
 
 
 def resolve(corpus: str, headers: Iterable[str] = (), *, once: bool = False) -> Source:

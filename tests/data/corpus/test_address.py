@@ -35,6 +35,10 @@ def test_what_is_secret_is_neither_written_nor_part_of_what_a_text_is_called(
     assert identity(shown) == identity(address) or not text.startswith("https://")
 
 
+def test_bytes_that_are_no_text_are_told_apart() -> None:
+    assert identity("http://h/?a=\udcff") != identity("http://h/?a=\udcfe")
+
+
 def test_a_long_address_is_read_in_a_moment() -> None:
     """And not in the square of its length: this one would take a minute."""
     assert written(f"https://h/?{'a' * 100_000}").endswith("aaa")
@@ -45,6 +49,11 @@ def test_a_long_address_is_read_in_a_moment() -> None:
     [
         *[(host, True) for host in ("127.0.0.1", "localhost", "::1", "10.1.2.3", "192.168.1.1", "169.254.169.254")],
         *[(host, True) for host in ("0.0.0.0", "100.64.0.1", "fe80::1", "::ffff:127.0.0.1", "2130706433", "127.1")],
+        *[
+            (host, True)
+            for host in ("::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::1", "2002:7f00:1::", "fec0::1", "224.0.0.1")
+        ],
+        *[(host, False) for host in ("64:ff9b::5db8:d70e", "2002:5db8:d70e::1", "::ffff:93.184.215.14")],
         *[(host, False) for host in ("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "a..b")],
     ],
 )

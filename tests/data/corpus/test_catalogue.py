@@ -82,6 +82,7 @@ def test_the_home_directory_is_understood(tmp_path: Path, monkeypatch: pytest.Mo
         ("~nobody-of-that-name/a.txt", "cannot be used"),
         ("ftp://example.org/a.txt", "scheme ftp://, but only http:// and https://"),
         ("file://host/a.txt", "scheme file://"),
+        ("file:///nowhere/caf\udce9.txt", "there is no corpus file 'file:///nowhere/caf"),
         ("s3://bucket/a.txt", "scheme s3://"),
         ("http://", "not a usable"),
         ("http:///a.txt", "not a usable"),
