@@ -46,24 +46,26 @@ def until_training(process: subprocess.Popen[str], tiny: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("stage", graph.shown())
-@pytest.mark.parametrize("run", ["tiny", "trained"])
-def test_kill_in_any_stage_leaves_no_half_artifact(
-    here: Rnnlm, request: pytest.FixtureRequest, stage: str, run: str
-) -> None:
-    preset: Path = request.getfixturevalue(run)
-    store = preset.parent / "store"
-    process = start(preset, *(["--force", stage] if run == "trained" else []))
-    while not list((store / "tmp").glob(f"{stage}-*")) and process.poll() is None:
-        time.sleep(0.0005)
-    process.kill()
-    process.communicate()
-    assert here("verify").stdout.count("sound") >= (4 if run == "trained" else 0), "what was there is there"
-    printed = json.loads(here("run", "--preset", preset, "--json").stdout)
-    assert len(printed["stages"]) == 4
-    here("gc")
-    assert not list(store.glob("tmp/*"))
-    assert here("verify").stdout.count("sound") == 5
+def test_the_long_forms_in_short(tmp_path: Path) -> None:
+    """Kills at system calls and anywhere, processes that race with `gc`, a few days of nights, a disk that is full."""
+    (tmp_path / "storm").mkdir()
+    (tmp_path / "month").mkdir()
+    script = f"""
+from pathlib import Path
+from tests import full, kill, month, storm
+
+print(f"kills: {{kill.kills(9, ('run', 'night', 'gc'))}} faults")
+print(f"storm: {{storm.storm(Path({str(tmp_path)!r}, 'storm'), 1.5)}}")
+print(f"month: {{month.month(Path({str(tmp_path)!r}, 'month'), 3)}}")
+print(f"full: {{full.refused() or full.full(40, ['run'])}}")
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    said = done.stdout.splitlines()
+    assert {"kills: 0 faults", "storm: []", "month: []"} <= {*said}, f"{done.stdout}\n{done.stderr}"
+    assert said[-1] == "full: 0" or "only root" in said[-1], done.stdout
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -8,11 +8,12 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.errors import StoreError
 from data.store import cache, disk, locks
 from data.store.artifact import Artifact, touched
 from data.store.files import is_link, kind
@@ -74,7 +75,7 @@ def collect(
     """
     with disk.told(store.root):
         _checked(store)  # which may take long, and is remembered: nobody needs to wait for it
-        with nullcontext() if dry_run else store.lock("champion", "", _waiting):
+        with nullcontext() if dry_run else _no_promotions(store):
             # Before anything is decided: what is another one by the time that it is to go was used meanwhile.
             before = {path: stamp_of(path) for name in (*store.stages(), "checkpoints") for path in store.folders(name)}
             removals = _unneeded(store, finished, newer, days, keep, checkpoints, limit, elsewhere)
@@ -82,6 +83,19 @@ def collect(
                 return removals
             cache.sweep(time.time() - KEPT_DAYS * _DAY)
             return [remove(store, one, before.get(one.folder, ())) for one in removals]
+
+
+@contextmanager
+def _no_promotions(store: Store) -> Iterator[None]:
+    """While this holds, no model becomes the champion."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.lock("champion", "", _waiting))
+        except StoreError as error:
+            # A disk without room for the file of a lock has none for a promotion's either, and is what this is for.
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in disk.FULL:
+                raise
+        yield
 
 
 def _waiting() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from data.moment import now
-from data.store import champions, nights
+from data.store import champions, kernel, nights
 from data.store.artifact import MANIFEST, Artifact
 from data.store.collect import collect
 from data.store.nights import Model, NightRecord
@@ -46,6 +47,21 @@ def test_collect_takes_leftovers_of_the_dead_and_spares_the_living(store: Store)
     with store.building("train", "k" * 64) as folder:
         assert [removal.folder for removal in collect(store)] == [leftover]
         assert folder.is_dir()
+
+
+def test_a_disk_without_room_for_a_lock_is_swept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    leftover = store.root / "tmp" / "train-0123456789abcdef-01234567"
+    leftover.mkdir(parents=True)
+    opened = kernel.open
+
+    def full(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(kernel, "open", full)
+    assert [removal.folder for removal in collect(store)] == [leftover]
+    assert not leftover.exists()
 
 
 def test_collect_touches_only_what_a_store_makes(store: Store, publish: Publish) -> None:
