@@ -23,8 +23,13 @@ _NOT_TO_BE_EXCHANGED = (*_NOT_TO_BE_SYNCED, errno.EPERM)
 _ANOTHER = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, root: Path | None = None) -> None:
     """Put a whole new file in the place of an old one or of none; of two processes one waits for the other.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        root: the store's folder; where it is given, the file is there after a power cut.
 
     Raises:
         OSError: what was there before is there still; or, of a disk that fails in the very end, nobody knows.
@@ -39,7 +44,8 @@ def replace(path: Path, content: bytes) -> None:
             with suppress(OSError):
                 kernel.unlink(written)
             raise
-    sync(path.parent)
+    if root is not None:
+        settle(path.parent, root)
 
 
 @contextmanager
@@ -99,7 +105,7 @@ def _write(handle: int, content: bytes, path: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """See that there is a folder, and that it is there after a power cut; those above it, too.
+    """See that there is a folder, and those above it.
 
     Raises:
         OSError: what is there is none, or it cannot be made.
@@ -109,12 +115,22 @@ def make(folder: Path) -> None:
     except FileExistsError:
         if not is_folder(folder):
             raise
-        return
     except FileNotFoundError:
         make(folder.parent)
         make(folder)
-        return
-    sync(folder.parent)
+
+
+def settle(folder: Path, root: Path) -> None:
+    """Wait until the disk has the names in a folder of a store, and all names down to it from the one above the store.
+
+    Whoever made one of these may be at it still.
+
+    Raises:
+        OSError: a disk that fails, with the path.
+    """
+    sync(folder)
+    if folder != root.parent:
+        settle(folder.parent, root)
 
 
 def sync(path: Path) -> None:

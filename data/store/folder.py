@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from data.errors import FormatError, StoreError
 from data.store import cache, disk, kernel, locks, place, reading
 from data.store.artifact import MANIFEST, Artifact
-from data.store.files import created, is_link, kind, make, move, sync
+from data.store.files import created, is_link, kind, make, move, settle, sync
 
 if TYPE_CHECKING:
     from data.store.manifest import Manifest
@@ -280,10 +280,9 @@ class Store:
         return Artifact(target, manifest)
 
     def settle(self, stage: str) -> None:
-        """Wait until the disk has the names of a stage's artifacts, and those above, whoever is at making them."""
+        """Wait until the disk has the names of a stage's artifacts."""
         with disk.told(self.root):
-            for folder in (self.root / stage, self.root, self.root.parent):
-                sync(folder)
+            settle(self.root / stage, self.root)
 
     def _lock_file(self, stage: str, key: str) -> Path:
         return self.root / "locks" / f"{stage}-{key[:16]}"

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data.errors import StoreError
 from data.store import champions, naming, reading
-from data.store.files import make, replace, sync
+from data.store.files import make, replace
 from data.store.shape import MOMENT, fits
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def add(store: Store, night: NightRecord) -> None:
         path = _path(store, night.name)
         try:
             make(store.own(FOLDER))
-            replace(path, b"".join(f"{line}\n".encode() for line in (*kept, night.model_dump_json())))
-            sync(store.root)
+            replace(path, b"".join(f"{line}\n".encode() for line in (*kept, night.model_dump_json())), store.root)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be written ({error.strerror}): make it writable, or free some space"

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data.errors import DeniedError, RemoteError, StoreError
 from data.store import disk, kernel, reading
-from data.store.files import kind, make, replace, sync
+from data.store.files import kind, make, replace
 from data.store.fingerprint import canonical
 from data.store.naming import DEFAULT, check, fits
 
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 FILE, FOLDER = "champion.json", "champions"
+_STAYS = "so the champion stays"
 FORMAT: Final = 1
 """The newest that there is. What another version has added to it stays when this one writes the file again."""
 
@@ -145,6 +146,8 @@ def _here(store: Store, name: str) -> Record:
     except FileNotFoundError:
         return Record(reigns=[])
     except OSError as error:
+        if error.errno not in reading.NONE_THERE:
+            raise StoreError(f"{path} cannot be read ({error.strerror}): make it readable") from None
         raise _unread(str(path), error.strerror or type(error).__name__) from None
 
 
@@ -223,10 +226,12 @@ def change(store: Store, name: str, how: Callable[[Record], Result]) -> Result:
             if store.remote is None:
                 _write(store, name, content)
                 return result
-            with staying():
-                if store.remote.objects.swap(_object(name), content, tag):
-                    _note(store, name, content)
-                    return result
+            # What was sent may have come there, though no answer came back.
+            with _meaning("and nobody knows whether the champion changed"):
+                done = store.remote.objects.swap(_object(name), content, tag)
+            if done:
+                _note(store, name, content)
+                return result
             logger.info("another machine has changed the champion meanwhile; deciding again")
 
 
@@ -242,10 +247,17 @@ def _to_change(store: Store, name: str) -> tuple[Record, Tag | None]:
 @contextmanager
 def staying() -> Iterator[None]:
     """While a remote is asked for what a champion needs: where it fails, say what that means."""
+    with _meaning(_STAYS):
+        yield
+
+
+@contextmanager
+def _meaning(what: str) -> Iterator[None]:
     try:
         yield
     except RemoteError as error:
-        raise type(error)(f"{error}, so the champion stays: run the same again where it does") from None
+        what = _STAYS if isinstance(error, DeniedError) else what
+        raise type(error)(f"{error}, {what}: run the same again where it does") from None
 
 
 def _note(store: Store, name: str, content: bytes) -> None:
@@ -260,9 +272,7 @@ def _write(store: Store, name: str, content: bytes) -> None:
     path = _path(store, name)
     try:
         make(store.root if name == DEFAULT else store.own(FOLDER))
-        replace(path, content)
-        if name != DEFAULT:
-            sync(store.root)
+        replace(path, content, store.root)
     except OSError as error:
         if _holds(path, content):
             raise StoreError(
@@ -270,7 +280,7 @@ def _write(store: Store, name: str, content: bytes) -> None:
                 "disk, and whether `rnnlm champion` says the same after a restart"
             ) from error
         remedy = disk.ROOM if error.errno in disk.FULL else "make it writable"
-        raise StoreError(f"{path} cannot be written ({error.strerror}), so the champion stays: {remedy}") from error
+        raise StoreError(f"{path} cannot be written ({error.strerror}), {_STAYS}: {remedy}") from error
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -134,7 +134,7 @@ def write(folder: Path, train: TrainState, engine: EngineState) -> None:
         for name in kernel.listdir(folder):
             if name.endswith(".new"):  # of a process that was killed while it wrote
                 kernel.unlink(folder / name)
-        replace(path, save(tensors, metadata))
+        replace(path, save(tensors, metadata), folder.parents[1])
         at_or_before = [other for position, other in positions(folder) if position <= (train.epoch, train.step)]
         for old in at_or_before[:-KEPT]:
             with suppress(FileNotFoundError):

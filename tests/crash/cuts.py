@@ -10,6 +10,8 @@ from itertools import combinations
 from math import prod
 from typing import Any
 
+from data.errors import RnnlmError
+from tests.crash import service
 from tests.crash.disk import Change, Disk, Image, copied, files, tree, ways
 from tests.crash.scenes import Scene, Steps
 from tests.crash.world import ROOT, Ledger, Promise, Thing, World, check, living
@@ -49,14 +51,18 @@ class Seen:
         self._disk.mount(image)
         self._disk.unread = frozenset(_unread(image))
         with living(self._disk, fast=True):
-            check(self._disk, promise, things)
+            try:
+                check(self._disk, promise, things)
+            except (RnnlmError, OSError) as error:
+                raise AssertionError(f"the store cannot be used: {error}") from error
 
 
 def _read(found: Any) -> Any:
     """Of a disk what somebody reads."""
+    shared = dict(found).get(service.FOLDER)
     for name in ROOT.parts[1:]:
         found = dict(found).get(name, ())
-    return tuple((name, name in UNREAD or inner) for name, inner in found)
+    return shared, tuple((name, name in UNREAD or inner) for name, inner in found)
 
 
 def _unread(image: Image) -> Iterator[int]:
@@ -87,16 +93,16 @@ class Point:
 
 def begun(scene: Scene) -> World:
     """A world in which all that is before a scene is long over."""
-    image, ledger = _before(scene.before)
+    image, ledger = _before(scene.before, scene.remote)
     disk = Disk(exchanges=scene.exchanges)
     disk.mount(copied(image))
     return World(disk, Ledger(ledger.promise, {**ledger.made}))
 
 
 @cache
-def _before(steps: Steps) -> tuple[Image, Ledger]:
+def _before(steps: Steps, shared: bool) -> tuple[Image, Ledger]:
     disk = Disk()
-    disk.mount({0: {ROOT.parts[1]: 1}, 1: {}})
+    disk.mount({0: {ROOT.parts[1]: 1} | ({service.FOLDER: 2} if shared else {}), 1: {}, 2: {}})
     world = World(disk)
     with living(disk):
         steps(world)
@@ -106,12 +112,14 @@ def _before(steps: Steps) -> tuple[Image, Ledger]:
 def points(scene: Scene) -> tuple[list[Point], tuple[Thing, ...]]:
     """All moments of a scene that differ, and what is made in it."""
     world = begun(scene)
-    disk, found = world.disk, list[Point]()
+    disk, found, last = world.disk, list[Point](), None
 
     def note(call: str, path: object = None) -> None:
-        pending, promise = tuple(disk.pending), world.ledger.promise
-        if not found or (pending, promise) != (found[-1].pending, found[-1].promise):
-            found.append(Point(f"{call} {path or ''}", copied(disk.kept), pending, promise))
+        nonlocal last
+        now = disk.version, world.ledger.promise
+        if now != last:
+            last = now
+            found.append(Point(f"{call} {path or ''}", copied(disk.kept), tuple(disk.pending), world.ledger.promise))
 
     disk.before = note
     with living(disk):

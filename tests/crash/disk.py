@@ -61,6 +61,7 @@ class Handle:
     """An open file or folder of a process."""
 
     inode: int
+    path: str
     process: object
     offset: int = 0
     lock: int = 0
@@ -82,6 +83,7 @@ class Disk:
         process: who is asking.
         exchanges: whether two folders can be swapped.
         unread: files that nobody has a reason to read.
+        version: grows with each change and each sync.
     """
 
     seen: Image = field(default_factory=lambda: {0: {}})
@@ -95,6 +97,7 @@ class Disk:
     exchanges: bool = True
     clock: int = 1_800_000_000 * 10**9
     unread: frozenset[int] = frozenset()
+    version: int = 0
     handles: dict[int, Handle] = field(default_factory=dict)
     _inodes: int = 0
     _handles: int = 1 << 20
@@ -127,6 +130,17 @@ class Disk:
         self.seen, self.kept, self.pending = image, copied(image), []
         self.handles, self.times, self._inodes = {}, dict.fromkeys(image, self.clock), max(image)
 
+    def put_for_good(self, folder: str, name: str, content: bytes) -> None:
+        """Put what lasts at once into a folder at the root; it is another inode each time."""
+        self._inodes += 1
+        self.version += 1
+        for image in (self.seen, self.kept):
+            root = image[0]
+            assert isinstance(root, dict)
+            names = image[root[folder]]
+            assert isinstance(names, dict)
+            names[name], image[self._inodes] = self._inodes, content
+
     def content(self, path: Any) -> bytes:
         """Of a file, at once.
 
@@ -151,6 +165,7 @@ class Disk:
         return node
 
     def _change(self, change: Change) -> None:
+        self.version += 1
         _apply(self.seen, change)
         self.pending.append(change)
         for inode in {change.file} if isinstance(change, Bytes) else {folder for folder, _, _ in change}:
@@ -174,7 +189,7 @@ class Disk:
         elif flags & (os.O_WRONLY | os.O_RDWR) and isinstance(self.seen[inode], dict):
             raise _error(errno.EISDIR, path)
         self._handles += 1
-        self.handles[self._handles] = Handle(inode, self.process)
+        self.handles[self._handles] = Handle(inode, os.fspath(path), self.process)
         return self._handles
 
     def close(self, handle: int) -> None:
@@ -205,7 +220,11 @@ class Disk:
 
     def fsync(self, handle: int) -> None:
         self.before("fsync", None)
-        inode, names = self.handles[handle].inode, set[tuple[int, str]]()
+        self.last(self.handles[handle].inode)
+
+    def last(self, inode: int) -> None:
+        """Make the changes of a file or a folder last."""
+        names = set[tuple[int, str]]()
         left: list[Change] = []
         lasting: list[Change] = []
         for change in reversed(self.pending):
@@ -218,6 +237,7 @@ class Disk:
             (lasting if lasts else left).append(change)
         for change in reversed(lasting):
             _apply(self.kept, change)
+            self.version += 1
         self.pending = left[::-1]
 
     def fstat(self, handle: int) -> Stat:

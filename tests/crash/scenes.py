@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.crash.world import BEST, BETTER, CORPUS, MODEL, OTHER, World
+from data.store import kernel
+from tests.crash.world import BEST, BETTER, CORPUS, MODEL, OTHER, ROOT, World
 
 Steps = Callable[[World], None]
 
@@ -19,6 +20,8 @@ class Scene:
     steps: Steps
     exchanges: bool = True
     """Whether the file system can swap two folders."""
+    remote: bool = False
+    """Whether the store has one."""
 
 
 def nothing(world: World) -> None:
@@ -93,6 +96,37 @@ def night(world: World) -> None:
     world.note()
 
 
+def apart(world: World) -> None:
+    """The remote is a new one."""
+    world.store.remote = None
+    reigning(world)
+
+
+def pushed(world: World) -> None:
+    reigning(world)
+    world.push()
+
+
+def push(world: World) -> None:
+    world.push()
+
+
+def there_and_back(world: World) -> None:
+    world.promote(BETTER)
+    world.rollback()
+
+
+def moved(world: World) -> None:
+    """All is on the remote, and the disk is a new one."""
+    pushed(world)
+    kernel.rmtree(ROOT)
+    world.ledger.note(there=frozenset())
+
+
+def pull(world: World) -> None:
+    world.pull()
+
+
 def whole(world: World) -> None:
     """A night as it goes."""
     world.build(OTHER)
@@ -122,4 +156,9 @@ SCENES = (
     Scene("note nights", reigning, night),
     Scene("a night", reigning, whole),
     Scene("a first night", trained, whole),
+    Scene("push", apart, push, remote=True),
+    Scene("a night with a remote", pushed, whole, remote=True),
+    Scene("replace with a remote", pushed, replace, remote=True),
+    Scene("roll back with a remote", pushed, there_and_back, remote=True),
+    Scene("pull", moved, pull, remote=True),
 )

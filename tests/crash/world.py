@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,14 +17,15 @@ from unittest.mock import patch
 import numpy as np
 
 from data.errors import RnnlmError
-from data.store import artifact, cache, champions, collect, fingerprint, nights, reading, reigns
+from data.store import artifact, cache, champions, collect, fingerprint, mirror, nights, reading, reigns
 from data.store.artifact import Artifact
 from data.store.files import created
 from data.store.folder import Store
 from data.store.manifest import Manifest
 from stages.training import checkpoint
 from stages.training.engine import EngineState
-from tests.crash.disk import Disk, used
+from tests.crash.disk import Disk, copied, used
+from tests.crash.service import remote
 
 ROOT = Path("/disk/store")
 MOMENT = "2026-11-28T00:00:00+00:00"
@@ -128,7 +129,9 @@ class World:
 
     disk: Disk
     ledger: Ledger = field(default_factory=Ledger)
-    store: Store = field(default_factory=lambda: Store(ROOT))
+
+    def __post_init__(self) -> None:
+        self.store = Store(ROOT, remote(self.disk))
 
     def build(self, thing: Thing, *, forced: bool = False) -> Artifact:
         """What `stages.pipeline.run.perform` does about an artifact."""
@@ -139,12 +142,13 @@ class World:
         if made is None:
             with self.store.lock(thing.stage, thing.key, _nothing):
                 made = None if forced else self.found(thing)
+                made = made or mirror.bring(self.store, thing.stage, thing.key)
                 if made is None:
                     with self.store.building(thing.stage, thing.key) as place:
                         for name, content in thing.files:
                             with created(place / name) as write:
                                 write(content)
-                        made = self.store.publish(place, thing.manifest)
+                        made = mirror.send(self.store, self.store.publish(place, thing.manifest), instead=forced)
         if not self.ledger.collecting:
             self.ledger.note(there=self.ledger.promise.there | {thing})
         return made
@@ -167,6 +171,21 @@ class World:
 
     def reject(self, thing: Thing, over: Thing) -> None:
         champions.reject(self.store, thing.key, over.key, "it is no better")
+
+    def push(self) -> None:
+        """What `rnnlm push` does."""
+        for thing in self.ledger.made:
+            mirror.share(self.store, thing.stage, thing.key)
+        for name in reigns.names(self.store):
+            reigns.publish(self.store, name)
+
+    def pull(self) -> None:
+        """What `rnnlm pull` does."""
+        for name in reigns.names(self.store):
+            reign = champions.current(self.store, name)
+            for thing in _lineage({reign.model} if reign else ()):
+                mirror.obtain(self.store, thing.stage, thing.key)
+                self.ledger.note(there=self.ledger.promise.there | {thing})
 
     @contextmanager
     def _changing(self, name: str, *keys: str) -> Iterator[None]:
@@ -230,13 +249,17 @@ def check(disk: Disk, promise: Promise, things: Sequence[Thing]) -> None:
     for thing in promise.there:
         assert thing in sound, f"{thing.name} was published, and is gone or damaged"
     before = _champions(store, promise)
-    assert {MODELS[key] for key in before.values() if key} <= sound, "a champion is gone or damaged"
+    for key in filter(None, before.values()):
+        had = MODELS[key] in sound or not mirror.obtain(store, champions.STAGE, key)[1]
+        assert had, "a champion is gone or damaged"
     restored = checkpoint.latest(store.checkpoints(TRAINING), 99)
     epoch = restored[0].epoch if restored else 0
     assert epoch >= promise.checkpoint, f"training begins after epoch {epoch}, and had come to {promise.checkpoint}"
     assert not restored or restored[1].parameters["weight"][0] == epoch, "a checkpoint is another one"
     assert len(nights.read(store, "default")) >= promise.nights, "a night is gone"
 
+    if store.remote:
+        _elsewhere(before, disk)
     for thing in things:
         if thing not in sound:
             assert _is(world.build(thing), thing, store), f"{thing.name} was made again and is damaged"
@@ -249,6 +272,23 @@ def check(disk: Disk, promise: Promise, things: Sequence[Thing]) -> None:
     pinned = [reign.model for name in before for reign in champions.history(store, name) if not reign.withdrawn]
     needed = {store.folder(thing.stage, thing.key) for thing in _lineage(pinned)}
     assert there == needed, "gc has taken what is needed, or left what is not"
+
+
+def _elsewhere(keys: Mapping[str, str], disk: Disk) -> None:
+    """See that another machine, whose disk is empty, has all of what the remote promises."""
+    image, kept = disk.seen, disk.kept
+    disk.seen, disk.kept = copied(image), copied(kept)
+    disk.rmtree(ROOT, ignore_errors=True)
+    store = Store(ROOT, remote(disk))
+    for name in reigns.names(store):
+        reign = champions.current(store, name)
+        assert reign, f"the champion {name} has gone on another machine"
+        for thing in _lineage({reign.model}):
+            artifact, damage = mirror.obtain(store, thing.stage, thing.key)
+            assert artifact, f"{thing.name} cannot be had on another machine"
+            assert not damage, f"{thing.name} cannot be had on another machine: {damage}"
+        assert reign.model == keys[name], f"the champion {name} is another one elsewhere"
+    disk.seen, disk.kept, disk.pending = image, kept, []
 
 
 def _is(found: Artifact, thing: Thing, store: Store) -> bool:
