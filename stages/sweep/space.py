@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 Values = dict[str, Any]
 """What sets a configuration apart from the others of the space: ``{"train.hidden_size": 128}``."""
 _DRAWS_PER_CONFIGURATION = 100
-"""At most: a space in which so many draws find no more configurations has no more."""
+"""Of those that were found, at most: a space in which so many draws in a row find no other has no more."""
+MOST = 100_000
+"""Trials of a grid: more would take days to name."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,22 @@ def configurations(
             raise ConfigError(f"{name}={values} is a range to draw from: say how often with --trials")
     if not axes:
         raise ConfigError("there is nothing to vary: name a field, with --vary train.hidden_size=128,256 for one")
+    trials = math.prod(len(axis) for axis in axes.values() if isinstance(axis, list))
+    if draws is None and trials > MOST:
+        raise ConfigError(f"that is {trials:,} trials, and a grid has at most {MOST:,}: vary less, or use --trials")
     found: dict[RunConfig, Values] = {}
+    seen: set[tuple[Any, ...]] = set()
+    in_vain = 0
     grid = product(*(axis for axis in axes.values() if isinstance(axis, list)))
-    for point in grid if draws is None else _drawn(list(axes.values()), draws, seed):
-        whole = _assigned(config, dict(zip(axes, point, strict=True)))
-        plain_headers(whole.download.headers)  # refuses those that say plainly what would be recorded
-        found[whole] = {name: _told(_get(whole, name)) for name in axes}
-        if len(found) == draws:
+    for point in grid if draws is None else _drawn(list(axes.values()), seed):
+        before = len(found)
+        if point not in seen:
+            seen.add(point)
+            whole = _assigned(config, dict(zip(axes, point, strict=True)))
+            plain_headers(whole.download.headers)  # refuses those that say plainly what would be recorded
+            found[whole] = {name: _told(_get(whole, name)) for name in axes}
+        in_vain = 0 if len(found) > before else in_vain + 1
+        if len(found) == draws or (draws and in_vain > _DRAWS_PER_CONFIGURATION * (before + 1)):
             break
     if draws is not None and len(found) < draws:
         logger.info("the space holds no more than %d different trials", len(found))
@@ -123,9 +134,9 @@ def _range(config: RunConfig, name: str, values: str) -> Range | None:
     return Range(low, high, info.annotation is int)
 
 
-def _drawn(axes: Sequence[Range | list[str]], draws: int, seed: int) -> Iterator[tuple[Any, ...]]:
+def _drawn(axes: Sequence[Range | list[str]], seed: int) -> Iterator[tuple[Any, ...]]:
     rng = np.random.default_rng(seed)
-    for _ in range(_DRAWS_PER_CONFIGURATION * draws):
+    while True:
         yield tuple(axis.draw(rng) if isinstance(axis, Range) else axis[rng.integers(len(axis))] for axis in axes)
 
 

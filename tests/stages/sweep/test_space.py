@@ -74,3 +74,15 @@ def test_a_mistake_in_the_space_is_one_sentence(vary: list[str], draws: int | No
         values(vary, draws)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_space_smaller_than_what_is_drawn_ends_soon() -> None:
+    """And not after a hundred draws for each trial that was asked for, which took half an hour."""
+    found = configurations(RunConfig(), ["train.cell=rnn,gru,lstm", "train.layers=1..3"], 100_000)
+    assert len(found) == 9
+
+
+def test_a_grid_without_end_is_refused() -> None:
+    vary = [f"train.{field}={','.join(map(str, range(1, 100)))}" for field in ("seed", "layers", "epochs", "num_steps")]
+    with pytest.raises(ConfigError, match=r"that is 96,059,601 trials, and a grid has at most 100,000: vary less"):
+        configurations(RunConfig(), vary)
