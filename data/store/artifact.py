@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data.store import kernel
-from data.store.fingerprint import canonical, digest
-from data.store.reading import NONE_THERE, known, read
+from data.store.fingerprint import digest
+from data.store.reading import NONE_THERE, SMALL, known, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ class Artifact:
             OSError: nobody knows whether one is there, for the disk or the system does not tell.
         """
         try:
-            manifest = parse(read(folder / MANIFEST), folder / MANIFEST)
+            manifest = parse(read(folder / MANIFEST, SMALL), folder / MANIFEST)
         except OSError as error:
             if error.errno not in NONE_THERE:
                 raise
@@ -70,10 +70,10 @@ def parse(written: bytes, place: Path | str) -> Manifest | None:
         FormatError: a newer version's.
     """
     from data.store.manifest import FORMAT, Manifest  # slow to load, and not needed where nothing is read
+    from data.store.shape import parsed
 
     try:
-        manifest = Manifest.model_validate_json(written)
-        canonical(manifest.config)
+        manifest = parsed(Manifest, written)
         settings = manifest.components.get("config", {})
         true = settings.items() <= manifest.config.items()
         return manifest if true and digest(manifest.components) == manifest.key else None

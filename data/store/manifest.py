@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.store.shape import MOMENT, fits
+from data.store.shape import FEW, MOMENT, fits
 
 FORMAT: Final = 1
 """The newest that there is; a manifest without a number is of the first."""
@@ -56,11 +56,11 @@ class Manifest(BaseModel):
     """The digest of ``components``."""
     components: Annotated[dict[str, Any], fits(Components)]
     """Everything the key is made of, ``inputs`` (file → SHA-256), ``code`` and ``libraries`` among it."""
-    outputs: dict[File, Output]
+    outputs: Annotated[dict[File, Output], FEW]
     """File name → its size and digest."""
     config: dict[str, Any]
     """The stage's whole configuration, with the fields that the key leaves out."""
-    parents: dict[Name, Digest]
+    parents: Annotated[dict[Name, Digest], FEW]
     """Stage → key of each artifact this one was made from."""
     device: Annotated[str, Field(pattern="^[a-z]+$")] | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 64)] | None = None

@@ -7,20 +7,22 @@ one is passed over, a line that says nothing to this one is left out, and both s
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from data.errors import StoreError
 from data.store import champions, naming, reading
 from data.store.files import make, replace
-from data.store.shape import MOMENT, fits
+from data.store.shape import MOMENT, fits, parsed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from data.store.folder import Store
@@ -30,6 +32,10 @@ logger = logging.getLogger(__name__)
 Decision = Literal["promoted", "rejected", "unchanged", "refused", "failed"]
 FOLDER = "nights"
 KEPT_DAYS = 731
+_LARGEST = 1 << 26
+"""Bytes of a file: two years of a night every hour are half of that."""
+_NAMED = 5
+"""Lines that are no nights' and are named."""
 
 
 class Model(BaseModel):
@@ -73,7 +79,7 @@ class NightRecord(BaseModel):
     """As it stood when the night began, and as the candidate was compared with it."""
     candidate: Model | None = None
     """None where nothing was trained."""
-    tests: list[Annotated[dict[str, Any], fits(Test)]] = []
+    tests: Annotated[list[Annotated[dict[str, Any], fits(Test)]], FailFast()] = []
     """``stages.promotion.judge.Comparison`` as JSON, one for each text that both were held to."""
     label: str = ""
     """``download.as_of`` of that night."""
@@ -99,14 +105,17 @@ def read(store: Store, name: str = naming.DEFAULT) -> list[NightRecord]:
         ConfigError: what cannot be a name.
         StoreError: a file that cannot be read.
     """
-    found = []
+    found: list[NightRecord] = []
+    unread: list[int] = []
     for number, line in enumerate(_lines(store, name), 1):
-        try:
-            night = NightRecord.model_validate_json(line)
-            night.model_dump_json()
+        if night := _night(line):
             found.append(night)
-        except (ValueError, RecursionError):
-            logger.warning("line %d of %s is no night's, and is left out", number, _path(store, name))
+        elif len(unread) <= _NAMED:
+            unread.append(number)
+    for number in unread[:_NAMED]:
+        logger.warning("line %d of %s is no night's, and is left out", number, _path(store, name))
+    if unread[_NAMED:]:
+        logger.warning("further lines of %s from line %d on are no nights, either", _path(store, name), unread[-1])
     return found
 
 
@@ -122,11 +131,14 @@ def add(store: Store, night: NightRecord) -> None:
         logger.info("another process is noting a night; waiting for it")
 
     with store.lock("nights", "", waiting):
-        kept = [line for line in _lines(store, night.name) if _when(line) >= oldest]
+        kept = bytearray()
+        for line in _lines(store, night.name):
+            if (before := _night(line)) is None or before.when >= oldest:  # what is none is for a person to mend
+                kept += line + b"\n"
         path = _path(store, night.name)
         try:
             make(store.own(FOLDER))
-            replace(path, b"".join(f"{line}\n".encode() for line in (*kept, night.model_dump_json())), store.root)
+            replace(path, bytes(kept) + f"{night.model_dump_json()}\n".encode(), store.root)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be written ({error.strerror}): make it writable, or free some space"
@@ -177,22 +189,26 @@ def as_json(store: Store, night: NightRecord) -> dict[str, Any]:
     }
 
 
-def _lines(store: Store, name: str) -> list[str]:
+def _lines(store: Store, name: str) -> Iterator[bytes]:
     path = _path(store, name)
     try:
-        return reading.read(path).decode(errors="replace").removesuffix("\n").split("\n")
+        content = reading.read(path, _LARGEST)
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise StoreError(f"{path} does not say what the nights decided ({error.strerror}): make it readable") from None
+    for line in io.BytesIO(content):
+        yield line.removesuffix(b"\n")
 
 
-def _when(line: str) -> str:
-    """When a night was over; of a line that cannot be read the end of time, so that it stays for a person to mend."""
+def _night(line: bytes) -> NightRecord | None:
+    """The night that a line tells of; None where it tells of none."""
+    if not line.startswith(b"{") or len(line) > reading.SMALL:
+        return None
     try:
-        return NightRecord.model_validate_json(line).when
+        return parsed(NightRecord, line)
     except (ValueError, RecursionError):
-        return "9999"
+        return None
 
 
 def _path(store: Store, name: str) -> Path:

@@ -24,8 +24,9 @@ NONE_THERE = (
 """What says that no file of ours is there, whoever asks and whenever; anything else says that nobody knows."""
 _PIECE = 1 << 18
 """Bytes that are read at a time."""
-LARGEST = 1 << 26
-"""Bytes of a file that is read as a whole, at most."""
+LARGEST, SMALL = 1 << 24, 1 << 20
+"""Bytes of a file that is read as a whole, at most, and of one that describes a single thing. JSON takes up to thirty
+times as much of memory: half a gigabyte."""
 OTHER_STORE = "name another store with --store or RNNLM_STORE"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from contextlib import suppress
@@ -55,18 +54,16 @@ def read(folder: Path, *, finite: bool) -> Stored:
 def _as_published(folder: Path) -> None:
     """See that the files are those that a manifest beside them names; what it does not name is taken at its word."""
     with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-        outputs = json.loads(reading.read(folder / "manifest.json"))["outputs"]
+        outputs = json.loads(reading.read(folder / "manifest.json", reading.SMALL))["outputs"]
         for name in ("config.json", "model.safetensors", "vocab.arrow"):
-            with reading.check(folder / name).open("rb") as file:
-                published = hashlib.file_digest(file, "sha256").hexdigest() == outputs[name]["sha256"]
-            if not published:
+            if reading.digest(folder / name) != outputs[name]["sha256"]:
                 raise StoreError(f"the content of {folder / name} is not what was published: train again")
 
 
 def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer]:
     written = b""
     try:
-        config = json.loads(written := reading.read(path))
+        config = json.loads(written := reading.read(path, reading.SMALL))
         architecture = Architecture.parse(config)
         level, normalizer = config["level"], config["normalizer"]
         if level not in [*LEVELS] or normalizer not in NORMALIZERS:

@@ -11,7 +11,7 @@ from data.errors import FormatError, StoreError
 from data.store import fingerprint
 from data.store.champions import STAGE
 from data.store.files import make, replace
-from data.store.reading import read
+from data.store.reading import SMALL, read
 from stages.config import TrainConfig
 from stages.training import checkpoint, schedule
 
@@ -60,7 +60,7 @@ def lost(config: TrainConfig, components: Components, store: Store) -> str:
     own, training = store.root / "checkpoints" / identity(config, components)[:16], _whoever_trains(config, components)
     for folder in [] if own.is_dir() else store.folders("checkpoints"):
         try:
-            facts = json.loads(read(folder / _NOTE))
+            facts = json.loads(read(folder / _NOTE, SMALL))
             if facts["training"] != training:
                 continue
             who, why = _whose(facts, components)

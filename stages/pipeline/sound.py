@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from data.errors import CorpusError, StoreError
-from data.store.reading import read
+from data.store.reading import SMALL, read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from stages.pipeline.written import Kind, Metrics, Source, Trained
+
+_TEXTS = 1 << 26
+"""Bytes of what a model wrote, at most."""
 
 
 def anything(folder: Path) -> None:
@@ -90,7 +93,7 @@ def evaluate(folder: Path) -> None:
     from stages.pipeline.written import Samples
 
     metrics(folder)
-    _parse(folder / "samples.json", Samples)
+    _parse(folder / "samples.json", Samples, _TEXTS)
 
 
 def metrics(folder: Path) -> Metrics:
@@ -100,15 +103,19 @@ def metrics(folder: Path) -> Metrics:
     return _parse(folder / "metrics.json", Metrics)
 
 
-def _parse(path: Path, kind: type[Kind]) -> Kind:
+def _parse(path: Path, kind: type[Kind], most: int = SMALL) -> Kind:
     from pydantic import ValidationError
 
+    from data.store.shape import parsed
+
     try:
-        return kind.model_validate_json(read(path))
+        return parsed(kind, read(path, most))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         why = f"does not say what it should ({where}: {first['msg']})"
+    except (ValueError, RecursionError):
+        why = "is no JSON of ours"
     except OSError as error:
         why = f"cannot be read ({error.strerror})"
     raise StoreError(f"{path} {why}: run again with --force {path.parent.parent.name}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
 from data.store import champions, reigns
-from data.store.reading import read
+from data.store.reading import SMALL, read
 from stages.pipeline import begun, graph, settings
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _passes(artifact: Artifact) -> float | None:
     from data.tables import history
 
     try:
-        model = json.loads(read(artifact.folder / "config.json"))
+        model = json.loads(read(artifact.folder / "config.json", SMALL))
         if "passes" in model:
             return float(model["passes"])
         return float(len(history.read(artifact.folder / "history.arrow")["epoch"]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, RootModel, model_validator
 
-from data.store.shape import MOMENT
+from data.store.shape import FEW, MOMENT
 from data.tables.tokens import SPLITS
 from stages.lm.ngram import ORDER
 
@@ -53,7 +53,7 @@ class Trained(Written):
 class Baselines(Written):
     """``baselines.json``."""
 
-    losses: dict[str, dict[str, float | None]]
+    losses: Annotated[dict[str, Annotated[dict[str, float | None], FEW]], FEW]
     fitted_on: Count
 
     @model_validator(mode="after")
@@ -100,7 +100,7 @@ class Metrics(Written):
     train: Measured | None
     valid: Measured | None
     test: Measured | None
-    baselines: dict[str, dict[str, Figures | int | None]]
+    baselines: Annotated[dict[str, Annotated[dict[str, Figures | int | None], FEW]], FEW]
     memorization: Memorization
 
     @model_validator(mode="after")
@@ -125,5 +125,5 @@ class Sample(Written):
     text: str
 
 
-class Samples(RootModel[list[Sample]]):
+class Samples(RootModel[Annotated[list[Sample], FailFast()]]):
     """All of it."""

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FailFast
 
 from data.errors import StoreError
 from data.shown import line
 from data.store import fingerprint, loaded
 from data.store.files import replace as put
 from data.store.manifest import File
-from data.store.reading import check, read
-from data.store.shape import fits
+from data.store.reading import SMALL, digest, read
+from data.store.shape import FEW, fits, parsed
 from stages.report.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class Record(BaseModel):
 
     words: str
     """`_WORDS` of the code that made the page."""
-    stages: list[Told]
+    stages: Annotated[list[Told], FailFast()]
     verdict: Annotated[dict[str, Any], fits(Verdict)] | None
     """``stages.promotion.judge.Verdict`` as JSON; None where nothing was to be promoted."""
     description: str
     summary: str
-    files: list[File]
+    files: Annotated[list[File], FailFast()]
     """The names of what was written with it."""
-    digests: dict[File, str] = {}
+    digests: Annotated[dict[File, str], FEW] = {}
     """The SHA-256 of each; not there in records that were written before these were."""
 
 
@@ -107,7 +107,7 @@ def keep(store: Store, outcomes: Sequence[Outcome], verdict: Mapping[str, Any] |
         store.own("reports")
         with store.lock("reports", page.stem, lambda: None):  # two runs of one thing end at one moment
             record = _write(page, outcomes, verdict)
-    metrics = json.loads(read(outcomes[-1].artifact.folder / "metrics.json"))
+    metrics = json.loads(read(outcomes[-1].artifact.folder / "metrics.json", SMALL))
     sentences = {"description": record.description, "summary": record.summary}
     files = [page.with_suffix(".json"), *map(page.with_name, record.files)]
     return Kept(page, page.with_suffix(".md").read_text(encoding="utf-8"), files, {**metrics, **sentences})
@@ -144,8 +144,8 @@ def index(store: Store) -> Path:
 def _read(page: Path) -> Record | None:
     """The record beside a page; None where it is missing or broken."""
     try:
-        return Record.model_validate_json(read(page.with_suffix(".json")))
-    except (OSError, ValueError):
+        return parsed(Record, read(page.with_suffix(".json"), SMALL))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -154,9 +154,7 @@ def _whole(page: Path, record: Record) -> bool:
     if not {page.name, page.with_suffix(".md").name} <= record.digests.keys() == {*record.files}:
         return False
     try:
-        return all(
-            fingerprint.file_digest(check(page.with_name(name))) == digest for name, digest in record.digests.items()
-        )
+        return all(digest(page.with_name(name)) == sha256 for name, sha256 in record.digests.items())
     except OSError:
         return False
 

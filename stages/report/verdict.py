@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from data.store.nights import Model
 
@@ -42,7 +42,7 @@ class Verdict(BaseModel):
 
     promoted: bool
     reason: str
-    tests: list[Compared] | None = None
+    tests: Annotated[list[Compared], FailFast()] = []
     champion: Model | None = None
     candidate_bits: float | None = None
     champion_bits: float | None = None
