@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from stages.lm.layers import State, Vector
 
+LARGEST = 1 << 28
+"""Bytes of what is kept: the states of a large model, written out."""
 SECONDS = 10.0
 """Between two times that a sum under way is kept: what a killed process has to do again, at most."""
 
@@ -58,7 +60,7 @@ class Tally:
             every: it can go on only after a multiple of so many.
         """
         before = self._sums.get(name)
-        if before is None:
+        if before is None or not (before["ended"] or _alike(before["states"], states)):
             before = {"nats": 0.0, "tokens": 0, "states": _lists(states), "ended": False}
         nats, tokens = before["nats"], before["tokens"]
         if not before["ended"]:
@@ -91,11 +93,27 @@ class Tally:
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     """What was kept; nothing where that is missing or damaged."""
     try:
-        digest, body = read(file).decode().split("\n", 1)
-    except (OSError, ValueError):
+        digest, body = read(file, LARGEST).decode().split("\n", 1)
+        sums: dict[str, dict[str, Any]] = json.loads(body) if digest == _digest(body) else {}
+        sound = all(
+            type(one["nats"]) is float
+            and type(one["tokens"]) is int
+            and one["tokens"] >= 0
+            and one["ended"] in (True, False)
+            for one in sums.values()
+        )
+        return sums if sound else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    sums: dict[str, dict[str, Any]] = json.loads(body) if digest == _digest(body) else {}
-    return sums
+
+
+def _alike(kept: list[list[list[float]]], states: list[State]) -> bool:
+    """Whether what was kept are states like these."""
+    try:
+        shapes = [[np.array(array, np.float32).shape for array in state] for state in kept]
+    except (ValueError, TypeError):
+        return False
+    return shapes == [[array.shape for array in state] for state in states]
 
 
 def _digest(body: str) -> str:

@@ -200,16 +200,28 @@ def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineStat
         return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
     epoch, step = position
+    index, steps, tokens = facts.get("index", step), facts["steps"], facts.get("tokens", 0)
+    totals, history, best = Totals(**facts["totals"]), tensors["history"], under("best")
+    figures = [totals.loss, totals.grad_norm, totals.grad_norm_max]
+    np.random.PCG64().state = facts["generator"]  # a ValueError where it is none
+    if not (
+        all(type(count) is int and 0 <= count < 1 << 63 for count in (index, steps, tokens, totals.tokens))
+        and all(type(figure) in (int, float) and 0 <= figure < inf for figure in figures)
+        and history.dtype == np.float64
+        and history.shape == (epoch, len(FIGURES))
+        and {*map(_kind, best.items())} <= {*map(_kind, under("averages").items())}
+    ):
+        raise ValueError("what it says of its training does not fit")
     train = TrainState(
         facts["generator"],
         epoch,
         step,
-        facts.get("index", step),
-        facts["steps"],
-        facts.get("tokens", 0),
-        Totals(**facts["totals"]),
-        dict(zip(FIGURES, tensors["history"].T.tolist(), strict=True)),
-        under("best"),
+        index,
+        steps,
+        tokens,
+        totals,
+        dict(zip(FIGURES, history.T.tolist(), strict=True)),
+        best,
     )
     engine = EngineState(
         parameters=under("parameters"),
@@ -218,6 +230,11 @@ def _read(path: Path, position: tuple[int, int]) -> tuple[TrainState, EngineStat
         recurrent=under("state"),
     )
     return train, engine
+
+
+def _kind(named: tuple[str, npt.NDArray[Any]]) -> tuple[str, Any, tuple[int, ...]]:
+    name, array = named
+    return name, array.dtype, array.shape
 
 
 def positions(folder: Path) -> list[tuple[tuple[int, int], Path]]:

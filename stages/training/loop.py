@@ -104,7 +104,7 @@ class Loop:
                     self._end_epoch(learning_rate)
                 if received or policy.due():  # a pass may take hours; it is taken up again as by another process
                     break
-            if state.index == len(reading):
+            if state.index >= len(reading):
                 state.index, state.generator = 0, rng.bit_generator.state
             if self.done or received or policy.due():
                 with policy.measured():

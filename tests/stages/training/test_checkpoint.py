@@ -25,7 +25,7 @@ def make(epoch: int = 3, step: int = 2, value: float = 1.5) -> tuple[TrainState,
         step=step,
         steps=17,
         totals=Totals(loss=0.1 + 0.2, tokens=70),
-        history={name: [number / 4, np.nan, 1.0][:epoch] for number, name in enumerate(FIGURES, 5)},
+        history={name: [number / 4, np.nan, *[1.0] * epoch][:epoch] for number, name in enumerate(FIGURES, 5)},
         best={"dense.weight": np.full((2, 3), value * 2, np.float32)},
     )
     engine = EngineState(
