@@ -163,8 +163,8 @@ class Night:
         way = walk(self._config)
         self._artifacts = way.artifacts
         corpus = way.to(corpus_stage())
-        moved = self._moved(corpus)
         champion = _contender(self._made) if self._made else None
+        moved = self._moved(corpus)
         rule = self._config.promotion
         accepted = None if moved else champion
         logger.info("%s", step("guard", lambda: guard.check(corpus.folder, accepted, rule)))
@@ -287,4 +287,6 @@ def _contender(made: Iterable[Artifact]) -> Contender:
     """A model, which comes first, with what it was made from: of several with the same file, that nearest to it."""
     model, *before = made
     folders = {file: one.folder for one in reversed(before) for file in one.manifest.outputs}
+    if lacking := {TOKENS, CORPUS} - folders.keys():
+        raise StoreError(f"{model.folder} does not say from which {min(lacking)} it was made: train again")
     return Contender(model.folder, folders[TOKENS], folders[CORPUS])

@@ -25,7 +25,7 @@ def lineage(store: Store, key: str) -> list[Artifact]:
     """A champion and all that it was made from, as the manifests have it: the model first, the corpus last.
 
     Raises:
-        StoreError: some of it is gone or damaged.
+        StoreError: some of it is gone or damaged, or is not what was read.
     """
     found: list[Artifact] = []
     named = [(champions.STAGE, key)]
@@ -38,6 +38,13 @@ def lineage(store: Store, key: str) -> list[Artifact]:
             )
         found.append(artifact)
         named += [parent for parent in artifact.manifest.parents.items() if parent not in named]
+    there = {(f"{one.manifest.stage}/{file}", one.sha256(file)) for one in found for file in one.manifest.outputs}
+    read = {entry for one in found for entry in one.manifest.components.get("inputs", {}).items()}
+    if read - there:
+        raise StoreError(
+            f"nothing can be compared with the champion {key[:16]}, for no manifest leads to the "
+            f"{min(read - there)[0]} that it was made from: `rnnlm rollback` goes back to the one before"
+        )
     return found
 
 
@@ -55,7 +62,7 @@ def recorded(made: list[Artifact]) -> str | None:
     """
     corpora = (artifact.manifest.config["corpus"] for artifact in made if "corpus" in artifact.manifest.config)
     corpus = next(corpora, None)
-    if corpus is None:
+    if not isinstance(corpus, str):
         return None
     found = _source(corpus)
     if found is not None:
