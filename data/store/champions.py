@@ -42,7 +42,7 @@ def current(store: Store, name: str = naming.DEFAULT) -> Reign | None:
         ConfigError: what cannot be a name, as in all that follows.
         StoreError: a record that cannot be read.
     """
-    return next((reign for reign in reversed(history(store, name)) if not reign.withdrawn), None)
+    return _standing(reigns.read(store, name))
 
 
 def history(store: Store, name: str = naming.DEFAULT) -> list[Reign]:
@@ -116,7 +116,7 @@ def promote(
         mirror.share(store, STAGE, key)
 
     def add(record: Record) -> Reign:
-        champion = next((reign for reign in reversed(record.reigns) if not reign.withdrawn), None)
+        champion = _standing(record)
         if champion is not None and champion.model == key:
             return champion
         if over is not None and over != (champion.model if champion else ""):
@@ -174,6 +174,23 @@ def rollback(store: Store, reason: str, *, name: str = naming.DEFAULT) -> Reign:
         return predecessor
 
     return reigns.change(store, name, withdraw)
+
+
+def publish(store: Store, name: str) -> bool:
+    """Send a champion and its record to the remote, where that has none; whether it was.
+
+    Raises:
+        StoreError: a record or a model that cannot be read.
+        RemoteError: the remote does not take it.
+    """
+    champion = _standing(reigns.here(store, name))
+    if champion is not None:
+        mirror.share(store, STAGE, champion.model)
+    return reigns.publish(store, name)
+
+
+def _standing(record: Record) -> Reign | None:
+    return next((reign for reign in reversed(record.reigns) if not reign.withdrawn), None)
 
 
 def pinned(store: Store) -> set[str]:

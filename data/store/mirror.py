@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from data.errors import StoreError
 from data.store.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -86,17 +87,24 @@ def send(store: Store, artifact: Artifact, *, instead: bool = False) -> Artifact
 
 
 def share(store: Store, stage: str, key: str) -> None:
-    """See that the remote, if there is one, has an artifact and all that it was made from.
+    """See that the remote, if there is one, has an artifact and, as far as they are here, all that it was made from.
 
     Raises:
+        StoreError: it is neither here nor there, or one of them cannot be read.
         RemoteError: it does not take them.
     """
     remote, waiting = store.remote, [(stage, key)]
     while remote is not None and waiting:
-        artifact = store.find(*waiting.pop())
+        which = waiting.pop()
+        artifact = store.find(*which)
         if artifact is not None:
             _agreed(store, remote, artifact, instead=False)
             waiting.extend(artifact.manifest.parents.items())
+        elif (which == (stage, key) or store.folder(*which) in store.unread) and remote.find(*which) is None:
+            raise StoreError(
+                f"{store.folder(*which)} is gone or cannot be read, and the remote {remote.address} does not have it: "
+                "make it readable, or run again"
+            )
 
 
 def _agreed(store: Store, remote: Remote, artifact: Artifact, *, instead: bool) -> Artifact:

@@ -126,20 +126,21 @@ def read(store: Store, name: str) -> Record:
     if store.remote is not None and store.remote.answers:
         with store.remote.spared():
             return _shared(store, store.remote, name)[0]
-    return _here(store, name)
+    return here(store, name)
 
 
 def _shared(store: Store, remote: Remote, name: str) -> tuple[Record, Tag | None]:
     """The record on the remote, noted here, too, and which version it is; that from here where there is none yet."""
     found = remote.objects.read(_object(name))
     if found is None:
-        return _here(store, name), None
+        return here(store, name), None
     record = _parsed(found.content, f"{remote.address}/{_object(name)}")
     _note(store, name, found.content)
     return record, found.tag
 
 
-def _here(store: Store, name: str) -> Record:
+def here(store: Store, name: str) -> Record:
+    """The record as this machine has it, see `read`."""
     path = _path(store, name)
     try:
         return _parsed(reading.read(path), str(path))
@@ -189,7 +190,7 @@ def publish(store: Store, name: str) -> bool:
         RemoteError: the remote does not take it.
         StoreError: a record that cannot be read.
     """
-    record = _here(store, name)
+    record = here(store, name)
     if store.remote is None or not record.reigns or store.remote.objects.read(_object(name)) is not None:
         return False
     return store.remote.objects.swap(_object(name), f"{record.model_dump_json(indent=1)}\n".encode(), None)
@@ -237,7 +238,7 @@ def change(store: Store, name: str, how: Callable[[Record], Result]) -> Result:
 
 def _to_change(store: Store, name: str) -> tuple[Record, Tag | None]:
     if store.remote is None:
-        return _here(store, name), None
+        return here(store, name), None
     with staying():
         if not store.remote.writes:
             raise DeniedError(f"nothing is sent to the remote {store.remote.address}")

@@ -137,7 +137,8 @@ class Remote:
             place = f"{_folder(stage, key)}/{stored(name, output.sha256)}"
             with disk.told(artifact.folder.parents[1]), reading.opened(artifact.folder / name) as file:
                 self.objects.put(place, file)
-        content = reading.read(artifact.folder / MANIFEST)
+        with disk.told(artifact.folder.parents[1]):
+            content = reading.read(artifact.folder / MANIFEST)
         while not self.objects.swap(f"{_folder(stage, key)}/{MANIFEST}", content, over):
             if found := self.find(stage, key):
                 return found

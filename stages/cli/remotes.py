@@ -22,7 +22,7 @@ def push(place: Place) -> None:
     That is every sound artifact of the store, and the champions of names that have none there. A run sends what it has
     made itself: this makes up for those that could not, and for a store that had no remote.
     """
-    from data.store import mirror, reigns
+    from data.store import champions, mirror, reigns
     from stages.report import words
 
     store, remote = _opened(place)
@@ -38,7 +38,7 @@ def push(place: Place) -> None:
         sent += artifact.bytes
         print(f"{artifact.place}  {words.size(artifact.bytes)}")
     for name in reigns.names(store):
-        if reigns.publish(store, name):
+        if champions.publish(store, name):
             print(f"champion  {name}")
     print(f"sent {words.size(sent)} to {remote.address}")
 

@@ -145,20 +145,23 @@ def choices(pending: tuple[Change, ...], most: int, rng: random.Random) -> Itera
         yield tuple(rng.choice(one) for one in each)
 
 
-def cut(scene: Scene, seen: Seen, most: int) -> None:
-    """Stop the machine at each moment of a scene.
+def cut(scene: Scene, seen: Seen, most: int) -> int:
+    """Stop the machine at each moment of a scene, in up to so many ways each; how often that was.
 
     Raises:
         AssertionError: a store did not keep its promises; says where it was, and what was lost.
     """
     rng = random.Random(scene.name)
     moments, things = points(scene)
+    cuts = 0
     for point in moments:
         disk = Disk(kept=point.kept, pending=list(point.pending))
         for chosen in choices(point.pending, most, rng):
+            cuts += 1
             try:
                 seen.look(disk.image(chosen), point.promise, things)
             except AssertionError as error:
                 raise AssertionError(
                     f"{scene.name}, before {point.after}, of {point.pending} {chosen}: {error}"
                 ) from error
+    return cuts

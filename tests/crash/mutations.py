@@ -1,7 +1,5 @@
 """What the store leaves out, does too late or does not lock is noticed: each of it in turn.
 
-    .venv/bin/python -m tests.crash.mutations
-
 The places are those where the scenes come by, as the calls stand in the code; nobody has to think of them.
 """
 
@@ -38,7 +36,7 @@ def place(path: str) -> str:
         if file.parts[-2] in ("store", "training") and function not in HELPERS:
             found.append(f"{file.stem}.{function}:{frame.f_lineno}")
         frame = frame.f_back
-    return f"{' < '.join(found)}, {re.sub('[0-9a-f]{8,}', '…', PurePath(path).name)}"
+    return f"{' < '.join(found)}, {re.sub('[0-9][0-9a-f-]{5,}', '…', PurePath(path).name)}"
 
 
 @contextmanager
@@ -115,8 +113,8 @@ def noticed() -> str:
 
 def main() -> int:
     """Print what each mutation is noticed by; how many are not."""
-    ways = [("without the sync", partial(without, "fsync"), "fsync"), ("synced too late", late, "fsync")]
-    ways += [("without the lock", partial(without, "flock"), "flock")]
+    ways: list[tuple[str, Callable[[str], str], str]] = [("without the sync", partial(without, "fsync"), "fsync"), ("synced too late", late, "fsync")]
+    ways.append(("without the lock", partial(without, "flock"), "flock"))
     unnoticed = 0
     for name, mutate, call in ways:
         for at in places(call):
@@ -124,7 +122,3 @@ def main() -> int:
             unnoticed += not found
             print(f"{name:16}  {at:90}  {found or 'NOBODY NOTICES'}", flush=True)
     return unnoticed
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -177,15 +177,16 @@ class World:
         for thing in self.ledger.made:
             mirror.share(self.store, thing.stage, thing.key)
         for name in reigns.names(self.store):
-            reigns.publish(self.store, name)
+            champions.publish(self.store, name)
 
     def pull(self) -> None:
         """What `rnnlm pull` does."""
         for name in reigns.names(self.store):
             reign = champions.current(self.store, name)
             for thing in _lineage({reign.model} if reign else ()):
-                mirror.obtain(self.store, thing.stage, thing.key)
-                self.ledger.note(there=self.ledger.promise.there | {thing})
+                artifact, damage = mirror.obtain(self.store, thing.stage, thing.key)
+                if artifact and not damage:
+                    self.ledger.note(there=self.ledger.promise.there | {thing})
 
     @contextmanager
     def _changing(self, name: str, *keys: str) -> Iterator[None]:
