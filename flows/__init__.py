@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -17,6 +18,9 @@ loaded.record()
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "data,stages,flows")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+if "@" in os.environ.get("PREFECT_API_URL", ""):  # or each run would log whom it asks as, with the UI's address
+    _ui = re.sub("//[^/]*@", "//", os.environ["PREFECT_API_URL"]).rstrip("/").removesuffix("/api")
+    os.environ.setdefault("PREFECT_UI_URL", _ui)
 
 try:
     _home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
