@@ -5,7 +5,8 @@
 All four stages, forced and not, trainings of each cell with each optimizer, nights, promotions, ways back, sweepings
 and pushes to a remote. After each kill nothing half is found, all that is there is sound and the champion can be used;
 the same command again ends with the bytes of one that was left alone, and `gc` leaves nothing behind. Five thousand
-kills take half an hour; of fewer than a thousand none is of a push. The suite holds a short form of it.
+kills take an hour, and of those each such call has one; of fewer than a thousand none is of a push. The suite holds a
+short form of it.
 """
 
 # ruff: noqa: E402
@@ -49,6 +50,8 @@ EVERYWHERE = {
     "epochs": 8,
     "patience": 6,
 }
+UNTRACED = 100
+"""What an act counts for where no system call is seen."""
 MOMENTARY = "source.json"
 """Says when something was fetched."""
 SERVICE = """
@@ -90,9 +93,10 @@ def kills(times: int, only: Collection[str] = ()) -> int:
     with tempfile.TemporaryDirectory(dir=within) as folder, service(times >= 1000) as bucket:
         acts = everything(Path(folder), bucket, only)
         print(f"{'':16} {'changes':>8} {'kills at one':>13} {'anywhere':>9} {'too late':>9} {'faults':>7}", flush=True)
-        for number, act in enumerate(acts):
-            share = times * (number + 1) // len(acts) - times * number // len(acts)
-            chosen = rng.sample(range(act.changes), min(act.changes, (share + 1) // 2))
+        states = sum(act.changes or UNTRACED for act in acts)
+        for act in acts:
+            share = max(round(times * (act.changes or UNTRACED) / states), 2)
+            chosen = rng.sample(range(act.changes), min(act.changes, share * 2 // 3))
             moments = [*chosen, *(rng.uniform(0, act.seconds) for _ in range(share - len(chosen)))]
             late = faults = 0
             for moment in moments:

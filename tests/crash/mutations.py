@@ -113,7 +113,10 @@ def noticed() -> str:
 
 def main() -> int:
     """Print what each mutation is noticed by; how many are not."""
-    ways: list[tuple[str, Callable[[str], str], str]] = [("without the sync", partial(without, "fsync"), "fsync"), ("synced too late", late, "fsync")]
+    ways: list[tuple[str, Callable[[str], str], str]] = [
+        ("without the sync", partial(without, "fsync"), "fsync"),
+        ("synced too late", late, "fsync"),
+    ]
     ways.append(("without the lock", partial(without, "flock"), "flock"))
     unnoticed = 0
     for name, mutate, call in ways:
