@@ -192,7 +192,7 @@ def difference(stage: str, old: Components, new: Components, *, digests: bool = 
             continue
         if component == "code":
             phrases.extend(_code_difference(before or {}, after or {}))
-        elif component == "inputs":
+        elif component == "inputs" and (before or after):
             phrases.append(_input_difference(before or {}, after or {}, digests=digests))
         elif isinstance(before, Mapping) or isinstance(after, Mapping):
             before, after = before or {}, after or {}

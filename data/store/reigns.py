@@ -13,13 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from data.errors import DeniedError, RemoteError, StoreError
 from data.store import disk, kernel, reading
 from data.store.files import kind, make, replace
-from data.store.fingerprint import canonical
 from data.store.naming import DEFAULT, check, fits
+from data.store.shape import MOMENT, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ class Withdrawal(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    when: str
+    when: Annotated[str, Field(pattern=MOMENT)]
     """UTC, ISO 8601."""
     why: str
 
@@ -55,7 +55,7 @@ class Reign(BaseModel):
 
     model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """The key of its artifact of `train`."""
-    since: str
+    since: Annotated[str, Field(pattern=MOMENT)]
     """UTC, ISO 8601."""
     reason: str
     figures: dict[str, Any]
@@ -85,8 +85,8 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     format: Literal[1] = FORMAT
-    reigns: list[Reign]
-    rejections: list[Rejection] = []
+    reigns: Annotated[list[Reign], FailFast()]
+    rejections: Annotated[list[Rejection], FailFast()] = []
     """The last ``champions.KEPT_REJECTIONS``."""
 
 
@@ -154,9 +154,7 @@ def here(store: Store, name: str) -> Record:
 
 def _parsed(content: bytes, place: str) -> Record:
     try:
-        record = Record.model_validate_json(content)
-        canonical(record.model_dump())
-        return record
+        return parsed(Record, content)
     except ValidationError as error:
         reading.known(place, content, FORMAT)
         first = error.errors()[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from stages.cli.options import Place
     from stages.config import RunConfig
     from stages.lm.model import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 
 def untrained(config: RunConfig, store: Store) -> tuple[LanguageModel, IndexTable]:
@@ -37,13 +39,20 @@ def trained_on(model: Path) -> IndexTable | None:
     from data.tables.tokens import IndexTable
 
     stage = graph.STAGES["train"].inputs["tokens"].stage
-    with suppress(StoreError):
+    try:
         trained = Artifact.read(model)
         if trained is None or stage not in trained.manifest.parents:
             return None
-        tokens = Store(model.resolve().parents[1]).find(stage, trained.manifest.parents[stage])
-        return IndexTable.open(tokens.folder / "tokens.arrow") if tokens else None
-    return None
+        store = Store(model.resolve().parents[1])
+        tokens = store.find(stage, trained.manifest.parents[stage])
+        if tokens is None:
+            return None
+        if damage := store.damage(tokens):
+            raise StoreError(f"{tokens.folder} is damaged ({damage})")
+        return IndexTable.open(tokens.folder / "tokens.arrow")
+    except StoreError as error:
+        logger.warning("the text has no beginning, for what the model learnt from cannot be read: %s", error)
+        return None
 
 
 def load(folder: Path) -> LanguageModel:
