@@ -68,6 +68,7 @@ def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], ot
         folder
         for artifact in artifacts
         for folder in (artifact.folder, *(store.folder(*parent) for parent in artifact.manifest.parents.items()))
+        if folder.is_dir()  # what a text came from, packed in another way, may be gone
     }
     try:
         question = _question()

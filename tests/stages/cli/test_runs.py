@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -90,3 +92,12 @@ def test_a_text_that_the_normalizer_empties_is_said_so(here: Rnnlm, tiny: Path) 
     text.write_text("Мороз и солнце; день чудесный!\n" * 50, encoding="utf-8")
     done = here("run", "--preset", tiny, "--corpus", text, "--set", "tokenize.normalizer=book", code=2)
     assert "tokenize.normalizer" in done.stderr
+
+
+def test_what_was_made_of_a_download_that_is_gone_is_cached_all_the_same(here: Rnnlm, tiny: Path) -> None:
+    text = tiny.parent / "text.txt"
+    (tiny.parent / "text.gz").write_bytes(gzip.compress(text.read_bytes()))
+    here("tokenize", "--preset", tiny, "--corpus", tiny.parent / "text.gz")
+    shutil.rmtree(tiny.parent / "store" / "download")
+    here("download", "--preset", tiny)
+    assert "tokenize  cached" in here("tokenize", "--preset", tiny).stderr
