@@ -150,6 +150,8 @@ def run(arguments: list[str], environment: Environment | None = None, stop: floa
         signal.signal(signal.SIGALRM, before)
         logging.getLogger("data").handlers.clear()
         logging.getLogger("stages").handlers.clear()
+    if code in (128 + signal.SIGTERM, 128 + signal.SIGHUP):  # which was meant for all of it
+        sys.exit(code)
     return Outcome(code, written.getvalue().decode(), err.getvalue(), time.monotonic() - began, crash)
 
 
