@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -299,3 +300,12 @@ def test_who_compared_with_nobody_takes_nobodys_place(store: Store, trained: Tra
     champion.promote(store, first, "by hand, in the middle of a night", {})
     with pytest.raises(StoreError, match="for meanwhile another one became the champion"):
         champion.promote(store, second, "there was none", {}, over="")
+
+
+def test_a_large_record_that_is_none_is_refused_at_its_first_fault(store: Store) -> None:
+    store.root.mkdir(exist_ok=True)
+    (store.root / "champion.json").write_text('{"reigns":[' + "{}," * 1_000_000 + "{}]}")
+    began = time.process_time()
+    with pytest.raises(StoreError, match=r"champion\.json does not say .* \(reigns\.0\.model: "):
+        champion.history(store)
+    assert time.process_time() - began < 3, "and not the million after it"

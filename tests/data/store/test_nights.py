@@ -130,3 +130,31 @@ def test_what_a_command_prints_of_a_night_names_folders(store: Store) -> None:
         "candidate": None,
         "tests": [],
     }
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tests": [{"text": "today", "bits_champion": [[]]}]},
+        {"tests": "[]"},
+        {"candidate": {"key": "a" * 64, "page": "javascript:alert(1)"}},
+        {"candidate": {"key": "a" * 64, "page": "reports/../../x.html"}},
+        {"when": "\x1b[2J"},
+    ],
+)
+def test_a_line_of_another_shape_is_no_nights(store: Store, caplog: pytest.LogCaptureFixture, said: Any) -> None:
+    nights.add(store, night(0))
+    path = store.root / "nights" / "default.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | said) + "\n")
+    nights.add(store, night(0, reason="the next"))
+    assert [one.reason for one in nights.read(store)] == ["the next"]
+    assert "line 1 of " in caplog.text
+    assert path.read_text().count("\n") == 2, "and stays for a person to mend"
+
+
+def test_many_lines_that_are_none_are_named_together(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    nights.add(store, night(0))
+    with (store.root / "nights" / "default.jsonl").open("ab") as file:
+        file.write(b"\xff\n" * 100_000)
+    assert len(nights.read(store)) == 1
+    assert len(caplog.records) == 6

@@ -37,3 +37,14 @@ def test_the_file_is_one_plain_batch_that_any_arrow_reads(tmp_path: Path) -> Non
     with pa.OSFile(str(tmp_path / "a"), "rb") as file, pa.ipc.open_file(file) as reader:
         assert reader.num_record_batches == 1
         assert reader.schema == pa.schema({"epoch": pa.int32(), "learning_rate": pa.float64()})
+
+
+def test_epochs_that_are_not_counted_from_1_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.arrow"
+    history.write(path, {name: [1.0, 2.0] for name in history.COLUMNS[1:]})
+    with pa.OSFile(str(path), "rb") as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch.take(pa.array([1, 0])))
+    with pytest.raises(StoreError, match="its epochs are not counted from 1"):
+        history.read(path)

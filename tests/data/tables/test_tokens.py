@@ -81,3 +81,18 @@ def test_what_is_no_index_table_is_refused_in_one_sentence(tmp_path: Path) -> No
     Vocab.build({"a": 1}).write(file)
     with pytest.raises(StoreError, match="tokenize again"):
         IndexTable.open(file)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (Split(0, 7, 7, 2), "other tokens are unknown than it counts"),
+        (Split(0, 7, 8, 1), "other characters than it has"),
+        (Split(0, 7, 6, 1), "other characters than it has"),
+    ],
+)
+def test_counts_that_do_not_sum_are_refused(tmp_path: Path, train: Split, said: str) -> None:
+    lying = table(np.arange(10, dtype=np.uint8))
+    replace(lying, splits={**lying.splits, "train": train}).write(tmp_path / "tokens.arrow")
+    with pytest.raises(StoreError, match=said):
+        IndexTable.open(tmp_path / "tokens.arrow")

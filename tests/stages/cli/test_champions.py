@@ -70,3 +70,11 @@ def test_names_keep_champions_apart(here: Rnnlm, trained: Path) -> None:
         said = here(*command, "--name", "other", code=2).stderr
         assert "has no champion under the name other: `rnnlm champion --all` lists" in said
     assert "no champion to go back from under the name other" in here("rollback", "--name", "other", code=2).stderr
+
+
+def test_what_a_record_says_commands_no_terminal(here: Rnnlm, trained: Path) -> None:
+    here("promote", next((trained.parent / "store" / "train").iterdir()).name, "--reason", "\x1b[2J\x9b\nchampion")
+    assert here("champion").stdout.endswith("  \\x1b[2J\\x9b\\nchampion\n")
+    told = here("champion", "--json").stdout
+    assert not set(told) & {"\x1b", "\x9b"}
+    assert json.loads(told)["champion"]["reason"] == "\x1b[2J\x9b\nchampion"

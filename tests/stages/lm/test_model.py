@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from data.corpus.level import LEVELS
 from data.errors import StoreError
+from data.store.fingerprint import file_digest
 from data.tables.vocab import Vocab
 from stages.config import TrainConfig
 from stages.lm.model import LanguageModel
@@ -153,3 +154,23 @@ def test_a_vocabulary_of_another_size_is_refused(tmp_path: Path) -> None:
     Vocab(["<unk>", "a"], [0, 1]).write(write(tmp_path / "model") / "vocab.arrow")
     with pytest.raises(StoreError, match=r"vocab.arrow has 2 tokens and the model 10"):
         LanguageModel.load(tmp_path / "model")
+
+
+def test_tokens_that_no_text_of_its_level_has_are_named(tmp_path: Path) -> None:
+    Vocab(["<unk>", *" abcdefg", "\x1b[2J"], [0] * 10).write(write(tmp_path) / "vocab.arrow")
+    with pytest.raises(StoreError, match=r"vocab\.arrow has '\\x1b\[2J', which is no character: train again"):
+        LanguageModel.load(tmp_path)
+
+
+def test_a_model_is_what_the_manifest_beside_it_names(tmp_path: Path) -> None:
+    names = ("config.json", "model.safetensors", "vocab.arrow")
+    digests = {name: {"sha256": file_digest(write(tmp_path) / name)} for name in names}
+    (tmp_path / "manifest.json").write_text(json.dumps({"outputs": digests}))
+    LanguageModel.load(tmp_path)
+    content = bytearray((tmp_path / "model.safetensors").read_bytes())
+    content[-3] ^= 1  # another weight, and as good as any
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(StoreError, match=r"model\.safetensors is not what was published: train again"):
+        LanguageModel.load(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    LanguageModel.load(tmp_path)
