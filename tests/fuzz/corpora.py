@@ -328,8 +328,8 @@ def inputs(rng: Random) -> Iterator[tuple[str, Callable[[], int], Text]]:
 
 def run(place: Place, rng: Random, number: int, share: float = 1.0, only: str = "") -> None:
     """Try so many texts and archives each, and a share of all the rest."""
-    outside = place.folder / "outside"
-    outside.mkdir(exist_ok=True)
+    outside = place.folder / f"outside of {place.tried}"
+    outside.mkdir()
     path = outside / "corpus"
     for cases in (texts(rng), packed.archives(rng)):
         several = [one for one in itertools.islice(cases, max(3 * number, 120)) if only in one.what]
