@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from tests.crash import states
+from tests.crash import mutations, states
 
 
 def test_no_state_that_a_crash_leaves_loses_anything() -> None:
     counts = states.tried(states.SUITE)
     assert counts["states"] >= 100_000, counts
+
+
+def test_a_sync_that_is_left_out_or_late_is_noticed() -> None:
+    """`python -m tests.crash mutations` leaves out each one, and each lock."""
+    first, *_ = mutations.places("fsync")
+    assert "published, and is gone or damaged" in mutations.without("fsync", first)
+    assert "published, and is gone or damaged" in mutations.late(first)

@@ -30,6 +30,7 @@ from tests.crash.service import remote
 ROOT = Path("/disk/store")
 MOMENT = "2026-11-28T00:00:00+00:00"
 TRAINING = "7" * 64
+_GENERATOR = np.random.PCG64(0).state
 NOBODY = frozenset({""})
 
 
@@ -226,7 +227,8 @@ class World:
             folder = self.store.checkpoints(TRAINING)
             before = checkpoint.latest(folder, 99)
             epoch = before[0].epoch + 1 if before else 1
-            train = checkpoint.TrainState({"state": epoch}, epoch)
+            history = {name: [float(epoch)] * epoch for name in checkpoint.FIGURES}
+            train = checkpoint.TrainState(_GENERATOR, epoch, history=history)
             weights = {"weight": np.full(2, epoch, np.float32)}
             checkpoint.write(folder, train, EngineState(parameters=weights, averages={}, moments={}, recurrent={}))
             if not self.ledger.collecting:
