@@ -195,12 +195,14 @@ def _checked(store: Store) -> tuple[dict[tuple[str, str], Artifact], list[tuple[
 def _needed(sound: Mapping[tuple[str, str], Artifact], oldest: float, pinned: Collection[str]) -> set[Path]:
     """The folders of artifacts that are in use, were used since ``oldest`` or are pinned, and of what those were made
     from."""
+
+    def stays(artifact: Artifact) -> bool:
+        folder = artifact.folder
+        in_use = not (is_link(folder) or locks.free(folder))
+        return in_use or artifact.used >= oldest or artifact.manifest.key in pinned
+
     needed: set[Path] = set()
-    waiting = [
-        which
-        for which, artifact in sound.items()
-        if artifact.used >= oldest or which[1] in pinned or not locks.free(artifact.folder)
-    ]
+    waiting = [which for which, artifact in sound.items() if stays(artifact)]
     while waiting:
         artifact = sound.get(waiting.pop())
         if artifact is not None and artifact.folder not in needed:

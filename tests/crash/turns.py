@@ -71,8 +71,9 @@ class Turns:
         self.disk, self.ledger, self.rng = world.disk, world.ledger, rng
         self.alive = [Process() for _ in range(rng.randint(2, 4))]
         self.gone: list[Process] = []
+        steps = rng.sample(STEPS, 3)  # few, that they meet in the same places
         for process in self.alive:
-            process.life = greenlet(self._life([rng.choice(STEPS) for _ in range(rng.randint(1, 3))]))
+            process.life = greenlet(self._life([rng.choice(steps) for _ in range(rng.randint(1, 3))]))
         self.disk.before, self.disk.waits, self.disk.freed = self._asked, self._waits, self._woken
         turns = 0
         with living(self.disk):
