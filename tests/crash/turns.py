@@ -11,27 +11,75 @@ from greenlet import getcurrent, greenlet
 from data.errors import RnnlmError
 from tests.crash.cuts import Seen, begun, choices
 from tests.crash.disk import Disk
-from tests.crash.scenes import Scene, followed, nothing, reigning, trained
-from tests.crash.world import BEST, BETTER, CORPUS, MODEL, OTHER, World, living
+from tests.crash.scenes import Scene, Steps, followed, nothing, reigning, trained
+from tests.crash.world import BEST, BETTER, MODEL, OTHER, World, living
 
 BEFORE = tuple(Scene(before.__name__, before, nothing) for before in (nothing, trained, reigning, followed))
-STEPS: tuple[Callable[[World], object], ...] = (
-    lambda world: world.build(CORPUS),
-    lambda world: world.build(MODEL),
-    lambda world: world.build(MODEL, forced=True),
-    lambda world: world.build(BETTER),
-    lambda world: world.build(OTHER, forced=True),
-    lambda world: world.build(BEST),
-    lambda world: world.promote(MODEL),
-    lambda world: world.promote(BETTER),
-    lambda world: world.promote(BEST, "other"),
-    lambda world: world.rollback(),
-    lambda world: world.reject(BETTER, MODEL),
-    lambda world: world.collect(),
-    lambda world: world.collect(days=30),
-    lambda world: world.train(),
-    lambda world: world.note(),
+
+
+def build(world: World) -> None:
+    world.build(MODEL)
+
+
+def again(world: World) -> None:
+    world.build(MODEL, forced=True)
+
+
+def build_better(world: World) -> None:
+    world.build(OTHER)
+    world.build(BETTER)
+
+
+def promote(world: World) -> None:
+    world.promote(MODEL)
+
+
+def promote_better(world: World) -> None:
+    world.promote(BETTER)
+
+
+def promote_elsewhere(world: World) -> None:
+    world.promote(BEST, "other")
+
+
+def rollback(world: World) -> None:
+    world.rollback()
+
+
+def reject(world: World) -> None:
+    world.reject(BETTER, MODEL)
+
+
+def collect(world: World) -> None:
+    world.collect()
+
+
+def tidy(world: World) -> None:
+    """Remove what was killed, and nothing that was used in the last month."""
+    world.collect(days=30)
+
+
+def train(world: World) -> None:
+    world.train()
+
+
+def note(world: World) -> None:
+    world.note()
+
+
+THEMES: tuple[tuple[Steps, ...], ...] = (
+    (build, again, collect),
+    (promote, promote_better, rollback, reject),
+    (promote, promote_better, collect),
+    (promote_elsewhere, promote, rollback, collect),
+    (build, build_better, tidy),
+    (train, collect, tidy),
+    (note, collect),
+    (build, again, build_better, promote, promote_better, rollback, reject, collect, tidy, train, note),
 )
+"""What processes do at once, that they meet in the same places."""
+MAY_END = (promote, promote_better, promote_elsewhere, rollback)
+"""What may end in a sentence: the model has gone, or there is none to go back to."""
 
 
 class KilledError(BaseException):
@@ -71,7 +119,7 @@ class Turns:
         self.disk, self.ledger, self.rng = world.disk, world.ledger, rng
         self.alive = [Process() for _ in range(rng.randint(2, 4))]
         self.gone: list[Process] = []
-        steps = rng.sample(STEPS, 3)  # few, that they meet in the same places
+        steps = THEMES[self.seed % len(THEMES)]
         for process in self.alive:
             process.life = greenlet(self._life([rng.choice(steps) for _ in range(rng.randint(1, 3))]))
         self.disk.before, self.disk.waits, self.disk.freed = self._asked, self._waits, self._woken
@@ -90,14 +138,15 @@ class Turns:
                     process.life.throw(KilledError)
         return turns
 
-    def _life(self, steps: list[Callable[[World], object]]) -> Callable[[], None]:
+    def _life(self, steps: list[Steps]) -> Callable[[], None]:
         def live() -> None:
             world = World(self.disk, self.ledger)
             for step in steps:
                 try:
                     step(world)
-                except RnnlmError:
-                    pass  # which a user is told, and may try again
+                except RnnlmError as error:
+                    if step not in MAY_END:
+                        raise AssertionError(f"{step.__name__} ended in: {error}") from error
                 except KilledError:
                     return
 
@@ -113,6 +162,7 @@ class Turns:
 
     def _over(self, process: Process) -> None:
         self.alive.remove(process)
+        self.ledger.work = {what: who for what, who in self.ledger.work.items() if who is not process}
         self.disk.killed(process)
         self._woken()
 

@@ -118,6 +118,8 @@ class Ledger:
     """Name → how many processes are at changing that champion."""
     collecting: int = 0
     """How many are at removing what is not needed."""
+    work: dict[str, object] = field(default_factory=dict)
+    """What only one may be at at a time → the process that is."""
 
     def note(self, **facts: Any) -> None:
         """Something is promised from now on."""
@@ -145,7 +147,7 @@ class World:
                 made = None if forced else self.found(thing)
                 made = made or mirror.bring(self.store, thing.stage, thing.key)
                 if made is None:
-                    with self.store.building(thing.stage, thing.key) as place:
+                    with self._working(thing.name), self.store.building(thing.stage, thing.key) as place:
                         for name, content in thing.files:
                             with created(place / name) as write:
                                 write(content)
@@ -166,12 +168,24 @@ class World:
         self.ledger.note(reigns=self.ledger.promise.reigns | {(name, thing.key)})
 
     def rollback(self, name: str = "default") -> None:
-        """Go back to the champion before this one."""
+        """Go back to the champion before this one, which nothing keeps for whoever is at removing."""
+        if self.ledger.collecting:
+            self.ledger.note(there=frozenset())
         with self._changing(name, *NOBODY, *MODELS):
             champions.rollback(self.store, "it is worse", name=name)
 
     def reject(self, thing: Thing, over: Thing) -> None:
         champions.reject(self.store, thing.key, over.key, "it is no better")
+
+    @contextmanager
+    def _working(self, what: str) -> Iterator[None]:
+        """While this holds, nobody else may be at the same work."""
+        assert what not in self.ledger.work, f"two processes work on {what}"
+        self.ledger.work[what] = self.disk.process
+        try:
+            yield
+        finally:
+            self.ledger.work.pop(what, None)
 
     def push(self) -> None:
         """What `rnnlm push` does."""
@@ -223,16 +237,19 @@ class World:
 
     def train(self) -> None:
         """Write the checkpoint of the next epoch."""
-        with self.store.lock("checkpoints", TRAINING, _nothing):
-            folder = self.store.checkpoints(TRAINING)
-            before = checkpoint.latest(folder, 99)
-            epoch = before[0].epoch + 1 if before else 1
-            history = {name: [float(epoch)] * epoch for name in checkpoint.FIGURES}
-            train = checkpoint.TrainState(_GENERATOR, epoch, history=history)
-            weights = {"weight": np.full(2, epoch, np.float32)}
-            checkpoint.write(folder, train, EngineState(parameters=weights, averages={}, moments={}, recurrent={}))
-            if not self.ledger.collecting:
-                self.ledger.note(checkpoint=epoch)
+        with self.store.lock("checkpoints", TRAINING, _nothing), self._working("training"):
+            self._train()
+
+    def _train(self) -> None:
+        folder = self.store.checkpoints(TRAINING)
+        before = checkpoint.latest(folder, 99)
+        epoch = before[0].epoch + 1 if before else 1
+        history = {name: [float(epoch)] * epoch for name in checkpoint.FIGURES}
+        train = checkpoint.TrainState(_GENERATOR, epoch, history=history)
+        weights = {"weight": np.full(2, epoch, np.float32)}
+        checkpoint.write(folder, train, EngineState(parameters=weights, averages={}, moments={}, recurrent={}))
+        if not self.ledger.collecting:
+            self.ledger.note(checkpoint=epoch)
 
     def note(self) -> None:
         night = nights.NightRecord(when=MOMENT, name="default", decision="unchanged", reason="it is the same text")
