@@ -31,7 +31,12 @@ from data.tables.vocab import Vocab
 def mask(config, *, tokens, out, progress):
     table, vocab = IndexTable.open(tokens / "tokens.arrow"), Vocab.read(tokens / "vocab.arrow")
     masked = np.array(vocab.ids([config.token]), vocab.id_type)
-    replace(table, ids=np.where(table.ids == masked, vocab.id_type.type(0), table.ids)).write(out / "tokens.arrow")
+    ids = np.where(table.ids == masked, vocab.id_type.type(0), table.ids)
+    splits = {
+        name: replace(split, unknown=int((ids[split.start : split.stop] == 0).sum()))
+        for name, split in table.splits.items()
+    }
+    replace(table, ids=ids, splits=splits).write(out / "tokens.arrow")
     vocab.write(out / "vocab.arrow")
 '''
 SECTION = '''class MaskConfig(StageConfig):

@@ -101,6 +101,7 @@ def altered(contender: Contender, folder: Path, change: Callable[[Weights], obje
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors")
+    (folder / "manifest.json").unlink()  # which says that they are others
     return Contender(folder, contender.tokens, contender.corpus)
 
 
