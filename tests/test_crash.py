@@ -54,8 +54,8 @@ def test_the_long_forms_in_short(tmp_path: Path) -> None:
 from pathlib import Path
 from tests import full, kill, month, storm
 
-print(f"kills: {{kill.kills(9, ('run', 'night', 'gc'))}} faults")
-print(f"storm: {{storm.storm(Path({str(tmp_path)!r}, 'storm'), 1.5)}}")
+print(f"kills: {{kill.kills(6, ('run', 'night', 'gc'))}} faults")
+print(f"storm: {{storm.storm(Path({str(tmp_path)!r}, 'storm'), 1)}}")
 print(f"month: {{month.month(Path({str(tmp_path)!r}, 'month'), 3)}}")
 print(f"full: {{full.refused() or full.full(40, ['run'])}}")
 """

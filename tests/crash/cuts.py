@@ -18,7 +18,7 @@ from tests.crash.world import ROOT, Ledger, Promise, Thing, World, check, living
 
 UNREAD = ("tmp", "locks")
 """Folders of a store of which nobody reads what lies in them."""
-IN_FULL = 40
+IN_FULL = 100
 """Of so many images that differ in these only one is checked all the same."""
 
 
