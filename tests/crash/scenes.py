@@ -33,6 +33,13 @@ def trained(world: World) -> None:
     world.build(MODEL)
 
 
+def waiting(world: World) -> None:
+    """Two models, and no champion yet."""
+    trained(world)
+    world.build(OTHER)
+    world.build(BETTER)
+
+
 def reigning(world: World) -> None:
     trained(world)
     world.promote(MODEL)

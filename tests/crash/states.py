@@ -34,7 +34,7 @@ class Size:
     parts: int
 
 
-SUITE = Size(ways=2048, stride=24, seeds=96, ways_between=8192, parts=8)
+SUITE = Size(ways=2048, stride=32, seeds=88, ways_between=4096, parts=8)
 ALL = Size(ways=1 << 20, stride=1, seeds=20_000, ways_between=2048, parts=200)
 
 

@@ -11,10 +11,8 @@ from greenlet import getcurrent, greenlet
 from data.errors import RnnlmError
 from tests.crash.cuts import Seen, begun, choices
 from tests.crash.disk import Disk
-from tests.crash.scenes import Scene, Steps, followed, nothing, reigning, trained
+from tests.crash.scenes import Scene, Steps, followed, nothing, reigning, trained, waiting
 from tests.crash.world import BEST, BETTER, MODEL, OTHER, World, living
-
-BEFORE = tuple(Scene(before.__name__, before, nothing) for before in (nothing, trained, reigning, followed))
 
 
 def build(world: World) -> None:
@@ -67,17 +65,20 @@ def note(world: World) -> None:
     world.note()
 
 
-THEMES: tuple[tuple[Steps, ...], ...] = (
-    (build, again, collect),
-    (promote, promote_better, rollback, reject),
-    (promote, promote_better, collect),
-    (promote_elsewhere, promote, rollback, collect),
-    (build, build_better, tidy),
-    (train, collect, tidy),
-    (note, collect),
-    (build, again, build_better, promote, promote_better, rollback, reject, collect, tidy, train, note),
+THEMES: tuple[tuple[tuple[Steps, ...], tuple[Steps, ...]], ...] = (
+    ((nothing, trained), (build, again, collect)),
+    ((reigning, followed), (promote, promote_better, rollback, reject)),
+    ((waiting,), (promote, collect, promote_better)),
+    ((reigning, followed), (promote_elsewhere, collect, promote, rollback)),
+    ((nothing, followed), (build, build_better, tidy)),
+    ((nothing, followed), (train, collect, tidy)),
+    ((nothing, reigning), (note, note, collect)),
+    (
+        (nothing, trained, reigning, followed),
+        (build, again, build_better, promote, rollback, collect, tidy, train, note),
+    ),
 )
-"""What processes do at once, that they meet in the same places."""
+"""What was before, and what processes do at once, so that they meet in the same places."""
 MAY_END = (promote, promote_better, promote_elsewhere, rollback)
 """What may end in a sentence: the model has gone, or there is none to go back to."""
 
@@ -88,8 +89,9 @@ class KilledError(BaseException):
 
 @dataclass
 class Process:
-    """A process, and whether it waits for a lock."""
+    """A process, how fast it is beside others, and whether it waits for a lock."""
 
+    speed: float = 1.0
     life: greenlet = field(default_factory=lambda: greenlet(lambda: None))
     waiting: bool = False
 
@@ -115,13 +117,14 @@ class Turns:
             AssertionError: a promise was not kept, nobody could go on, or a process ended in what is no sentence.
         """
         rng = random.Random(self.seed)
-        world = begun(BEFORE[rng.randrange(len(BEFORE))])
+        before, steps = THEMES[self.seed % len(THEMES)]
+        world = begun(Scene("", rng.choice(before), nothing))
         self.disk, self.ledger, self.rng = world.disk, world.ledger, rng
-        self.alive = [Process() for _ in range(rng.randint(2, 4))]
+        self.alive = [Process(4 ** rng.uniform(0, 3)) for _ in range(rng.randint(2, 4))]
         self.gone: list[Process] = []
-        steps = THEMES[self.seed % len(THEMES)]
-        for process in self.alive:
-            process.life = greenlet(self._life([rng.choice(steps) for _ in range(rng.randint(1, 3))]))
+        first = rng.sample(steps, min(len(steps), len(self.alive)))
+        for process, step in zip(self.alive, [*first, *first], strict=False):
+            process.life = greenlet(self._life([step, *(rng.choice(steps) for _ in range(rng.randint(0, 2)))]))
         self.disk.before, self.disk.waits, self.disk.freed = self._asked, self._waits, self._woken
         turns = 0
         with living(self.disk):
@@ -155,7 +158,8 @@ class Turns:
     def _turn(self) -> None:
         able = [process for process in self.alive if not process.waiting]
         assert able, "each waits for the other"
-        process = self.disk.process = self.rng.choice(able)
+        (process,) = self.rng.choices(able, [process.speed for process in able])
+        self.disk.process = process
         process.life.switch()
         if process.life.dead:
             self._over(process)

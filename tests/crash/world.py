@@ -152,8 +152,8 @@ class World:
                             with created(place / name) as write:
                                 write(content)
                         made = mirror.send(self.store, self.store.publish(place, thing.manifest), instead=forced)
-        if not self.ledger.collecting:
-            self.ledger.note(there=self.ledger.promise.there | {thing})
+                    if not self.ledger.collecting:
+                        self.ledger.note(there=self.ledger.promise.there | {thing})
         return made
 
     def found(self, thing: Thing) -> Artifact | None:
