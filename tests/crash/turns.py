@@ -11,7 +11,21 @@ from greenlet import getcurrent, greenlet
 from data.errors import RnnlmError
 from tests.crash.cuts import Seen, begun, choices
 from tests.crash.disk import Disk
-from tests.crash.scenes import Scene, Steps, followed, nothing, reigning, trained, waiting
+from tests.crash.scenes import (
+    Scene,
+    Steps,
+    collect,
+    first,
+    followed,
+    nothing,
+    promote,
+    reigning,
+    reject,
+    replace,
+    rollback,
+    trained,
+    waiting,
+)
 from tests.crash.world import BEST, BETTER, MODEL, OTHER, World, living
 
 
@@ -19,37 +33,13 @@ def build(world: World) -> None:
     world.build(MODEL)
 
 
-def again(world: World) -> None:
-    world.build(MODEL, forced=True)
-
-
 def build_better(world: World) -> None:
     world.build(OTHER)
     world.build(BETTER)
 
 
-def promote(world: World) -> None:
-    world.promote(MODEL)
-
-
-def promote_better(world: World) -> None:
-    world.promote(BETTER)
-
-
 def promote_elsewhere(world: World) -> None:
     world.promote(BEST, "other")
-
-
-def rollback(world: World) -> None:
-    world.rollback()
-
-
-def reject(world: World) -> None:
-    world.reject(BETTER, MODEL)
-
-
-def collect(world: World) -> None:
-    world.collect()
 
 
 def tidy(world: World) -> None:
@@ -66,20 +56,20 @@ def note(world: World) -> None:
 
 
 THEMES: tuple[tuple[tuple[Steps, ...], tuple[Steps, ...]], ...] = (
-    ((nothing, trained), (build, again, collect)),
-    ((reigning, followed), (promote, promote_better, rollback, reject)),
-    ((waiting,), (promote, collect, promote_better)),
-    ((reigning, followed), (promote_elsewhere, collect, promote, rollback)),
+    ((nothing, trained), (build, replace, collect)),
+    ((reigning, followed), (first, promote, rollback, reject)),
+    ((waiting,), (first, collect, promote)),
+    ((reigning, followed), (promote_elsewhere, collect, first, rollback)),
     ((nothing, followed), (build, build_better, tidy)),
     ((nothing, followed), (train, collect, tidy)),
     ((nothing, reigning), (note, note, collect)),
     (
         (nothing, trained, reigning, followed),
-        (build, again, build_better, promote, rollback, collect, tidy, train, note),
+        (build, replace, build_better, first, rollback, collect, tidy, train, note),
     ),
 )
 """What was before, and what processes do at once, so that they meet in the same places."""
-MAY_END = (promote, promote_better, promote_elsewhere, rollback)
+MAY_END = (first, promote, promote_elsewhere, rollback)
 """What may end in a sentence: the model has gone, or there is none to go back to."""
 
 
@@ -122,8 +112,8 @@ class Turns:
         self.disk, self.ledger, self.rng = world.disk, world.ledger, rng
         self.alive = [Process(4 ** rng.uniform(0, 3)) for _ in range(rng.randint(2, 4))]
         self.gone: list[Process] = []
-        first = rng.sample(steps, min(len(steps), len(self.alive)))
-        for process, step in zip(self.alive, [*first, *first], strict=False):
+        each = rng.sample(steps, min(len(steps), len(self.alive)))
+        for process, step in zip(self.alive, [*each, *each], strict=False):
             process.life = greenlet(self._life([step, *(rng.choice(steps) for _ in range(rng.randint(0, 2)))]))
         self.disk.before, self.disk.waits, self.disk.freed = self._asked, self._waits, self._woken
         turns = 0
