@@ -55,6 +55,10 @@ def note(world: World) -> None:
     world.note()
 
 
+def read(world: World) -> None:
+    world.read(MODEL)
+
+
 THEMES: tuple[tuple[tuple[Steps, ...], tuple[Steps, ...]], ...] = (
     ((nothing, trained), (build, replace, collect)),
     ((reigning, followed), (first, promote, rollback, reject)),
@@ -63,6 +67,7 @@ THEMES: tuple[tuple[tuple[Steps, ...], tuple[Steps, ...]], ...] = (
     ((nothing, followed), (build, build_better, tidy)),
     ((nothing, followed), (train, collect, tidy)),
     ((nothing, reigning), (note, note, collect)),
+    ((nothing, trained, waiting), (read, read, collect, replace)),
     (
         (nothing, trained, reigning, followed),
         (build, replace, build_better, first, rollback, collect, tidy, train, note),
@@ -77,9 +82,13 @@ class KilledError(BaseException):
     """A process that is no more asks for something."""
 
 
+MOMENTS = ("flock", "utime", "rename")
+"""Calls at which a process becomes faster or slower: it is between them that another one may come."""
+
+
 @dataclass
 class Process:
-    """A process, how fast it is beside others, and whether it waits for a lock."""
+    """A process, how fast it is beside others at the moment, and whether it waits for a lock."""
 
     speed: float = 1.0
     life: greenlet = field(default_factory=lambda: greenlet(lambda: None))
@@ -110,7 +119,7 @@ class Turns:
         before, steps = THEMES[self.seed % len(THEMES)]
         world = begun(Scene("", rng.choice(before), nothing))
         self.disk, self.ledger, self.rng = world.disk, world.ledger, rng
-        self.alive = [Process(4 ** rng.uniform(0, 3)) for _ in range(rng.randint(2, 4))]
+        self.alive = [Process() for _ in range(rng.randint(2, 4))]
         self.gone: list[Process] = []
         each = rng.sample(steps, min(len(steps), len(self.alive)))
         for process, step in zip(self.alive, [*each, *each], strict=False):
@@ -170,8 +179,11 @@ class Turns:
 
     def _asked(self, call: str, path: object) -> None:
         """A process asks for something, and others may have their turn before it is answered."""
-        if self.disk.process in self.gone or self.disk.process not in self.alive:
+        process = self.disk.process
+        if process in self.gone or process not in self.alive:
             raise KilledError
+        if call in MOMENTS:
+            process.speed = 4 ** self.rng.uniform(0, 5)
         self._pass_on()
 
     def _waits(self) -> None:

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 
 from data.errors import RnnlmError
-from data.store import artifact, cache, champions, collect, fingerprint, mirror, nights, reading, reigns
+from data.store import artifact, cache, champions, collect, fingerprint, locks, mirror, nights, reading, reigns
 from data.store.artifact import Artifact
 from data.store.files import created
 from data.store.folder import Store
@@ -161,6 +161,19 @@ class World:
         found = self.store.find(thing.stage, thing.key)
         sound = found is not None and self.store.damage(found) is None and self.store.touch(found)
         return found if sound else None
+
+    def read(self, thing: Thing) -> None:
+        """What a walk does: make it, and what it is made from, and read all of these to the end."""
+        held = list[locks.Hold | None]()
+        for one in (*thing.parents, thing):
+            while True:
+                with suppress(FileNotFoundError):  # it was collected as it was made
+                    held.append(locks.hold(self.build(one).folder))
+                    break
+        for one in (*thing.parents, thing):
+            for name, content in one.files:
+                found = reading.read(self.store.folder(one.stage, one.key) / name)
+                assert found == content, f"{one.name} is another one to who reads it"
 
     def promote(self, thing: Thing, name: str = "default") -> None:
         with self._changing(name, thing.key):
