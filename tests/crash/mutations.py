@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
@@ -23,8 +26,15 @@ from tests.crash.world import ROOT
 
 HELPERS = {"sync", "_sync", "take", "named", "same", "held", "alone", "free", "lock", "_lock", "_opened"}
 """Of a call these say nothing of what it is for."""
-SEEDS = 60
+SEEDS = 1200
 """How many times processes take turns, until somebody notices that a lock is missing."""
+AGAIN = {
+    "collect.stays": "what goes is looked at once more as it goes, by `removal._take_away`",
+    "collect._locks": "the same, by `removal._try`",
+    "collect._leftovers": "the same, by `removal._try`",
+    "collect._begun": "who reads holds what it reads; tests/data/store/test_stateful.py notices",
+}
+"""Places where a lock is looked at and not kept, so that nothing is lost without it: these are not tried."""
 
 
 def place(path: str) -> str:
@@ -68,7 +78,7 @@ def places(call: str) -> dict[str, None]:
     return found
 
 
-def without(call: str, at: str) -> str:
+def without(call: str, at: str, noticed: Callable[[], str]) -> str:
     """What is noticed where that call is left out, empty if nothing."""
 
     def skip(there: str, own: Callable[..., None], disk: Disk, handle: int, *arguments: Any) -> None:
@@ -77,6 +87,14 @@ def without(call: str, at: str) -> str:
 
     with asked(call, skip):
         return noticed()
+
+
+def _without_sync(at: str) -> str:
+    return without("fsync", at, after_a_cut)
+
+
+def _without_lock(at: str) -> str:
+    return without("flock", at, in_turns)
 
 
 def late(at: str) -> str:
@@ -98,17 +116,24 @@ def late(at: str) -> str:
             disk.last(waiting.pop())
 
     with asked("fsync", put_off), patch.object(Disk, "_change", changed):
-        return noticed()
+        return after_a_cut()
 
 
-def noticed() -> str:
-    """The first promise that is not kept."""
+def after_a_cut() -> str:
+    """The first promise that is not kept when the machine stops."""
     seen = Seen()
+    return _first(partial(cut, scene, seen, 64) for scene in SCENES)
+
+
+def in_turns() -> str:
+    """The first promise that processes do not keep which take turns."""
+    return _first(Turns(seed, Seen(), 2).run for seed in range(SEEDS))
+
+
+def _first(tries: Iterable[Callable[[], object]]) -> str:
     try:
-        for scene in SCENES:
-            cut(scene, seen, 64)
-        for seed in range(SEEDS):
-            Turns(seed, seen, 16).run()
+        for one in tries:
+            one()
     except (AssertionError, OSError) as error:
         return str(error.__cause__ or error).partition(": {")[0]
     return ""
@@ -117,14 +142,16 @@ def noticed() -> str:
 def main() -> int:
     """Print what each mutation is noticed by; how many are not."""
     ways: list[tuple[str, Callable[[str], str], str]] = [
-        ("without the sync", partial(without, "fsync"), "fsync"),
+        ("without the sync", _without_sync, "fsync"),
         ("synced too late", late, "fsync"),
+        ("without the lock", _without_lock, "flock"),
     ]
-    ways.append(("without the lock", partial(without, "flock"), "flock"))
     unnoticed = 0
-    for name, mutate, call in ways:
-        for at in places(call):
-            found = mutate(at)
-            unnoticed += not found
-            print(f"{name:16}  {at:45}  {found or 'NOBODY NOTICES'}", flush=True)
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        for name, mutate, call in ways:
+            again = {at: AGAIN[where] for at in places(call) if (where := at.partition(":")[0]) in AGAIN}
+            found = [at for at in places(call) if at not in again]
+            for at, said in chain(again.items(), zip(found, pool.map(mutate, found), strict=True)):
+                unnoticed += not said
+                print(f"{name:16}  {at:45}  {said or 'NOBODY NOTICES'}", flush=True)
     return unnoticed

@@ -26,7 +26,7 @@ from tests.crash.scenes import (
     trained,
     waiting,
 )
-from tests.crash.world import BEST, BETTER, MODEL, OTHER, World, living
+from tests.crash.world import BEST, BETTER, MODEL, OTHER, PAGES, World, living
 
 
 def build(world: World) -> None:
@@ -59,6 +59,14 @@ def read(world: World) -> None:
     world.read(MODEL)
 
 
+def write(world: World) -> None:
+    world.write(PAGES[0])
+
+
+def write_longer(world: World) -> None:
+    world.write(PAGES[1])
+
+
 THEMES: tuple[tuple[tuple[Steps, ...], tuple[Steps, ...]], ...] = (
     ((nothing, trained), (build, replace, collect)),
     ((reigning, followed), (first, promote, rollback, reject)),
@@ -67,6 +75,7 @@ THEMES: tuple[tuple[tuple[Steps, ...], tuple[Steps, ...]], ...] = (
     ((nothing, followed), (build, build_better, tidy)),
     ((nothing, followed), (train, collect, tidy)),
     ((nothing, reigning), (note, note, collect)),
+    ((trained, reigning), (write, write_longer, collect)),
     ((nothing, trained, waiting), (read, read, collect, replace)),
     (
         (nothing, trained, reigning, followed),

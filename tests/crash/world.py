@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 
 from data.errors import RnnlmError
-from data.store import artifact, cache, champions, collect, fingerprint, locks, mirror, nights, reading, reigns
+from data.store import artifact, cache, champions, collect, files, fingerprint, locks, mirror, nights, reading, reigns
 from data.store.artifact import Artifact
 from data.store.files import created
 from data.store.folder import Store
@@ -32,6 +32,8 @@ MOMENT = "2026-11-28T00:00:00+00:00"
 TRAINING = "7" * 64
 _GENERATOR = np.random.PCG64(0).state
 NOBODY = frozenset({""})
+PAGE = ROOT / "index.html"
+PAGES = (b"a page", b"a longer page")
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,10 @@ class World:
         if not self.ledger.collecting:
             self.ledger.note(checkpoint=epoch)
 
+    def write(self, page: bytes) -> None:
+        """Write the page of the nights, which no lock of a caller's is held for."""
+        files.replace(PAGE, page, ROOT)
+
     def note(self) -> None:
         night = nights.NightRecord(when=MOMENT, name="default", decision="unchanged", reason="it is the same text")
         nights.add(self.store, night)
@@ -290,6 +296,8 @@ def check(disk: Disk, promise: Promise, things: Sequence[Thing]) -> None:
     assert epoch >= promise.checkpoint, f"training begins after epoch {epoch}, and had come to {promise.checkpoint}"
     assert not restored or restored[1].parameters["weight"][0] == epoch, "a checkpoint is another one"
     assert len(nights.read(store, "default")) >= promise.nights, "a night is gone"
+    with suppress(FileNotFoundError):
+        assert reading.read(PAGE) in PAGES, "a page is half there"
 
     if store.remote:
         _elsewhere(before, disk)
