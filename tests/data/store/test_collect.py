@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from data.moment import now
-from data.store import champions, kernel, nights
+from data.store import champions, kernel, locks, nights
 from data.store.artifact import MANIFEST, Artifact
 from data.store.collect import collect
 from data.store.nights import Model, NightRecord
+from data.store.removal import Removal, remove, stamp_of
 
 if TYPE_CHECKING:
     from data.store.folder import Store
@@ -217,3 +218,38 @@ def test_above_a_limit_what_was_used_longest_ago_goes_and_nothing_of_the_last_da
     assert gone(sizes - 1) == [artifacts[1].folder]
     assert gone(0) == [artifact.folder for artifact in artifacts[1:4]]
     assert gone(0, {artifacts[2].place}) == [artifacts[2].folder]
+
+
+def test_what_is_used_as_it_is_to_go_stays(store: Store, publish: Publish) -> None:
+    made = publish()
+    lock = store.root / "locks" / f"tokenize-{'0' * 16}"
+    lock.parent.mkdir()
+    with locks.held(lock):
+        assert remove(store, Removal(lock, "", 0), ()).fault == "a process is using it"
+    page = store.root / "reports" / f"{made.folder.name}.html"
+    page.parent.mkdir()
+    page.touch()
+    assert remove(store, Removal(page, "", 0), ()).fault == "a process is using it", "its artifact was made again"
+    assert page.exists()
+    with locks.held(store.root / "locks" / f"train-{made.folder.name}"):
+        assert remove(store, Removal(made.folder, "", 0), stamp_of(made.folder)).fault == "a process is using it"
+    held = locks.hold(made.folder)
+    assert remove(store, Removal(made.folder, "", 0), stamp_of(made.folder)).fault == "a process is using it"
+    del held
+    assert not remove(store, Removal(made.folder, "", 0), stamp_of(made.folder)).fault
+    assert not made.folder.exists()
+
+
+def test_what_was_used_as_it_was_moved_aside_is_put_back(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, rename = publish(), kernel.rename
+
+    def late(one: Path, other: Path) -> None:
+        if one == made.folder:
+            os.utime(made.folder)
+        rename(one, other)
+
+    monkeypatch.setattr(kernel, "rename", late)
+    assert remove(store, Removal(made.folder, "", 0), stamp_of(made.folder)).fault == "a process is using it"
+    assert store.damage(made) is None

@@ -129,6 +129,13 @@ def test_differences_are_said_in_words() -> None:
     assert fingerprint.difference("train", {"libraries": {"numpy": "2.4"}}, {"libraries": {"numpy": "2.5"}}) == [
         "numpy 2.4 → 2.5"
     ]
+    older: dict[str, object] = {"libraries": {"numpy": "2.4", "python": "3.11"}, "version": 1}
+    newer: dict[str, object] = {"libraries": {"numpy": "2.5", "letters": "15.1"}, "version": 2}
+    assert fingerprint.difference("train", older, newer) == [
+        "the version of Python (3.11) no longer counts",
+        "numpy 2.4 → 2.5",
+        "format version of train: 1 → 2",
+    ]
 
 
 def test_equal_values_have_one_spelling() -> None:

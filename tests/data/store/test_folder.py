@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -264,3 +265,19 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_rest_goes_on(
     said = f"{store.root / 'train'} cannot be read (Permission denied) and is passed over: make it readable"
     assert caplog.messages.count(said) == 1
     assert nights.refused(store) == set()
+
+
+def test_a_file_that_leads_nowhere_is_damage_and_not_the_disks_fault(store: Store, publish: Publish) -> None:
+    artifact = publish()
+    (artifact.folder / "out.txt").unlink()
+    (artifact.folder / "out.txt").symlink_to("out.txt")
+    assert store.damage(artifact) == "out.txt cannot be read (Too many levels of symbolic links)"
+    assert not store.unread
+
+
+def test_a_manifest_of_more_files_than_any_stage_writes_is_none(store: Store, publish: Publish) -> None:
+    manifest = publish().folder / "manifest.json"
+    written = json.loads(manifest.read_text())
+    written["outputs"] |= {f"{number}.txt": written["outputs"]["out.txt"] for number in range(1000)}
+    manifest.write_text(json.dumps(written))
+    assert store.find("train", written["key"]) is None

@@ -86,3 +86,48 @@ def test_a_model_is_loaded_where_there_are_no_locks() -> None:
     script = "import sys; sys.modules['fcntl'] = None; import stages.lm.model"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_gone_or_no_folder_of_ours_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert locks.free(tmp_path / "none")
+    with pytest.raises(FileNotFoundError):
+        locks.hold(tmp_path / "none")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert locks.hold(tmp_path / "link") is None
+    monkeypatch.setattr(locks, "same", lambda handle, path: False)
+    with pytest.raises(FileNotFoundError):  # it was replaced at this moment
+        locks.hold(tmp_path)
+
+
+def test_a_folder_to_build_in_that_is_swept_away_as_it_is_made_is_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept, opened = list[Path](), kernel.open
+
+    def late(path: Path, flags: int) -> int:
+        if not swept:
+            swept.append(path)
+            path.rmdir()
+        return opened(path, flags)
+
+    monkeypatch.setattr(kernel, "open", late)
+    with store.building("train", "k" * 64) as folder:
+        assert folder.is_dir()
+    assert swept != [folder]
+
+
+def test_a_folder_to_build_in_that_is_swept_away_before_its_lock_is_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept, take = list[Path](), locks.take
+
+    def late(handle: int, path: Path, *, shared: bool = False, wait: bool = False) -> bool:
+        if not swept:
+            swept.append(path)
+            path.rmdir()
+        return take(handle, path, shared=shared, wait=wait)
+
+    monkeypatch.setattr(locks, "take", late)
+    with store.building("train", "k" * 64) as folder:
+        assert folder.is_dir()
+    assert swept != [folder]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -273,6 +274,7 @@ def test_credentials_are_in_nothing_that_is_said_or_written(
         ("bucket/x", "is no address"),
         ("s3://", "is no address"),
         ("s3://a b/x", "is no address"),
+        ("s3://[bucket/x", "is no address"),
         ("s3://me:secret@bucket/x", "more than a bucket"),
         ("s3://bucket/x?token=secret", "more than a bucket"),
         ("az://container/x", "AZURE_STORAGE_ACCOUNT_NAME is not set"),
@@ -437,3 +439,102 @@ def test_what_is_brought_counts_as_used(machine: Machine) -> None:
 def test_no_race_loses_a_promotion() -> None:
     """`tests/races.py` runs a hundred thousand."""
     assert races(1000) > 500  # swaps that were lost, and decided again
+
+
+def test_what_was_used_here_counts_as_used_there_now_and_then(machine: Machine, s3: S3) -> None:
+    here = machine("here")
+    made = mirror.send(here, make(here))
+    s3.plan(None)
+    assert mirror.used(here, made)
+    assert s3.asked == []
+    long_ago = (time.time() - 2 * mirror.RESTED,) * 2
+    os.utime(made.folder / "manifest.json", long_ago)
+    os.utime(made.folder, long_ago)
+    assert mirror.used(here, made)
+    assert "PUT" in [method for method, _ in s3.asked]
+    os.utime(made.folder, long_ago)
+    obstore.delete(here.remote.objects._service, f"{made.place}/manifest.json")  # type: ignore[union-attr]
+    assert mirror.used(here, made)
+    shutil.rmtree(made.folder)
+    assert not mirror.used(here, made)
+
+
+def test_without_a_champion_there_is_none_to_send(machine: Machine) -> None:
+    assert not champions.publish(machine("here"), "default")
+
+
+def test_where_nothing_may_be_sent_no_model_is_promoted(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNLM_PULL_ONLY", "1")
+    with pytest.raises(StoreError, match=r"nothing is sent to the remote .*, so the champion stays"):
+        crown(machine("here"), "default", "a" * 64)
+
+
+def test_what_is_promised_of_a_remote_that_fails_is_nothing(machine: Machine, s3: S3) -> None:
+    here = machine("here")
+    made = mirror.send(here, make(here))
+    promised = mirror.promised(machine("there"), "train", made.manifest.key)
+    assert promised is not None
+    assert promised.manifest == made.manifest
+    s3.plan(lambda method, path, number: "dropped")
+    assert mirror.promised(machine("there"), "train", made.manifest.key) is None
+
+
+def test_a_service_that_is_always_busy_is_one_sentence(machine: Machine, s3: S3) -> None:
+    here = machine("here")
+    assert here.remote is not None
+    s3.plan(lambda method, path, number: 409 if method == "PUT" else None)
+    with pytest.raises(RemoteError, match="is too busy to change train/x/a: run the same again later"):
+        here.remote.objects.swap("train/x/a", b"1", None)
+    with pytest.raises(RemoteError, match=r"is too busy$"):
+        here.remote.objects.put("train/x/a", b"1")
+
+
+def test_a_service_without_tls_is_used_only_where_that_is_meant(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    assert mirror.bring(machine("here"), "train", "0" * 64) is None
+    assert "is to be asked without TLS: set AWS_ALLOW_HTTP=true where that is meant" in caplog.text
+
+
+def test_what_is_too_large_to_be_ours_is_not_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = machine("here")
+    made = mirror.send(here, make(here))
+    monkeypatch.setattr(objects, "LARGEST", 10)
+    assert mirror.bring(machine("there"), "train", made.manifest.key) is None
+
+
+def test_who_may_not_look_is_told_once(machine: Machine, s3: S3, caplog: pytest.LogCaptureFixture) -> None:
+    here = machine("here")
+    s3.plan(lambda method, path, number: 403)
+    assert [mirror.bring(here, "train", digit * 64) for digit in "01"] == [None, None]
+    assert caplog.text.count("what cannot be read there counts as missing") == 1
+
+
+def test_an_entry_that_nobody_understands_stays(machine: Machine, later: Callable[[float], None]) -> None:
+    here = machine("here")
+    assert here.remote is not None
+    made = mirror.send(here, make(here))
+    put(here, f"{made.place}/manifest.json", b"{}")
+    later(40)
+    assert prune.prune(here, here.remote, days=30, dry_run=False) == []
+    assert f"{made.place}/a.txt" not in everything(here)  # its name has the content's digest
+    assert len([name for name in everything(here) if name.startswith(made.place)]) == 3
+
+
+def test_what_is_used_while_it_is_to_go_stays(
+    machine: Machine, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = machine("here")
+    assert here.remote is not None
+    made = mirror.send(here, make(here))
+    later(40)
+    listed = objects.Objects.listed
+
+    def used(self: objects.Objects, prefix: str = "") -> Iterator[objects.Listed]:
+        for one in listed(self, prefix):
+            yield one._replace(changed=self.now()) if prefix else one
+
+    monkeypatch.setattr(objects.Objects, "listed", used)
+    prune.prune(here, here.remote, days=30, dry_run=False)
+    assert here.remote.places() == {made.place}
