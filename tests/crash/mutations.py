@@ -32,11 +32,11 @@ PAUSES = (0, 4, 16, 64)
 """How many turns the others have where a lock is missing: it is there that they may come between."""
 BESIDE = {
     "collect.stays": "what is used is looked at once more as it goes; tests/test_crash.py notices",
-    "collect._begun": "who reads holds what it reads; tests/data/store/test_stateful.py notices",
-    "collect._leftovers": "what is used is looked at once more as it goes, by `removal._try`",
-    "collect._locks": "what is used is looked at once more as it goes, by `removal._try`",
+    "collect._begun": "who reads holds what it reads; tests/data/store/test_collect.py notices",
+    "collect._leftovers": "what is used is looked at once more as it goes; tests/data/store/test_collect.py notices",
+    "collect._locks": "what is used is looked at once more as it goes; tests/data/store/test_collect.py notices",
     "removal._take_away": "who used it has touched it; tests/data/store/test_collect.py notices",
-    "removal._try": "too rare among so many turns; tests/data/store/test_collect.py notices",
+    "removal._try": "among so many turns too rare; tests/data/store/test_collect.py notices",
 }
 """Places where a lock is the second of two that keep a thing, or is missed so seldom that a test asks for it."""
 
