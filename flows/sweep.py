@@ -41,8 +41,8 @@ def sweep(
     vary: Annotated[list[str], Field(min_length=1)],
     config: RunConfig = RunConfig(),  # noqa: B008 (frozen)
     trials: Annotated[int, Field(ge=1, le=100_000)] | None = None,
-    seed: Annotated[int, Field(ge=0)] = 0,
-    jobs: Annotated[int, Field(ge=1)] | None = None,
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0,
+    jobs: Annotated[int, Field(ge=1, le=10_000)] | None = None,
     keep: Annotated[float, Field(ge=0, le=1)] = 0.5,
     store: str | None = None,
     remote: str | None = None,

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Trainings at a time, which share the cores. [default: one per core]"),
+    typer.Option(
+        min=1, max=10_000, metavar="N", help="Trainings at a time, which share the cores. [default: one per core]"
+    ),
 ]
 Dask = Annotated[
     str | None,
@@ -46,7 +48,9 @@ def sweep(
     trials: Annotated[
         int | None, typer.Option(min=1, max=100_000, metavar="N", help="Draw N trials at random. [default: the grid]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed draws the same trials.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, metavar="S", help="The same seed draws the same trials.")
+    ] = 0,
     jobs: Jobs = None,
     keep: Annotated[
         float,
