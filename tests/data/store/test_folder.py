@@ -117,6 +117,7 @@ def test_content_is_read_once_per_process_unless_asked_again(store: Store, publi
     (artifact.folder / "out.txt").write_text("jello")
     assert store.damage(artifact) is None
     assert store.damage(artifact, again=True) is not None
+    assert store.damage(artifact) is not None
 
 
 @pytest.mark.parametrize(
