@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import obstore
 import pytest
 
-from data.errors import ConfigError, FormatError, RemoteError, StoreError
+from data.errors import ConfigError, DeniedError, FormatError, RemoteError, StoreError
 from data.moment import now
 from data.store import champions, fingerprint, mirror, objects, prune, reigns
 from data.store.artifact import Artifact
@@ -538,3 +538,30 @@ def test_what_is_used_while_it_is_to_go_stays(
     monkeypatch.setattr(objects.Objects, "listed", used)
     prune.prune(here, here.remote, days=30, dry_run=False)
     assert here.remote.places() == {made.place}
+
+
+def test_who_is_first_with_what_is_damaged_is_replaced(machine: Machine) -> None:
+    one, other = machine("one"), machine("other")
+    first = mirror.send(one, make(one, more="by one"))
+    (name,) = (name for name in everything(one) if name.endswith("-b.txt"))
+    put(one, name, b"jello")
+    second = make(other, more="by the other")
+    assert mirror.send(other, second) == second
+    assert contents(mirror.bring(machine("third"), "train", first.manifest.key)) == contents(second)
+
+
+def test_what_goes_as_it_is_to_be_replaced_is_sent_anew(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, swap, answers = machine("here"), objects.Objects.swap, iter([False])
+    monkeypatch.setattr(objects.Objects, "swap", lambda *given: next(answers, None) is None and swap(*given))
+    made = mirror.send(here, make(here))
+    assert contents(mirror.bring(machine("there"), "train", made.manifest.key)) == contents(made)
+
+
+def test_a_remote_that_goes_on_to_fail_is_said_once(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    remote = machine("here").remote
+    assert remote is not None
+    for error in (DeniedError("it may not be written"), RemoteError("it does not answer")) * 2:
+        with remote.spared():
+            raise error
+    assert caplog.text.count("it may not be written: going on") == 1
+    assert caplog.text.count("it does not answer: going on") == 1
