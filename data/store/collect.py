@@ -8,7 +8,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from data.errors import StoreError
 from data.store import cache, disk, locks
 from data.store.artifact import Artifact, touched
-from data.store.files import is_link, kind
+from data.store.files import is_link, kind, settle
 from data.store.removal import Removal, remove, size, stamp_of
 
 if TYPE_CHECKING:
@@ -81,8 +81,17 @@ def collect(
             removals = _unneeded(store, finished, newer, days, keep, checkpoints, limit, elsewhere)
             if dry_run:
                 return removals
+            _settled(store)
             cache.sweep(time.time() - KEPT_DAYS * _DAY)
             return [remove(store, one, before.get(one.folder, ())) for one in removals]
+
+
+def _settled(store: Store) -> None:
+    """Wait until the disk has what this went by, which a process that was killed may not have waited for: or a power
+    cut would bring back a champion whose model is gone."""
+    for name in ("", "champions", *store.stages()):
+        with suppress(FileNotFoundError):
+            settle(store.root / name, store.root)
 
 
 @contextmanager

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
+from unittest.mock import patch
 
 from data.store import kernel
 from tests.crash.world import BEST, BETTER, CORPUS, MODEL, OTHER, ROOT, World
 
 Steps = Callable[[World], None]
+
+
+class KilledError(BaseException):
+    """A process that is no more asks for something."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,20 @@ def collect(world: World) -> None:
     world.collect()
 
 
+def collect_behind(world: World) -> None:
+    """Go back, be killed before the disk has it, and let another process remove what is needed no more."""
+    sync, asked = kernel.fsync, count()
+
+    def killed(handle: int) -> None:
+        if next(asked):  # the first is of the record's file, before its name
+            raise KilledError
+        sync(handle)
+
+    with suppress(KilledError), patch.object(kernel, "fsync", killed):
+        world.rollback()
+    world.collect()
+
+
 def checkpoints(world: World) -> None:
     for _ in range(4):
         world.train()
@@ -157,6 +178,7 @@ SCENES = (
     Scene("roll back", followed, rollback),
     Scene("reject", reigning, reject),
     Scene("collect", followed, collect),
+    Scene("collect behind somebody who was killed", followed, collect_behind),
     Scene("collect without champions", trained, collect),
     Scene("write checkpoints", nothing, checkpoints),
     Scene("write checkpoints beside a store", reigning, checkpoints),

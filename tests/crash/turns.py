@@ -12,6 +12,7 @@ from data.errors import RnnlmError
 from tests.crash.cuts import Seen, begun, choices
 from tests.crash.disk import Disk
 from tests.crash.scenes import (
+    KilledError,
     Scene,
     Steps,
     collect,
@@ -85,10 +86,6 @@ THEMES: tuple[tuple[tuple[Steps, ...], tuple[Steps, ...]], ...] = (
 """What was before, and what processes do at once, so that they meet in the same places."""
 MAY_END = (first, promote, promote_elsewhere, rollback)
 """What may end in a sentence: the model has gone, or there is none to go back to."""
-
-
-class KilledError(BaseException):
-    """A process that is no more asks for something."""
 
 
 MOMENTS = ("flock", "utime", "rename")
