@@ -35,7 +35,7 @@ class Size:
 
 
 SUITE = Size(ways=2048, stride=32, seeds=72, ways_between=4096, parts=8)
-ALL = Size(ways=1 << 20, stride=1, seeds=2_000, ways_between=2048, parts=200)
+ALL = Size(ways=1 << 20, stride=1, seeds=6_000, ways_between=2048, parts=200)
 
 
 def tried(size: Size, told: Callable[[Counter[str]], None] = lambda counts: None) -> Counter[str]:
