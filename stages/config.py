@@ -41,8 +41,12 @@ class DownloadConfig(StageConfig):
 class TokenizeConfig(StageConfig):
     """How the text becomes ids."""
 
-    level: Literal["char", "word"] = "char"
-    """One token per character (code point), or one per word between white space."""
+    level: Literal["char", "word", "bpe"] = "char"
+    """One token per character (code point), or one per word between white space; or, `bpe`, per subword: bytes that
+    often stand together in what the vocabulary is fitted on, so that nothing is unknown. No subword reaches across the
+    border of two pieces: line ends, and runs of letters, digits, signs or blanks, each with one space before it."""
+    vocab_size: Annotated[int, Field(ge=257, le=10**6)] = 4096
+    """For `bpe`: tokens of the vocabulary at most, all 256 bytes and `<unk>`, which never comes, among them."""
     normalizer: Literal["book", "lower", "none"] = "lower"
     """`book`: every run of other characters than A-Z becomes one space, lines are stripped, joined and lowercased;
     `lower`: lowercase; `none`: the text as it is. Line ends are read as newlines whatever system wrote them."""
@@ -52,13 +56,15 @@ class TokenizeConfig(StageConfig):
     """For words: every line end is a token as well, so that what the model writes has lines. In the book a line end
     only ends a word."""
     min_freq: Count = 0
-    """A token seen less often than this in the text the vocabulary is fitted on becomes `<unk>`."""
+    """A token seen less often than this in the text the vocabulary is fitted on becomes `<unk>`; for `bpe` two that
+    stand together less often, or only once, are not made one."""
     max_tokens: Count = 0
-    """Keep only this many tokens from the start of the text, then split them; 0 keeps all."""
+    """Keep only this many tokens (for `bpe` pieces) from the start of the text, then split them; 0 keeps all."""
     fit_vocab_on: Literal["train", "all"] = "train"
     """The vocabulary is fitted on the training split, or, as in the book, on the whole text."""
     train_share: Share = 0.9
-    """Share of the tokens, from the start, that the model trains on."""
+    """Share of the tokens (for `bpe` of the pieces, of which no split cuts one), from the start, that the model trains
+    on."""
     valid_share: Share = 0.05
     """Share of the tokens, after the training split, that choices are made on."""
     test_share: Share = 0.05
@@ -74,6 +80,8 @@ class TokenizeConfig(StageConfig):
                 "line_ends needs level=word, for characters have line ends already, and a normalizer that keeps them, "
                 "lower or none"
             )
+        if self.vocab_size != 4096 and self.level != "bpe":
+            raise ValueError(f"vocab_size needs level=bpe: a vocabulary of level={self.level} follows from min_freq")
         if self.train_share == 0:
             raise ValueError("train_share must be more than 0, or there is nothing to train on")
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.level import LEVELS
 from data.tables.tokens import SPLITS, IndexTable
 from stages.lm import metrics
 from stages.lm.model import LanguageModel
@@ -54,7 +53,7 @@ def evaluate(
 
     Args:
         config: what to continue, and how.
-        model: a folder of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``.
+        model: a folder of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``, maybe ``merges.arrow``.
         tokens: the folder of `tokenize` that it was trained from: ``tokens.arrow``.
         baselines: the folder of ``stages.lm.baselines`` for the same tokens: ``baselines.json``.
         checkpoints: where what is measured so far is kept, of this evaluation and of no other.
@@ -166,10 +165,9 @@ def _written(model: LanguageModel, table: IndexTable, seed: int) -> Iterator[str
 
 def _text(model: LanguageModel, table: IndexTable) -> Iterator[str]:
     """The training split as the model would write it, in pieces."""
-    ids, level = table.split("train"), LEVELS[table.level]
-    for start in range(0, len(ids), _DECODED):
-        piece = model.vocab.decode(ids[start : start + _DECODED].tolist(), level)
-        yield piece + level.separator
+    ids, tokens = table.split("train"), model.vocab.tokens
+    pieces = ((tokens[row] for row in ids[start : start + _DECODED].tolist()) for start in range(0, len(ids), _DECODED))
+    return model.kind.texts(pieces)
 
 
 def _write_json(path: Path, value: object) -> None:

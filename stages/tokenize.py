@@ -1,9 +1,9 @@
 """From text to ids: the vocabulary and the index table of a corpus, streamed, whatever its size.
 
 The text is read once, and kept as pieces: these are counted, as far as the vocabulary is fitted on them, and looked up.
-It is read in parts, a large text by several processes. ``count``, ``merge`` and ``index`` are all that happens to a
-piece, and know nothing of each other: a piece is an array of code points (characters) or of words, cut anywhere
-between tokens.
+It is read in parts, a large text by several processes. What happens to a piece is in `data.tables.counts`: one is an
+array of code points (characters) or of words, cut anywhere between tokens. For subwords the words are the pieces of
+`data.corpus.subwords`, from the counts of which the merges are learnt that cut them into tokens.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import shutil
 import sys
 import threading
-from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,45 +25,46 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from data.corpus import pieces, text
-from data.corpus.level import LEVELS, WORD
+from data.corpus import bpe, pieces, text
+from data.corpus.level import BPE, LEVELS, WORD
 from data.corpus.parts import passes
 from data.errors import CorpusError
+from data.tables.counts import count, index, merge
+from data.tables.merges import Merges
 from data.tables.tokens import LONGEST, SPLITS, IndexTable, Split
 from data.tables.vocab import Vocab
 from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Iterator, Mapping
-
-    from numpy.typing import NDArray
 
     from data.corpus.level import Piece
     from data.corpus.parts import Part
     from data.corpus.text import LevelName, Normalizer
     from data.progress import Progress
-    from data.tables.tokens import Ids
     from stages.config import TokenizeConfig
 
     Ranges: TypeAlias = Mapping[str, tuple[int, int]]
-    """Of tokens, by what they are called."""
+    """Of tokens, or of the pieces that they are parts of, by what they are called."""
 
 logger = logging.getLogger(__name__)
 
-PAIRS = 1 << 16
-"""Pairs of bytes that there can be."""
+LEARNING = "learning subwords"
+"""What is said of the progress between two passes."""
 MOSTLY_UNKNOWN = 0.5
 """A validation or test split with a larger share of unknown tokens is warned of."""
 
 
 def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progress) -> None:
-    """Write ``out/vocab.arrow`` and ``out/tokens.arrow`` for the text in ``corpus/corpus.txt``.
+    """Write ``out/vocab.arrow`` and ``out/tokens.arrow`` for the text in ``corpus/corpus.txt``; of subwords also
+    ``out/merges.arrow``.
 
     Args:
         config: what a token is, which are known, and where the splits end.
         corpus: a folder that `download` wrote.
         out: an empty folder.
-        progress: is told bytes, over all passes, and their rate.
+        progress: is told bytes, over all passes, and their rate; between two of them that subwords are learnt.
 
     Raises:
         CorpusError: a text of which nothing is left to train on, or that is not UTF-8.
@@ -87,10 +88,7 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         _check(total, ends, config, path)
         fitted = _before(sys.maxsize if fit_on_all else ends[0], starts[:-1])
         counts = merge(over(partial(_count, folder=folder), fitted))
-        vocab = Vocab.build(counts, config.min_freq)
-        if len(vocab) == 1:
-            raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
-
+        vocab = _vocabulary(counts, config, progress)
         ranges = dict(zip(SPLITS, itertools.pairwise((0, *ends)), strict=True))
         if ends[0] > LONGEST:
             ranges["part"] = ends[0] - LONGEST, ends[0]
@@ -98,47 +96,17 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         spill = folder / "ids"
         spill.touch()
         indexed = partial(_index, folder=folder, vocab=vocab, ranges=ranges, spill=spill)
-        for found in over(indexed, _before(total, starts[:-1]), starts):
+        for path, found in over(indexed, _before(total, starts[:-1]), starts):
+            _append(path, spill)
             for name, one in found.items():
                 read[name].extend(one)
-        splits = {name: Split(*ranges[name], one.characters, one.unknown, one.bits) for name, one in read.items()}
-        part = splits.pop("part", None)
+        splits = {name: _split(read[name], stop) for name, stop in zip(SPLITS, _ends(read), strict=True)}
+        part = _split(read["part"], splits["train"].stop) if "part" in read else None
         ids = np.memmap(spill, vocab.id_type, "r")
         kinds = config.level, source.normalizer
         IndexTable(ids, splits, *kinds, digest.result(), len(vocab), part).write(out / "tokens.arrow")
     vocab.write(out / "vocab.arrow")
     _report(splits, len(vocab), characters, config)
-
-
-def count(piece: Piece) -> Counter[str]:
-    """How often each token stands in a piece."""
-    if isinstance(piece, np.ndarray):
-        occurrences = _occurrences(piece)
-        tokens = [*map(chr, np.flatnonzero(occurrences).tolist())]
-    else:
-        piece = piece.dictionary_encode()
-        occurrences = np.bincount(piece.indices, minlength=len(piece.dictionary))
-        tokens = piece.dictionary.filter(occurrences > 0).to_pylist()
-    return Counter(dict(zip(tokens, occurrences[occurrences > 0].tolist(), strict=True)))
-
-
-def merge(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """The counts of several pieces as one."""
-    merged: Counter[str] = Counter()
-    for more in counts:
-        merged.update(more)
-    return merged
-
-
-def index(piece: Piece, vocab: Vocab) -> Ids:
-    """The ids of a piece's tokens, shape (tokens,), of the vocabulary's ``id_type``; 0 where it has none."""
-    if isinstance(piece, np.ndarray):
-        if piece.dtype == vocab.id_type == np.uint8:
-            return np.frombuffer(piece.tobytes().translate(vocab.by_byte), np.uint8)
-        return vocab.by_code_point.take(piece, mode="clip")
-    piece = piece.dictionary_encode()
-    ids: Ids = np.array(vocab.ids(piece.dictionary.to_pylist()), vocab.id_type).take(piece.indices.to_numpy())
-    return ids
 
 
 def bounds(total: int, config: TokenizeConfig) -> tuple[int, int, int]:
@@ -155,19 +123,6 @@ def bounds(total: int, config: TokenizeConfig) -> tuple[int, int, int]:
 def _before(stop: int, starts: list[int]) -> list[int]:
     """For the parts that begin before a token: how many tokens it is from there."""
     return [stop - start for start in starts if start < stop]
-
-
-def _occurrences(codes: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
-    """How often each code point stands there, by the code point. Bytes are counted as pairs, which takes half the time
-    where the table of all pairs is short beside them."""
-    if codes.dtype != np.uint8 or len(codes) < PAIRS:
-        return np.bincount(codes)
-    even = len(codes) // 2 * 2
-    kinds = int(codes.max()) + 1
-    pairs = np.bincount(codes[:even].view("<u2"), minlength=kinds << 8).reshape(kinds, 1 << 8)
-    last = np.bincount(codes[even:], minlength=kinds)
-    occurrences: NDArray[np.intp] = pairs.sum(axis=1) + pairs.sum(axis=0)[:kinds] + last
-    return occurrences
 
 
 @dataclass(frozen=True)
@@ -213,26 +168,62 @@ def _count(part: Part, limit: int, *, folder: Path) -> Counter[str]:
     return merge(map(count, pieces.kept(_kept(folder, part), limit)))
 
 
+def _vocabulary(counts: Counter[str], config: TokenizeConfig, progress: Progress) -> Vocab:
+    if config.level == BPE.name:
+        progress(2, 3, LEARNING)  # of the passes
+        # All rows but that of <unk>.
+        return Vocab.merged(counts, Merges(bpe.learn(counts, config.vocab_size - 1, config.min_freq)))
+    vocab = Vocab.build(counts, config.min_freq)
+    if len(vocab) == 1:
+        raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
+    return vocab
+
+
 def _index(
     part: Part, limit: int, start: int, *, folder: Path, vocab: Vocab, ranges: Ranges, spill: Path
-) -> dict[str, Spelling]:
-    """Write the ids of the first tokens of a part, of which ``start`` is the number of the first, to where they belong.
+) -> tuple[Path, dict[str, Spelling]]:
+    """Write the ids of the first tokens of a part, of which ``start`` is the number of the first, to where they belong;
+    of subwords, of which nobody knows yet how many come before, to a file of their own.
 
     Returns:
-        What was read in each range of tokens.
+        That file, and what was read in each range of tokens.
     """
     read = {name: Spelling() for name in ranges}
-    with spill.open("r+b") as file:
-        file.seek(start * vocab.id_type.itemsize)
-        for piece in pieces.kept(_kept(folder, part), limit):
-            ids = index(piece, vocab)
+    kept, merges = _kept(folder, part), vocab.merges
+    path = kept.with_suffix(".ids") if merges else spill
+    with path.open("wb" if merges else "r+b") as file:
+        file.seek(0 if merges else start * vocab.id_type.itemsize)
+        for piece in pieces.kept(kept, limit):
+            tokens, edges = merges.tokens(piece) if merges else (piece, None)
+            ids = index(tokens, vocab)
             file.write(ids.data)
             for name, (first, stop) in ranges.items():
                 inside = slice(max(first - start, 0), max(stop - start, 0))
-                read[name].add(piece[inside], ids[inside])
-            start += len(ids)
-    _kept(folder, part).unlink()  # the ids take its place
-    return read
+                if edges is None:
+                    read[name].add(piece[inside], ids[inside])
+                else:
+                    within = ids[slice(*edges[np.clip([inside.start, inside.stop], 0, len(piece))])]
+                    read[name].count(len(within), int(vocab.characters.take(within).sum()))
+            start += len(piece)
+    kept.unlink()  # the ids take its place
+    return path, read
+
+
+def _append(path: Path, spill: Path) -> None:
+    """Put the ids in a file behind those that come before them, where they are not there yet."""
+    if path != spill:
+        with path.open("rb") as ids, spill.open("ab") as file:
+            shutil.copyfileobj(ids, file, 1 << 20)
+        path.unlink()
+
+
+def _ends(read: Mapping[str, Spelling]) -> Iterator[int]:
+    """Where each split ends, in tokens."""
+    return itertools.accumulate(read[name].tokens for name in SPLITS)
+
+
+def _split(read: Spelling, stop: int) -> Split:
+    return Split(stop - read.tokens, stop, read.characters, read.unknown, read.bits)
 
 
 def _digest(path: Path) -> Future[str]:
@@ -260,8 +251,9 @@ def _check(total: int, ends: tuple[int, ...], config: TokenizeConfig, path: Path
         raise CorpusError("the corpus holds no text to learn from: choose another one")
     if not ends[0]:
         remedy = "set tokenize.level=char" if config.level == WORD.name else "use a longer text or a larger share"
+        unit = "piece" if config.level == BPE.name else config.level
         raise CorpusError(
-            f"the training split is empty: of the {total:,} {config.level}s of this text a tokenize.train_share of "
+            f"the training split is empty: of the {total:,} {unit}s of this text a tokenize.train_share of "
             f"{config.train_share:g} takes none; {remedy}"
         )
 

@@ -38,14 +38,15 @@ def train(
     checkpoints: Path,
     engine: Callable[[Recipe], Engine],
 ) -> dict[str, float]:
-    """Write ``model.safetensors``, ``config.json``, ``vocab.arrow`` and ``history.arrow`` into ``out``.
+    """Write ``model.safetensors``, ``config.json``, ``vocab.arrow`` and ``history.arrow`` into ``out``, and of subwords
+    ``merges.arrow``.
 
     The weights are an average over the steps, as `TrainConfig.averaging` says, and so is what the validation loss is
     measured on. With ``patience`` they are those of the best epoch.
 
     Args:
         config: the model and how it is trained.
-        tokens: the folder of `tokenize`: ``tokens.arrow`` and ``vocab.arrow``.
+        tokens: the folder of `tokenize`: ``tokens.arrow``, ``vocab.arrow`` and what may lie beside it.
         out: an empty folder.
         progress: called with epochs, those of an interrupted run that it goes on with among them.
         checkpoints: a folder that belongs to this configuration, whatever its ``epochs``, and to no other. The newest
@@ -78,7 +79,8 @@ def train(
             received[0],
         )
     _export(loop, table, out)
-    shutil.copyfile(tokens / "vocab.arrow", out / "vocab.arrow")
+    for name in ("vocab.arrow", *(["merges.arrow"] if table.level == "bpe" else [])):
+        shutil.copyfile(tokens / name, out / name)
     return {"tokens_per_second": round(loop.tokens / loop.seconds)} if loop.tokens else {}
 
 
@@ -111,7 +113,7 @@ def _export(loop: Loop, table: IndexTable, out: Path) -> None:
     # Written by us, so that a disk that cannot take it is an OSError like any other.
     (out / "model.safetensors").write_bytes(save(loop.weights()))
     description = {
-        "format": parameters.FORMAT,
+        "format": parameters.FORMAT if table.level == "bpe" else 2,
         **asdict(loop.architecture),
         "level": table.level,
         "normalizer": table.normalizer,

@@ -98,6 +98,7 @@ FIELDS: dict[str, Row] = {
     "download.headers": Row("Accept: text/plain", []),  # the text is known by its content, whoever asks
     "download.as_of": Row("tonight", []),  # and whatever the day
     "tokenize.level": Row("word", STAGES[1:]),
+    "tokenize.vocab_size": Row("300", STAGES[1:], also="tokenize.level=bpe"),
     "tokenize.normalizer": Row("book", STAGES[1:]),
     "tokenize.nfc": Row("true", STAGES[1:]),
     "tokenize.line_ends": Row("true", STAGES[1:], also="tokenize.level=word"),
@@ -315,6 +316,18 @@ def test_what_happens_to_data_reruns_exactly_what_depends_on_it(
     edit(place)
     assert ran(rerun(place)) == expected
     assert ran(rerun(place)) == []
+
+
+def test_the_merges_of_subwords_are_in_the_keys_of_what_reads_them(place: Workplace) -> None:
+    subwords, characters = ("tokenize.level=bpe", "tokenize.vocab_size=300"), place.artifact("train")
+    made = {outcome.name: outcome.artifact for outcome in rerun(place, *subwords)}
+    for name, before in (("train", "tokenize"), ("evaluate", "train")):
+        inputs = made[name].manifest.components["inputs"]
+        assert inputs[f"{before}/merges.arrow"] == made["tokenize"].sha256("merges.arrow")
+    formats = [characters / "config.json", made["train"].folder / "config.json"]
+    assert [json.loads(path.read_text())["format"] for path in formats] == [2, 3], "older versions know no subwords"
+    (made["tokenize"].folder / "merges.arrow").unlink()
+    assert ran(rerun(place, *subwords)) == ["tokenize"]
 
 
 def test_the_same_text_under_another_name_is_the_same_text(place: Workplace) -> None:

@@ -1,12 +1,14 @@
-"""What a token is: a character, or a word between white space. All that differs between the two stands here."""
+"""What a token is: a character, a word between white space, or a subword. All that differs between them stands here."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from data.corpus import text
+from data.corpus import subwords, text
 from data.corpus.words import words
 
 if TYPE_CHECKING:
@@ -14,38 +16,87 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from data.tables.merges import Merges
+    from data.tables.vocab import Vocab
+
     Piece: TypeAlias = NDArray[np.unsignedinteger] | pa.StringArray | pa.DictionaryArray
-    """Tokens of a normalised text, cut anywhere between two: code points of shape (tokens,), or words."""
+    """Tokens of a normalised text, cut anywhere between two: code points of shape (tokens,), or strings."""
+
+_LETTERS = frozenset(subwords.LETTERS)
+Beside = TypeVar("Beside")
+"""What comes with a token and stays with what that adds."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """One kind of token, and how a normalised text becomes tokens and text again."""
+    """One kind of token, and how a normalised text becomes tokens and text again.
+
+    Subwords are those of a vocabulary (see `of`). Without one, and until a text has told its merges, a token is a piece
+    of the text that they do not reach across (`data.corpus.subwords`).
+    """
 
     name: text.LevelName
     noun: str
-    """What one token is called: ``character`` or ``word``."""
-    separator: str
+    """What one token is called: ``character``, ``word`` or ``subword``."""
+    separator: str = ""
     """What stands between two tokens of a text: nothing, or one space."""
+    merges: Merges | None = None
+    """Of subwords: what makes them."""
+
+    @property
+    def merged(self) -> bool:
+        """Whether tokens are subwords, each a string of bytes, written with `data.corpus.subwords.LETTERS`."""
+        return self.name == "bpe"
+
+    def of(self, vocab: Vocab) -> Level:
+        """The same with the subwords of a vocabulary."""
+        return replace(self, merges=vocab.merges)
+
+    def has(self, token: str) -> bool:
+        """Whether a text can have such a token."""
+        return _LETTERS.issuperset(token) if self.merged else self.split(token) == [token]
 
     def split(self, line: str) -> list[str]:
         """The tokens of a short text."""
-        return line.split() if self.separator else list(line)
+        if self.separator:
+            return line.split()
+        if not self.merged:
+            return list(line)
+        pieces = subwords.split(line)
+        return [token for piece in pieces for token in self.merges.split(piece)] if self.merges else pieces
 
     def join(self, tokens: Iterable[str]) -> str:
         """The text of tokens."""
-        if not self.separator:
+        if not self.separator and not self.merges:
             return "".join(tokens)
-        tokens = list(tokens)
-        return "".join(map(self.adds, tokens, ["", *tokens]))
+        return "".join(added for added, _ in self.added(zip(tokens, repeat(None))))
 
-    def adds(self, token: str, after: str) -> str:
-        """What a token adds to a text that ends with the token ``after``, empty where the text begins."""
-        if not self.separator:
-            return token
-        if token == text.LINE_END:
-            return "\n"
-        return token if after in ("", text.LINE_END) else self.separator + token
+    def texts(self, pieces: Iterable[Iterable[str]]) -> Iterator[str]:
+        """The text of tokens that come in pieces, a piece at a time."""
+        if not self.merges:
+            return (self.join(piece) + self.separator for piece in pieces)
+        decoder = _decoder()
+        return (decoder.decode(subwords.raw("".join(piece))) for piece in pieces)
+
+    def added(self, tokens: Iterable[tuple[str, Beside]], *, after: str = "") -> Iterator[tuple[str, Beside]]:
+        """What each token adds to a text, and what comes beside it.
+
+        A subword that ends within a character waits for the next one, and adds what it has completed; at the end what
+        no character can be made of is U+FFFD.
+
+        Args:
+            tokens: one after the other, each with what comes beside it.
+            after: the token that the text ends with before them, empty where it begins.
+        """
+        if self.merges:
+            return _decoded(tokens)
+        return _spaced(tokens, after, self.separator) if self.separator else iter(tokens)
+
+    def says(self, tokens: Iterable[str], strings: Iterable[str]) -> bool:
+        """Whether one of several strings stands in the text of tokens; of subwords, which may begin within a character,
+        only where its own bytes do."""
+        told = "".join(tokens) if self.merged else self.join(tokens)
+        return any((subwords.written(string) if self.merged else string) in told for string in strings)
 
     def pieces(self, chunks: Iterable[str]) -> Iterator[Piece]:
         """The tokens of a text in chunks, as arrays.
@@ -53,11 +104,16 @@ class Level:
         Raises:
             CorpusError: a text for words that has none to speak of.
         """
-        return words(chunks) if self.separator else map(text.code_points, chunks)
+        if self.separator:
+            return words(chunks)
+        if not self.merged:
+            return map(text.code_points, chunks)
+        pieces = subwords.pieces(chunks)
+        return (self.merges.tokens(piece)[0] for piece in pieces) if self.merges else pieces
 
     def array(self, tokens: list[str]) -> Piece:
         """Tokens of a text as one of its ``pieces``."""
-        if not self.separator:
+        if self.name == "char":
             return text.code_points("".join(tokens))
 
         import pyarrow as pa
@@ -66,12 +122,42 @@ class Level:
 
     def tokens(self, chunks: Iterable[str]) -> Iterator[list[str]]:
         """The same as lists of strings."""
-        if self.separator:
-            return (piece.dictionary_decode().to_pylist() for piece in words(chunks))
-        return map(list, chunks)
+        if self.name == "char":
+            return map(list, chunks)
+        pieces: Iterator[Any] = self.pieces(chunks)
+        return (piece.dictionary_decode().to_pylist() for piece in pieces)
 
 
-CHAR = Level("char", "character", "")
+def _spaced(tokens: Iterable[tuple[str, Beside]], after: str, separator: str) -> Iterator[tuple[str, Beside]]:
+    for token, beside in tokens:
+        if token == text.LINE_END:
+            yield "\n", beside
+        else:
+            yield token if after in ("", text.LINE_END) else separator + token, beside
+        after = token
+
+
+def _decoded(tokens: Iterable[tuple[str, Beside]]) -> Iterator[tuple[str, Beside]]:
+    decoder = _decoder()
+    waiting: list[tuple[str, Beside]] = []
+    for token, beside in tokens:
+        yield from waiting
+        waiting.clear()
+        added = decoder.decode(subwords.raw(token)), beside
+        if decoder.getstate()[0]:
+            waiting.append(added)
+        else:
+            yield added
+    for text_so_far, beside in waiting:
+        yield text_so_far + decoder.decode(b"", final=True), beside
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")
+
+
+CHAR = Level("char", "character")
 WORD = Level("word", "word", " ")
-LEVELS: dict[str, Level] = {level.name: level for level in (CHAR, WORD)}
+BPE = Level("bpe", "subword")
+LEVELS: dict[str, Level] = {level.name: level for level in (CHAR, WORD, BPE)}
 """By the names that the configuration, ``tokens.arrow`` and ``config.json`` have."""

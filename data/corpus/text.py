@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from data.corpus.parts import Part
 
-LevelName = Literal["char", "word"]
+LevelName = Literal["char", "word", "bpe"]
 Normalizer: TypeAlias = str
 """What a text is normalised by, as one of `NORMALIZERS`: a rule of `normalize`, and what comes beside it, ``+nfc`` for
 composed accents and ``+lines`` for line ends as words."""
@@ -81,7 +81,8 @@ def normalize(chunks: Iterable[str], normalizer: Normalizer, level: LevelName) -
     """The normalised text in chunks; any cut points give the same text.
 
     ``book`` is the rule of the chapter, ``re.sub("[^A-Za-z]+", " ", line).strip().lower()`` for each line. Its lines
-    are joined with nothing for characters, as in the book, and with a space for words.
+    are joined with nothing for characters, as in the book, and with a space for words; for subwords one stands before
+    each line, the first too, so that every word begins with it.
     ``lower`` lowercases every character by itself: a capital sigma becomes σ wherever it stands.
     Before the rule ``+nfc`` composes accents (Unicode's form NFC); after it ``+lines`` makes line ends a `LINE_END`.
 
@@ -92,28 +93,30 @@ def normalize(chunks: Iterable[str], normalizer: Normalizer, level: LevelName) -
     if "nfc" in beside:
         chunks = _composed(chunks)
     if rule == "book":
-        chunks = _book(chunks, NO_BYTE if level == "word" else NEWLINE)
+        chunks = _book(chunks, NEWLINE if level == "char" else NO_BYTE, SPACE if level == "bpe" else b"")
     elif rule == "lower":
         chunks = map(_lower, chunks)
     yield from map(_line_ends, chunks) if "lines" in beside else chunks
 
 
-def normalize_prefix(text: str, normalizer: Normalizer) -> str:
+def normalize_prefix(text: str, normalizer: Normalizer, level: LevelName) -> str:
     """A prompt in the spelling of a normalised text; spaces at its ends stay, for they are part of what it says."""
     rule, *beside = normalizer.split("+")
     if "nfc" in beside:
         text = unicodedata.normalize("NFC", text)
     if rule == "book":
         text = re.sub("[^A-Za-z]+", " ", text).lower()
+        if level == "bpe" and text:
+            text = " " + text.removeprefix(" ")
     elif rule == "lower":
         text = _lower(text)
     return _line_ends(text) if "lines" in beside else text
 
 
-def spellings(text: str, normalizer: Normalizer) -> list[str]:
+def spellings(text: str, normalizer: Normalizer, level: LevelName) -> list[str]:
     """A prompt, normalised, as it stands, with its accents composed, and with them apart: texts differ in that."""
     forms = [text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]
-    return [normalize_prefix(form, normalizer) for form in forms]
+    return [normalize_prefix(form, normalizer, level) for form in forms]
 
 
 def code_points(text: str) -> NDArray[np.unsignedinteger]:
@@ -169,12 +172,13 @@ def _lower(text: str) -> str:
     return text.replace("Σ", "σ").lower()
 
 
-def _book(chunks: Iterable[str], line_end: bytes) -> Iterator[str]:
+def _book(chunks: Iterable[str], line_end: bytes, before: bytes) -> Iterator[str]:
     """Each run of separators becomes one space, or nothing when it holds a line end or stands at an end of the text.
 
-    The run at the end of a chunk waits for the next one as a single byte. The text begins behind a line end.
+    The run at the end of a chunk waits for the next one as a single byte. The text begins behind a line end, unless
+    something else stands before it.
     """
-    waiting = line_end
+    waiting = before or line_end
     for chunk in chunks:
         content = waiting + chunk.encode("utf-8", "surrogatepass")
         kept = content.rstrip(_SEPARATORS)

@@ -23,7 +23,7 @@ BEGAN = time.time_ns()
 PACKAGES = ("data", "stages", "flows")
 """The project's code is these, whatever else lies beside them. Each calls `record` before anything of it is loaded."""
 _ROOT = str(Path(__file__).parents[2])
-LIBRARIES = ("mxnet", "numpy", "pyarrow", "safetensors", "torch")
+LIBRARIES = ("mxnet", "numpy", "pyarrow", "safetensors", "tokenizers", "torch")
 """The distributions that a stage's result can depend on; MXNet's builds for a GPU are called mxnet-cu…."""
 
 

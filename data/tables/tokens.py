@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Ids = NDArray[np.unsignedinteger]
 SPLITS = ("train", "valid", "test")
 LONGEST = 1 << 20
-"""Tokens of the training split that figures are taken of, at most: more would tell little more of a text that is known,
-and would take longer than to learn it."""
+"""Tokens of the training split that figures are taken of, at most, or of subwords the pieces (`data.corpus.subwords`):
+more would tell little more of a text that is known, and would take longer than to learn it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Split:
     start: int
     stop: int
     characters: int
-    """Characters (code points) it stands for; each word counts with the space behind it."""
+    """Characters (code points) it stands for, or that begin in it; each word counts with the space behind it."""
     unknown: int
     """How many of its tokens are ``<unk>``."""
     spelling: float = 0.0
@@ -146,7 +146,8 @@ class IndexTable:
         if any(split.unknown != len(split) - np.count_nonzero(self.ids[split.start : split.stop]) for split in counted):
             raise ValueError("other tokens are unknown than it counts")
         if any(
-            split.characters < len(split) or (self.level == "char" and split.characters > len(split))
+            split.characters * (4 if self.level == "bpe" else 1) < len(split)  # a character is four bytes at most
+            or (self.level == "char" and split.characters > len(split))
             for split in counted
         ):
             raise ValueError("it counts other characters than it has")

@@ -1,4 +1,4 @@
-"""The vocabulary: an Arrow table of tokens and their counts, in which a token's id is its row."""
+"""The vocabulary: an Arrow table of tokens and their counts, in which a token's id is its row; of subwords, merges."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.corpus import subwords
 from data.errors import StoreError
 from data.tables import arrow
+from data.tables.merges import Merges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,14 +23,20 @@ if TYPE_CHECKING:
     from data.corpus.level import Level
 
 UNKNOWN = "<unk>"
+MERGES = "merges.arrow"
+"""Beside the vocabulary of subwords."""
 
 
 class Vocab:
-    """Tokens and how often the text they were fitted on has them. Row 0 is ``<unk>``, its count that of the rest."""
+    """Tokens and how often the text they were fitted on has them. Row 0 is ``<unk>``, its count that of the rest.
 
-    def __init__(self, tokens: Sequence[str], counts: Sequence[int]) -> None:
+    Subwords have ``merges``. They hold every byte, so that nothing is unknown.
+    """
+
+    def __init__(self, tokens: Sequence[str], counts: Sequence[int], merges: Merges | None = None) -> None:
         self.tokens = list(tokens)
         self.counts = list(counts)
+        self.merges = merges
         self._ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
 
     @classmethod
@@ -39,12 +47,22 @@ class Vocab:
         found = [counts[token] for token in known]
         return cls([UNKNOWN, *known], [sum(counts.values()) - sum(found), *found])
 
+    @classmethod
+    def merged(cls, counts: Mapping[str, int], merges: Merges) -> Vocab:
+        """The vocabulary that merges make of the pieces of a text; in order as above, those that it lacks too."""
+        found = dict.fromkeys([*subwords.LETTERS, *map("".join, merges.pairs)], 0)
+        for piece, count in counts.items():
+            for token in merges.split(piece):
+                found[token] += count
+        built = cls.build(found)
+        return cls(built.tokens, built.counts, merges)
+
     def __len__(self) -> int:
         return len(self.tokens)
 
     def misfit(self, level: Level) -> str:
         """A token that no text of this level has, cut short and as Python writes it; empty where all fit."""
-        return next((repr(token[:40]) for token in self.tokens[1:] if level.split(token) != [token]), "")
+        return next((repr(token[:40]) for token in self.tokens[1:] if not level.has(token)), "")
 
     @property
     def id_type(self) -> np.dtype[np.unsignedinteger]:
@@ -72,8 +90,21 @@ class Vocab:
         """The same for the first 256 code points, where ids are bytes: what `bytes.translate` takes."""
         return self.by_code_point.take(np.arange(256), mode="clip").astype(np.uint8).tobytes()
 
+    @cached_property
+    def characters(self) -> NDArray[np.int64]:
+        """For a vocabulary of subwords: id → how many characters begin in the token, shape (tokens,)."""
+        return np.array([0, *map(subwords.characters, self.tokens[1:])], np.int64)
+
+    @cached_property
+    def within(self) -> NDArray[np.bool_]:
+        """Likewise: id → whether the token begins within a character, shape (tokens,)."""
+        return np.array([not subwords.characters(token[:1]) for token in self.tokens], np.bool_)
+
     def write(self, path: Path) -> None:
-        """One Arrow IPC file with one record batch, ``token: string, count: int64``; the same rows, the same bytes."""
+        """One Arrow IPC file with one record batch, ``token: string, count: int64``; the same rows, the same bytes.
+
+        Merges are written beside it.
+        """
         import pyarrow as pa
 
         fields = [pa.field("token", pa.string(), nullable=False), pa.field("count", pa.int64(), nullable=False)]
@@ -81,10 +112,16 @@ class Vocab:
         batch = pa.record_batch(columns, schema=pa.schema(fields))
         with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
+        if self.merges:
+            self.merges.write(path.with_name(MERGES))
 
     @classmethod
-    def read(cls, path: Path) -> Vocab:
+    def read(cls, path: Path, *, merged: bool = False) -> Vocab:
         """The vocabulary in a file that ``write`` wrote.
+
+        Args:
+            path: of the file.
+            merged: whether it is one of subwords, whose merges lie beside it.
 
         Raises:
             StoreError: no such file, or none that holds a vocabulary.
@@ -101,4 +138,4 @@ class Vocab:
                 raise ValueError("it lacks counts, or has some below zero")
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StoreError(f"{path} is not a vocabulary that can be read ({error}): tokenize again") from None
-        return cls(tokens, counts)
+        return cls(tokens, counts, Merges.read(path.with_name(MERGES), tokens) if merged else None)

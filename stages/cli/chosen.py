@@ -30,7 +30,7 @@ def untrained(config: RunConfig, store: Store) -> tuple[LanguageModel, IndexTabl
 
     tokens = runs.walk(config, store).to(graph.STAGES["train"].inputs["tokens"].stage)
     table = IndexTable.open(tokens.folder / "tokens.arrow")
-    vocab = Vocab.read(tokens.folder / "vocab.arrow")
+    vocab = Vocab.read(tokens.folder / "vocab.arrow", merged=table.level == "bpe")
     return LanguageModel.untrained(config.train, vocab, level=table.level, normalizer=table.normalizer), table
 
 

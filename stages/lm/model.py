@@ -46,7 +46,7 @@ class LanguageModel:
         architecture: which model it is.
         weights: as `stages.lm.parameters` names them.
         vocab: row = id.
-        level: `char` or `word`.
+        level: `char`, `word` or `bpe`.
         normalizer: what a text is normalised by.
     """
 
@@ -57,15 +57,16 @@ class LanguageModel:
         self.network = Network(architecture, weights)
         self.vocab = vocab
         self.level = level
+        self.kind = LEVELS[level].of(vocab)
+        """How a normalised text becomes tokens, and text again."""
         self.normalizer = normalizer
-        self._level = LEVELS[level]
         self._first = 1 if len(vocab) > 1 else 0
         self._warned = {UNKNOWN}
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, finite: bool = True) -> LanguageModel:
-        """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``. Where ``manifest.json`` lies
-        beside them, they have to be what it names.
+        """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``, and of subwords
+        ``merges.arrow``. Where ``manifest.json`` lies beside them, they have to be what it names.
 
         Args:
             folder: of the artifact.
@@ -118,12 +119,11 @@ class LanguageModel:
         stops = sampling.stop_strings(stop)
         prompt = self._split(prefix)
         ids, after = self._ids(prompt), prompt[-1] if prompt else ""
-        begun, longest = self._level.join(prompt), max(map(len, stops), default=0)
+        begun, longest = self.kind.join(prompt), max((len(stop.encode()) for stop in stops), default=0)
 
         def ended(text: Ids) -> bool:
             last = text[-abreast.SEGMENT - longest :].tolist() if stops else []
-            told = "".join(piece for piece, _ in self._tokens(zip(last, itertools.repeat(None)), after=""))
-            return any(stop in told for stop in stops)
+            return self.kind.says((self.vocab.tokens[id_] for id_ in last), stops)
 
         def written(some: Sequence[int]) -> Iterator[str]:
             texts = None
@@ -190,20 +190,20 @@ class LanguageModel:
     def prompt(self, prefix: str) -> str:
         """A text as the model goes on from it: normalised, its accents composed or apart as in the text that the model
         was trained on, words with one space between them."""
-        return self._level.join(self._split(prefix))
+        return self.kind.join(self._split(prefix))
 
     def opening(self, ids: Ids) -> str:
         """The first words of a text, given its ids: something to go on from in its own script. A word that the
         vocabulary lacks, or without a letter or digit, is none; an empty string where there is none."""
-        words = self.vocab.decode(ids[:_READ].tolist(), self._level).split()
+        words = self.vocab.decode(ids[:_READ].tolist(), self.kind).split()
         told = [word for word in words if UNKNOWN not in word and any(map(str.isalnum, word))]
         both = " ".join(told[:2])
         return both if len(both) <= _OPENING else told[0][:_OPENING]
 
     def _split(self, prefix: str) -> list[str]:
-        """The tokens of a prompt, its accents composed or apart as the vocabulary knows more of them."""
-        ways = [self._level.split(spelling) for spelling in spellings(prefix, self.normalizer)]
-        return min(ways, key=lambda tokens: self.vocab.ids(tokens).count(0))
+        """The tokens of a prompt, its accents composed or apart as the vocabulary knows more of them, or longer."""
+        ways = [self.kind.split(spelling) for spelling in spellings(prefix, self.normalizer, self.level)]
+        return min(ways, key=lambda tokens: len(tokens) if self.kind.merged else self.vocab.ids(tokens).count(0))
 
     def _ids(self, tokens: list[str]) -> list[int]:
         """The ids of a prompt; a warning names what the vocabulary lacks, once."""
@@ -219,10 +219,8 @@ class LanguageModel:
 
     def _tokens(self, ids: Iterable[tuple[int, float | None]], *, after: str) -> Iterator[Token]:
         """What each id adds to a text that ends with the token ``after``, empty where there is none."""
-        tokens, adds = self.vocab.tokens, self._level.adds
-        for id_, probability in ids:
-            yield adds(tokens[id_], after), probability
-            after = tokens[id_]
+        tokens = self.vocab.tokens
+        return self.kind.added(((tokens[id_], probability) for id_, probability in ids), after=after)
 
     # --- what it makes of a text
 
@@ -241,17 +239,17 @@ class LanguageModel:
             CorpusError: a text for words that has none to speak of.
         """
         losses = losses or partial(scoring.carried, self.network)
-        return scoring.score(self._read(text), losses, self._level, self.normalizer)
+        return scoring.score(self._read(text), losses, self.kind, self.normalizer)
 
     def log_probabilities(self, text: str | Iterable[str]) -> Iterator[tuple[str, float]]:
         """Each token of a text but the first, as ``score`` reads it, and its log-probability, nats.
 
-        Of a token that the vocabulary lacks it is that of ``<unk>``.
+        Of a token that the vocabulary lacks it is that of ``<unk>``; a subword stands as what it adds to the text.
         """
-        return scoring.log_probabilities(self._read(text), self.network)
+        return scoring.log_probabilities(self._read(text), self.network, self.kind)
 
     def _read(self, text: str | Iterable[str]) -> Iterator[tuple[list[str], Ids]]:
         """Tokens and ids of a text a piece at a time."""
         chunks = (text[at : at + CHUNK] for at in range(0, len(text), CHUNK)) if isinstance(text, str) else text
-        for piece in self._level.tokens(normalize(chunks, self.normalizer, self.level)):
+        for piece in self.kind.tokens(normalize(chunks, self.normalizer, self.level)):
             yield piece, np.array(self.vocab.ids(piece), self.vocab.id_type)

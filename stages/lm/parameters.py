@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, npt.NDArray[np.float32]]
 
-FORMAT = 2
-"""Of the model that a folder holds, as its ``config.json`` says; 1 knew neither embeddings nor tied weights."""
+FORMAT = 3
+"""Of the model that a folder holds, as its ``config.json`` says, at most: 1 knew neither embeddings nor tied weights, 2
+no subwords, and all other models are still of it."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates per cell, stacked along the first axis: `gru` reset, update, new; `lstm` input, forget, cell, output."""
 
@@ -65,7 +66,7 @@ class Architecture:
         Raises:
             ValueError: what does not fit, in words.
         """
-        if description.get("format") not in (1, FORMAT):
+        if description.get("format") not in range(1, FORMAT + 1):
             raise ValueError(f"it has format {description.get('format')!r}, this version reads 1 to {FORMAT}")
         if description["format"] == 1:
             activation = "relu" if description.get("cell") == "rnn" else "tanh"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data.corpus import subwords
 from data.errors import ConfigError
 from stages.lm import metrics, side_by_side
 from stages.lm.spelling import Spelling
@@ -58,7 +59,10 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
 
     def counted() -> Iterator[Ids]:
         for piece, ids in text:
-            read.add(level.array(piece), ids)
+            if level.merged:
+                read.count(len(ids), subwords.characters("".join(piece)))
+            else:
+                read.add(level.array(piece), ids)
             yield ids
 
     # Python's own sum of floats is another one since 3.12.
@@ -73,13 +77,17 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
     return Score(**figures, unknown_rate=read.unknown / read.tokens)
 
 
-def log_probabilities(text: Pieces, network: Network) -> Iterator[tuple[str, float]]:
-    """Each token of a text but the first, and its log-probability, nats."""
+def log_probabilities(text: Pieces, network: Network, level: Level) -> Iterator[tuple[str, float]]:
+    """Each token of a text but the first, and its log-probability, nats; of a subword, what it adds to the text."""
     pieces, again = itertools.tee(text)
     tokens = itertools.chain.from_iterable(piece for piece, _ in pieces)
-    next(tokens, None)
-    for nats in carried(network, (ids for _, ids in again)):
-        yield from zip(itertools.islice(tokens, len(nats)), (-nats).tolist(), strict=True)
+    nats = itertools.chain.from_iterable((-some).tolist() for some in carried(network, (ids for _, ids in again)))
+    if level.merged:
+        added = level.added(zip(tokens, itertools.chain([0.0], nats), strict=True))
+        yield from itertools.islice(added, 1, None)
+    else:
+        next(tokens, None)
+        yield from zip(tokens, nats, strict=True)
 
 
 def carried(network: Network, text: Iterable[Ids]) -> Iterator[Vector]:

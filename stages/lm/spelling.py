@@ -7,6 +7,8 @@ which one it was, so that is charged to bits per character, by plain codes that 
 - an unknown word of n characters costs (n + 1) · log2(A + 1) bits: spelled out, all A different characters of the text
   (but white space) and the end of the word being as likely.
 
+No subword is unknown.
+
 Loss and perplexity are per token, as the model has them, and hold nothing of this.
 """
 
@@ -91,6 +93,11 @@ class Spelling:
             self._first = first
         self.tokens += len(ids)
         self.unknown += count
+
+    def count(self, tokens: int, characters: int) -> None:
+        """Read on so many tokens, none of which is unknown, in which so many characters begin."""
+        self.tokens += tokens
+        self.characters += characters
 
     def extend(self, more: Spelling) -> None:
         """Read on what another one has read."""

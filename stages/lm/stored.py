@@ -13,7 +13,7 @@ from data.corpus.level import LEVELS
 from data.corpus.text import NORMALIZERS
 from data.errors import StoreError
 from data.store import reading
-from data.tables.vocab import Vocab
+from data.tables.vocab import MERGES, Vocab
 from stages.lm.parameters import FORMAT, Architecture
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ class Stored(NamedTuple):
 
 
 def read(folder: Path, *, finite: bool) -> Stored:
-    """Read ``config.json``, ``model.safetensors`` and ``vocab.arrow``; see `stages.lm.model.LanguageModel.load`."""
+    """Read ``config.json``, ``model.safetensors``, ``vocab.arrow`` and, of subwords, ``merges.arrow``; see
+    `stages.lm.model.LanguageModel.load`."""
     architecture, level, normalizer = _described(folder / "config.json")
     _as_published(folder)
     weights = _weights(folder / "model.safetensors", architecture, finite=finite)
     path, noun = folder / "vocab.arrow", LEVELS[level].noun
-    vocab = Vocab.read(path)
+    vocab = Vocab.read(path, merged=LEVELS[level].merged)
     if len(vocab) != architecture.vocab_size:
         raise StoreError(f"{path} has {len(vocab):,} tokens and the model {architecture.vocab_size:,}: train again")
     if misfit := vocab.misfit(LEVELS[level]):
@@ -55,7 +56,7 @@ def _as_published(folder: Path) -> None:
     """See that the files are those that a manifest beside them names; what it does not name is taken at its word."""
     with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         outputs = json.loads(reading.read(folder / "manifest.json", reading.SMALL))["outputs"]
-        for name in ("config.json", "model.safetensors", "vocab.arrow"):
+        for name in ("config.json", "model.safetensors", "vocab.arrow", *({MERGES} & {*outputs})):
             if reading.digest(folder / name) != outputs[name]["sha256"]:
                 raise StoreError(f"the content of {folder / name} is not what was published: train again")
 

@@ -81,7 +81,7 @@ def decide(name: str, config: RunConfig, upstream: Upstream, store: Store) -> De
         "inputs": {
             f"{one.stage}/{file}": upstream[one.stage].sha256(file)
             for one in stage.inputs.values()
-            for file in one.files
+            for file in (*one.files, *(name for name in one.maybe if name in upstream[one.stage].manifest.outputs))
         },
         "code": fingerprint.code(*modules(stage, own)),
         # Not Python: it gives one code one digest (one that does not costs a rerun), and one input one result. What it

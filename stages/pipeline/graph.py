@@ -32,6 +32,8 @@ class Input:
     stage: str
     files: tuple[str, ...]
     """The files of that stage's artifact that are read: the digests of these, and of no others, are in the key."""
+    maybe: tuple[str, ...] = ()
+    """Likewise, where the artifact has them."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,17 @@ STAGES: dict[str, Stage] = {
             "Turn the corpus into a vocabulary and an index table.",
             late("stages.tokenize"),
             inputs={"corpus": Input("download", ("corpus.txt",))},
-            libraries=lambda config: ("numpy", "pyarrow", "unicode" if config.nfc else "letters"),
+            libraries=lambda config: (
+                *("numpy", "pyarrow", "unicode" if config.nfc else "letters"),
+                *(["tokenizers"] if config.level == "bpe" else []),
+            ),
             check=sound.tokenize,
         ),
         Stage(
             "train",
             "Train the model, or go on where training stopped.",
             late("stages.train"),
-            inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"))},
+            inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"), maybe=("merges.arrow",))},
             sources=lend.computing,
             modules=lambda config: engines.choose(config).modules,
             libraries=lambda config: (*engines.choose(config).libraries, "numpy", "pyarrow", "safetensors"),
@@ -124,7 +129,7 @@ STAGES: dict[str, Stage] = {
             "Measure the model and write the report.",
             late("stages.evaluate"),
             inputs={
-                "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow")),
+                "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow"), maybe=("merges.arrow",)),
                 "tokens": Input("tokenize", ("tokens.arrow",)),
                 "baselines": Input("baselines", ("baselines.json",)),
             },

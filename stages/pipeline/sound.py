@@ -48,7 +48,8 @@ def tokenize(folder: Path) -> None:
     from data.tables.tokens import IndexTable
     from data.tables.vocab import Vocab
 
-    table, vocab = IndexTable.open(folder / "tokens.arrow"), Vocab.read(folder / "vocab.arrow")
+    table = IndexTable.open(folder / "tokens.arrow")
+    vocab = Vocab.read(folder / "vocab.arrow", merged=table.level == "bpe")
     if len(vocab) != table.vocab_size or table.level not in LEVELS or table.normalizer not in NORMALIZERS:
         raise StoreError(f"{folder / 'tokens.arrow'} does not fit its vocabulary: tokenize again")
     if misfit := vocab.misfit(LEVELS[table.level]):

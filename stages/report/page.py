@@ -91,7 +91,8 @@ def _parted(sample: Mapping[str, Any], report: Report) -> dict[str, str]:
     """A sample's text in two: the prefix as the model read it, and what the model wrote."""
     text: str = sample["text"]
     level = report.level
-    ways = [level.join(level.split(way)) for way in spellings(sample["prefix"], report.model["normalizer"])]
+    spelt = spellings(sample["prefix"], report.model["normalizer"], level.name)
+    ways = [level.join(level.split(way)) for way in spelt]
     given = next((way for way in ways if text.startswith(way)), "")
     return {"given": given, "written": text[len(given) :]}
 

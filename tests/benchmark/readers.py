@@ -21,6 +21,7 @@ import numpy as np
 from data.corpus import text
 from data.corpus.level import LEVELS
 from data.corpus.pieces import keep, kept
+from data.tables import counts
 from data.tables.vocab import Vocab
 from stages import tokenize
 from stages.config import TokenizeConfig
@@ -56,15 +57,15 @@ def ours(path: str, level: LevelName, normalizer: str) -> Turn:
         with tempfile.TemporaryDirectory() as folder:
             aside = Path(folder) / "pieces"
             read = sum(keep(pieces(path, level, normalizer), aside))
-            vocab = Vocab.build(tokenize.merge(map(tokenize.count, kept(aside, read))))
-            return np.concatenate([tokenize.index(piece, vocab) for piece in kept(aside, read)]), vocab.tokens
+            vocab = Vocab.build(counts.merge(map(counts.count, kept(aside, read))))
+            return np.concatenate([counts.index(piece, vocab) for piece in kept(aside, read)]), vocab.tokens
 
     return turn
 
 
 def counted(path: str, level: LevelName, normalizer: str) -> Turn:
     """Counted, and not kept."""
-    return lambda: tokenize.merge(map(tokenize.count, pieces(path, level, normalizer)))
+    return lambda: counts.merge(map(counts.count, pieces(path, level, normalizer)))
 
 
 def pieces(path: str, level: LevelName, normalizer: str) -> Iterator[Piece]:
@@ -90,8 +91,8 @@ def streamed(path: str, level: LevelName, normalizer: str, size: int) -> Turn:
     del path
 
     def turn() -> int:
-        vocab = Vocab.build(tokenize.merge(map(tokenize.count, made())))
-        return sum(tokenize.index(piece, vocab).size for piece in made())
+        vocab = Vocab.build(counts.merge(map(counts.count, made())))
+        return sum(counts.index(piece, vocab).size for piece in made())
 
     def made() -> Iterator[Piece]:
         return LEVELS[level].pieces(text.normalize(corpora.stream(size), normalizer, level))

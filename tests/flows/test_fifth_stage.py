@@ -109,7 +109,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_tex
         "stages/config.py", "    train: TrainConfig", "    mask: MaskConfig = MaskConfig()\n    train: TrainConfig"
     )
     made.edit("stages/pipeline/graph.py", 'Stage(\n            "train",', ENTRY)
-    read_by_train = '{"tokens": Input("%s", ("tokens.arrow", "vocab.arrow"))},\n            sources'
+    read_by_train = (
+        '{"tokens": Input("%s", ("tokens.arrow", "vocab.arrow"), maybe=("merges.arrow",))},\n            sources'
+    )
     made.edit("stages/pipeline/graph.py", read_by_train % "tokenize", read_by_train % "mask")
     return made
 

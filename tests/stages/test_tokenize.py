@@ -18,13 +18,14 @@ import pytest
 from pydantic import ValidationError
 
 from data import cores
-from data.corpus import parts, text
-from data.corpus.level import CHAR, LEVELS, WORD
+from data.corpus import bpe, parts, subwords, text
+from data.corpus.level import BPE, CHAR, LEVELS, WORD
 from data.errors import CorpusError
+from data.tables.counts import PAIRS, count, index, merge
 from data.tables.tokens import IndexTable
 from data.tables.vocab import Vocab
 from stages.config import TokenizeConfig
-from stages.tokenize import PAIRS, bounds, count, index, merge, tokenize
+from stages.tokenize import LEARNING, bounds, tokenize
 
 CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
 ON_ALL = {"fit_vocab_on": "all", "normalizer": "book"}
@@ -56,9 +57,11 @@ def run(folder: Path, content: bytes, name: str = "out", **fields: Any) -> tuple
     out.mkdir()
     reports: list[tuple[float, float, str]] = []
     tokenize(TokenizeConfig(**fields), corpus=folder, out=out, progress=lambda *report: reports.append(report))
-    assert sorted(path.name for path in out.iterdir()) == ["tokens.arrow", "vocab.arrow"]
-    assert all(0 <= done <= total and figures.endswith(" MB/s") for done, total, figures in reports)
-    return IndexTable.open(out / "tokens.arrow"), Vocab.read(out / "vocab.arrow")
+    merged = fields.get("level") == "bpe"
+    assert sorted(path.name for path in out.iterdir()) == [*["merges.arrow"] * merged, "tokens.arrow", "vocab.arrow"]
+    assert all(0 <= done <= total and figures.endswith((" MB/s", LEARNING)) for done, total, figures in reports)
+    assert (LEARNING in {figures for _, _, figures in reports}) == merged
+    return IndexTable.open(out / "tokens.arrow"), Vocab.read(out / "vocab.arrow", merged=merged)
 
 
 def plain(content: bytes, config: TokenizeConfig) -> tuple[list[str], list[int], list[str], list[int]]:
@@ -129,6 +132,13 @@ def test_accents_are_one_character_and_line_ends_a_word_where_that_is_asked_for(
     assert table.splits["train"].characters == 13
 
 
+def test_a_vocabulary_of_a_given_size_is_one_of_subwords() -> None:
+    with pytest.raises(ValidationError, match="vocab_size needs level=bpe"):
+        TokenizeConfig(vocab_size=300)
+    with pytest.raises(ValidationError, match="greater than or equal to 257"):
+        TokenizeConfig(level="bpe", vocab_size=256)
+
+
 @pytest.mark.parametrize("fields", [{}, {"level": "word", "normalizer": "book"}])
 def test_lines_that_a_token_has_already_or_the_book_joins_are_refused(fields: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="line_ends needs level=word"):
@@ -168,7 +178,53 @@ def test_small_texts_agree_with_the_plain_rules(
                 assert split.spelling == pytest.approx(spelled(tokens[inside], entries, level))
 
 
-@pytest.mark.parametrize("level", ["char", "word"])
+@pytest.mark.parametrize("source", TEXTS.values(), ids=TEXTS.keys())
+@pytest.mark.parametrize("normalizer", ["book", "lower", "none"])
+def test_subwords_of_small_texts_agree_with_the_plain_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalizer: text.Normalizer, source: str
+) -> None:
+    plain = source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    whole = "".join(text.normalize([plain], normalizer, "bpe"))
+    pieces = subwords.split(whole)
+    shares = {"train_share": 0.5, "valid_share": 0.25, "test_share": 0.25}
+    settings: list[dict[str, Any]] = [{"fit_vocab_on": "all"}, {"min_freq": 3}, {"max_tokens": 9}]
+    for number, fields in enumerate(settings):
+        kept = pieces[: fields.get("max_tokens")]
+        config = TokenizeConfig.model_validate(
+            {"level": "bpe", "vocab_size": 290, "normalizer": normalizer, **shares, **fields}
+        )
+        ends = bounds(len(kept), config)
+        if not ends[0]:
+            continue
+        for size in (3, text.CHUNK):
+            monkeypatch.setattr(text.read, "__defaults__", (size,))
+            table, vocab = run(tmp_path, source.encode(), name=f"{number}-{size}", **config.model_dump())
+            counts = Counter(pieces if config.fit_vocab_on == "all" else kept[: ends[0]])
+            assert vocab.merges
+            assert vocab.merges.pairs == bpe.learn(counts, 289, config.min_freq)
+            level = BPE.of(vocab)
+            assert table.ids.tolist() == vocab.ids(token for piece in kept for token in vocab.merges.split(piece))
+            assert vocab.decode(table.ids.tolist(), level) == "".join(kept)
+            for name, start, stop in zip(("train", "valid", "test"), (0, *ends), ends, strict=False):
+                split = table.splits[name]
+                assert vocab.decode(table.split(name).tolist(), level) == "".join(kept[start:stop])
+                assert split.characters == len("".join(kept[start:stop]))
+                assert (split.unknown, split.spelling) == (0, 0)
+
+
+def test_a_long_training_split_of_subwords_is_measured_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.tokenize.LONGEST", 100)
+    table, vocab = run(tmp_path, POLYGLOT.encode() * 20, level="bpe", vocab_size=300)
+    assert table.part
+    part = vocab.decode(table.ids[table.part.start : table.part.stop].tolist(), BPE.of(vocab))
+    assert len(subwords.split(part)) == 100
+    assert table.part.stop == table.splits["train"].stop
+    assert table.part.characters == len(part)
+
+
+@pytest.mark.parametrize("level", ["char", "word", "bpe"])
 def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
@@ -178,8 +234,8 @@ def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
         monkeypatch.setattr(text.read, "__defaults__", (size,))
         folders.append(f"out{len(folders)}")
         run(tmp_path, content, name=folders[-1], level=level, min_freq=2)
-    for file in ("tokens.arrow", "vocab.arrow"):
-        assert len({(tmp_path / folder / file).read_bytes() for folder in folders}) == 1
+    for file in (tmp_path / folders[0]).iterdir():
+        assert len({(tmp_path / folder / file.name).read_bytes() for folder in folders}) == 1
 
 
 def test_any_cut_into_parts_and_chunks_gives_the_same_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +245,7 @@ def test_any_cut_into_parts_and_chunks_gives_the_same_tables(tmp_path: Path, mon
             ["a", "The", " ", "\n", "\r\n", ". ", "é", "e\u0301", "Σ", "你好", "🙂", " ↵ ", "<unk>"], 6
         )
         content = ("seen " + "".join(chance.choices(known, k=300))).encode()
-        level, normalizer = chance.choice(["char", "word"]), chance.choice(["book", "lower", "none"])
+        level, normalizer = chance.choice(["char", "word", "bpe"]), chance.choice(["book", "lower", "none"])
         fields = {
             "level": level,
             "normalizer": normalizer,
@@ -207,29 +263,29 @@ def test_any_cut_into_parts_and_chunks_gives_the_same_tables(tmp_path: Path, mon
             monkeypatch.setattr(parts, "SIZE", chance.randrange(1, 200))
             monkeypatch.setattr(text.read, "__defaults__", (chance.randrange(1, 50),))
             run(tmp_path, content, name=f"{number}{cut}", **fields)
-            for file in ("tokens.arrow", "vocab.arrow"):
-                whole, again = (tmp_path / name / file for name in (f"{number}", f"{number}{cut}"))
+            for whole in (tmp_path / f"{number}").iterdir():
+                again = tmp_path / f"{number}{cut}" / whole.name
                 assert whole.read_bytes() == again.read_bytes(), fields
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("fields", [{"level": "word", "line_ends": True, "min_freq": 2}, {"level": "bpe"}])
 def test_several_processes_give_the_tables_and_the_errors_that_one_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
     content = (POLYGLOT * 300).encode()
-    fields = {"level": "word", "line_ends": True, "min_freq": 2}
     run(tmp_path, content, name="alone", **fields)
     monkeypatch.setattr(parts, "SIZE", 10_000)
     monkeypatch.setattr(parts, "LARGE", 0)
     monkeypatch.setattr(cores, "available", lambda: 2)
     run(tmp_path, content, name="together", **fields)
-    for file in ("tokens.arrow", "vocab.arrow"):
-        assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "together" / file).read_bytes()
+    for alone in (tmp_path / "alone").iterdir():
+        assert alone.read_bytes() == (tmp_path / "together" / alone.name).read_bytes()
     with pytest.raises(CorpusError, match=f"see byte {len(content):,}"):
         run(tmp_path, content + b"\xff", name="broken", **fields)
 
 
-@pytest.mark.parametrize("level", ["char", "word"])
+@pytest.mark.parametrize("level", ["char", "word", "bpe"])
 def test_memory_does_not_grow_with_the_text(level: text.LevelName) -> None:
     def peak(chunks: int) -> int:
         tracemalloc.start()
@@ -242,7 +298,7 @@ def test_memory_does_not_grow_with_the_text(level: text.LevelName) -> None:
     assert peak(80) < 1.2 * peak(20)
 
 
-@pytest.mark.parametrize("level", ["char", "word"])
+@pytest.mark.parametrize("level", ["char", "word", "bpe"])
 def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.LevelName) -> None:
     source = POLYGLOT * 4
     whole = list(LEVELS[level].pieces([source]))
@@ -292,6 +348,8 @@ def test_shares_are_cut_at_the_decimals_they_say() -> None:
         (" \n\r\n ", {"level": "word"}, "no text to learn from"),
         ("a", {}, "training split is empty: of the 1"),
         ("some text", {"max_tokens": 1}, "training split is empty: of the 1"),
+        ("text", {"level": "bpe"}, "training split is empty: of the 1 pieces"),
+        (" \n", {"level": "bpe", "normalizer": "book"}, "set tokenize.normalizer=lower"),
         ("你好" * 1_000_000, {"level": "word"}, "tokenize.level=char"),
         ("some text", {"min_freq": 100}, "lower tokenize.min_freq"),
     ],

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.corpus.level import CHAR, LEVELS, WORD, Level
+from data.corpus.level import BPE, CHAR, LEVELS, WORD, Level
 from data.errors import CorpusError
+from data.tables.merges import Merges
+from data.tables.vocab import Vocab
 
 SAID = "Über dem Meer,\n  to be 🙂 "
+PAIRS = [("e", "r"), ("Ġ", "M"), ("e", "er"), ("ĠM", "eer"), ("ð", "Ł")]
+SUBWORDS = BPE.of(Vocab.merged({}, Merges(PAIRS)))
 
 
 def test_characters_and_words_are_split_and_joined() -> None:
@@ -16,7 +20,38 @@ def test_characters_and_words_are_split_and_joined() -> None:
     assert CHAR.join(["a", " ", "b"]) == "a b"
     assert WORD.split(" to  be\n") == ["to", "be"]
     assert WORD.join(["to", "be"]) == "to be"
-    assert {name: level.name for name, level in LEVELS.items()} == {"char": "char", "word": "word"}
+    assert {name: level.name for name, level in LEVELS.items()} == {"char": "char", "word": "word", "bpe": "bpe"}
+
+
+def test_subwords_are_split_and_joined_and_before_there_are_any_their_pieces() -> None:
+    assert BPE.split("the Meer") == ["the", " Meer"]
+    assert BPE.join(["the", " Meer"]) == "the Meer"
+    assert SUBWORDS.split("ber Meer é") == ["b", "er", "ĠMeer", "Ġ", "Ã", "©"]
+    assert SUBWORDS.join(SUBWORDS.split(SAID)) == SAID
+    assert SUBWORDS.has("ĠMeer")
+    assert not SUBWORDS.has(" Meer")
+
+
+def test_a_subword_adds_what_it_completes() -> None:
+    tokens = SUBWORDS.split("a🙂é")
+    assert [added for added, _ in SUBWORDS.added((token, None) for token in tokens)] == ["a", "", "", "🙂", "", "é"]
+    assert [*SUBWORDS.added(zip(tokens[:3], "xyz", strict=True))] == [("a", "x"), ("", "y"), ("\ufffd", "z")]
+    assert [added for added, _ in SUBWORDS.added((token, None) for token in [*tokens[:2], "a", "©", "b"])] == [
+        *("a", "", "\ufffda", "\ufffd", "b")
+    ]
+    drawn = iter(tokens)
+    assert next(SUBWORDS.added((token, None) for token in drawn)) == ("a", None)
+    assert len([*drawn]) == 5, "what is complete waits for nothing"
+    pieces = [tokens[at : at + 2] for at in range(0, len(tokens), 2)]
+    assert "".join(SUBWORDS.texts(pieces)) == "a🙂é"
+
+
+def test_what_subwords_say_is_found_wherever_they_begin() -> None:
+    tokens = SUBWORDS.split("a🙂é!")
+    assert SUBWORDS.says(tokens[2:], ["é!"])
+    assert not SUBWORDS.says(tokens[2:], ["🙂", "\ufffd"])
+    assert WORD.says(["to", "be"], ["o b"])
+    assert not WORD.says(["to", "be"], [])
 
 
 def test_a_line_end_among_words_is_one_in_the_text() -> None:
@@ -25,7 +60,7 @@ def test_a_line_end_among_words_is_one_in_the_text() -> None:
     assert CHAR.join("a↵b") == "a↵b"
 
 
-@pytest.mark.parametrize("level", LEVELS.values(), ids=lambda level: level.name)
+@pytest.mark.parametrize("level", [*LEVELS.values(), SUBWORDS], ids=["char", "word", "pieces", "bpe"])
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_where_a_text_is_cut_into_chunks_does_not_show(level: Level, size: int) -> None:
     chunks = [SAID[at : at + size] for at in range(0, len(SAID), size)]

@@ -126,15 +126,28 @@ def test_other_bytes_than_utf8_are_refused_and_located(tmp_path: Path) -> None:
 
 
 def test_a_prompt_is_spelled_like_the_text_and_keeps_its_ends() -> None:
-    assert text.normalize_prefix(" The 2nd, ", "book") == " the nd "
-    assert text.normalize_prefix("ΟΔΟΣ ", "lower") == "οδοσ "
-    assert text.normalize_prefix(" Été, ", "none") == " Été, "
+    assert text.normalize_prefix(" The 2nd, ", "book", "char") == " the nd "
+    assert text.normalize_prefix("ΟΔΟΣ ", "lower", "char") == "οδοσ "
+    assert text.normalize_prefix(" Été, ", "none", "char") == " Été, "
+    for prefix in ("Time flies ", " Time flies "):
+        assert text.normalize_prefix(prefix, "book", "bpe") == " time flies "
+    assert text.normalize_prefix("", "book", "bpe") == ""
+    assert text.normalize_prefix("Été ", "none", "bpe") == "Été "
+
+
+def test_by_the_books_rule_each_line_of_a_text_for_subwords_begins_with_a_space() -> None:
+    said = "The 2nd time.\n\n  No: 3 o'clock\nit said"
+    for size in (1, 3, 50):
+        chunks = [said[at : at + size] for at in range(0, len(said), size)]
+        assert "".join(text.normalize(chunks, "book", "bpe")) == " the nd time no o clock it said"
+    lines = ["".join(text.normalize([line], "book", "bpe")) for line in said.splitlines(keepends=True)]
+    assert "".join(lines) == " the nd time no o clock it said"
 
 
 def test_a_prompt_is_composed_and_its_lines_end_as_in_the_text() -> None:
-    assert text.normalize_prefix("E\u0301te\u0301\n", "lower+nfc+lines") == "été ↵ "
-    assert text.spellings("É", "lower") == ["é", "é", "e\u0301"]
-    assert text.spellings("É", "lower+nfc") == ["é"] * 3
+    assert text.normalize_prefix("E\u0301te\u0301\n", "lower+nfc+lines", "char") == "été ↵ "
+    assert text.spellings("É", "lower", "char") == ["é", "é", "e\u0301"]
+    assert text.spellings("É", "lower+nfc", "char") == ["é"] * 3
 
 
 def test_code_points_are_numbers_of_characters() -> None:

@@ -10,7 +10,7 @@ import pytest
 from data.store import loaded
 from data.store.artifact import Artifact
 from data.store.folder import Store
-from stages.config import RunConfig
+from stages.config import RunConfig, TokenizeConfig
 from stages.pipeline import graph, settings
 from stages.pipeline.decide import Decision, decide
 from stages.pipeline.run import run
@@ -53,8 +53,10 @@ def test_another_engine_is_in_no_key_but_those_of_its_own_models(
 def test_a_library_of_every_stage_is_watched_for_another_version() -> None:
     sections = dict(RunConfig())
     named = {one for stage in graph.STAGES.values() for one in stage.libraries(sections.get(stage.name))}
+    named |= {*graph.STAGES["tokenize"].libraries(TokenizeConfig(level="bpe"))}
     named |= {build.library for build in engines.installed().values()}
     assert named - {"unicode", "letters"} == set(loaded.LIBRARIES), "Unicode's tables are Python's own"
+    assert "tokenizers" not in graph.STAGES["tokenize"].libraries(TokenizeConfig()), "characters know nothing of it"
 
 
 def test_what_stands_for_a_field_takes_its_place(tokenized: tuple[RunConfig, dict[str, Artifact], Store]) -> None:

@@ -155,6 +155,12 @@ def test_tokens_that_mean_nothing_are_named(artifact: Callable[[str], Artifact],
     assert "\n" not in said
 
 
+def test_subwords_without_merges_are_named(artifact: Callable[[str], Artifact]) -> None:
+    folder = artifact("tokenize").folder
+    forge(folder, "tokens.arrow", described(level="bpe"))
+    assert fault(artifact("tokenize")).startswith(f"{folder / 'merges.arrow'} holds no merges that can be used")
+
+
 @pytest.mark.parametrize("what", MODEL)
 def test_a_model_that_means_nothing_is_one_sentence(
     here: Rnnlm, artifact: Callable[[str], Artifact], what: str
