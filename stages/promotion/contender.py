@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus.level import LEVELS
 from data.errors import CorpusError, StoreError
 from data.store.fingerprint import file_digest
 from data.tables.tokens import IndexTable
@@ -31,7 +30,7 @@ class Contender:
     """A model and what it was made from: three folders."""
 
     model: Path
-    """Of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``."""
+    """Of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``, maybe ``merges.arrow``."""
     tokens: Path
     """``tokens.arrow``, which the model was trained on, and which says where the splits lie."""
     corpus: Path
@@ -47,7 +46,7 @@ class Side:
 
     def __init__(self, contender: Contender) -> None:
         self.model = LanguageModel.load(contender.model, finite=False)
-        self.level = LEVELS[self.model.level]
+        self.level = self.model.kind
         self.weights = file_digest(contender.model / "model.safetensors")
         self._table = IndexTable.open(contender.tokens / "tokens.arrow")
         self._corpus = contender.corpus / "corpus.txt"
@@ -88,13 +87,13 @@ class Side:
             number: of blocks.
         """
         reading = passage.read(self.level, self.model.vocab)
-        blocks = blocks[reading.starts]
         sums = np.zeros(number)
         done = 1  # nothing predicts the first token
         for losses in self.model.network.losses(reading.ids):
             these = slice(done, done + len(losses))
-            counted = blocks[these] >= 0
             bits = losses.astype(np.float64) / math.log(2) + reading.cost[these]
-            np.add.at(sums, blocks[these][counted], bits[counted])
+            places, bits = reading.spread(these, bits)
+            found = blocks[places]
+            np.add.at(sums, found[found >= 0], bits[found >= 0])
             done = these.stop
         return sums

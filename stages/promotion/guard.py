@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from data.corpus import text
 from data.errors import CorpusError
+from data.tables.counts import count
 from stages.promotion.overlap import repeated
 from stages.promotion.surprise import surprise
-from stages.tokenize import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

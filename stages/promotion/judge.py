@@ -100,13 +100,14 @@ def judge(
 
     How levels and normalisers that differ are dealt with:
 
-    - The same normaliser, both `char` or both `word`: the text as that level has it, words with a space behind each.
-    - `char` and `word`: the text of the characters. The word model, which knows nothing of the white space between
-      words, is charged for it too (`passage.adaptive_cost`, each different run of white space being a symbol). Here
-      characters count by whole words, so that both are charged for the same.
-    - `char` and `word` by `book`, which joins lines with nothing for one and with a space for the other, or two
-      different normalisers: the models predict different texts, and no figure would be fair. Not promoted; the reason
-      tells to do it by hand.
+    - The same normaliser and level: the text as that level has it, words with a space behind each.
+    - `char` or `bpe` and `word`: the text of the characters. The word model, which knows nothing of the white space
+      between words, is charged for it too (`passage.adaptive_cost`, each different run of white space being a symbol).
+      Here characters count by whole words, so that both are charged for the same.
+    - `bpe`: a subword's bits are spread evenly over the characters that it has a part in.
+    - Two levels by `book`, which joins lines with nothing for one and with a space for the others, or two different
+      normalisers: the models predict different texts, and no figure would be fair. Not promoted; the reason tells to do
+      it by hand.
 
     What a model calls ``<unk>`` costs -log2 p(<unk>) and what it takes to tell one unknown token from another
     (`passage.Passage.read`).
@@ -219,7 +220,7 @@ def _why_not(ours: Side, theirs: Side) -> str | None:
     """Why there is nothing to compare, or None."""
     if ours.model.normalizer != theirs.model.normalizer:
         both = f"normalizer={ours.model.normalizer} and normalizer={theirs.model.normalizer}"
-    elif ours.level is not theirs.level and ours.model.normalizer.startswith("book"):
+    elif ours.level.name != theirs.level.name and ours.model.normalizer.startswith("book"):
         both = f"level={ours.model.level} and level={theirs.model.level} with normalizer=book"
     elif ours.weights == theirs.weights and ours.model.vocab.tokens == theirs.model.vocab.tokens:
         return "it is the champion's equal: the same weights"

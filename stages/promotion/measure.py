@@ -51,6 +51,7 @@ class Bench:
         self._sides, self._rule = sides, rule
         of_words = [bool(side.level.separator) for side in sides]
         self._by_words, self._joined = any(of_words), all(of_words)
+        self._merged = any(side.level.merged for side in sides)
         # A training split that several have is read once.
         self._trainings = {side.which("train"): side for side in sides}.values()
 
@@ -61,7 +62,7 @@ class Bench:
             text: gives it in pieces, each run of white space as one space or not.
             fewest: characters to count that are worth reading.
         """
-        passage = Passage(text(self._joined), by_words=self._by_words, joined=self._joined)
+        passage = Passage(text(self._joined), by_words=self._by_words, joined=self._joined, merged=self._merged)
         trainings = [side.split("train", joined=self._joined) for side in self._trainings]
         seen = passage.whole(seen_in(passage.codes, *trainings))
         counted = ~seen

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus import text
+from data.corpus import subwords, text
 from data.corpus.level import LEVELS
+from data.tables.counts import index
+from data.tables.tokens import SPLITS
 from stages.lm import spelling
-from stages.tokenize import index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from data.corpus.level import Level
     from data.corpus.text import LevelName, Normalizer
-    from data.tables.tokens import Ids, IndexTable, Split
+    from data.tables.tokens import Ids, IndexTable
     from data.tables.vocab import Vocab
 
     Mask = NDArray[np.bool_]
@@ -44,6 +45,18 @@ class Reading:
     cost: Floats
     """Bits of each token beside the model's own, shape (tokens,): what tells an unknown one from others, and the white
     space behind a word."""
+    spans: NDArray[np.int64] | None = None
+    """The characters that each subword has a part in, shape (tokens,), 1 at least; None where a token's bits are those
+    of its first character."""
+
+    def spread(self, these: slice, bits: Floats) -> tuple[NDArray[np.intp], Floats]:
+        """The characters that some tokens' bits belong to, and what each is charged."""
+        starts = self.starts[these]
+        if self.spans is None:
+            return starts, bits
+        spans = self.spans[these]
+        within = np.arange(spans.sum()) - np.repeat(spans.cumsum() - spans, spans)
+        return np.repeat(starts, spans) + within, np.repeat(bits / spans, spans)
 
 
 class Passage:
@@ -53,9 +66,10 @@ class Passage:
         pieces: the text, code points in pieces.
         by_words: whether a model reads it as words, so that none may be cut.
         joined: whether every run of white space in it is one space.
+        merged: whether a model reads it as subwords.
     """
 
-    def __init__(self, pieces: Iterable[Ids], *, by_words: bool, joined: bool) -> None:
+    def __init__(self, pieces: Iterable[Ids], *, by_words: bool, joined: bool, merged: bool = False) -> None:
         self.codes: Ids = np.concatenate([np.empty(0, np.uint8), *pieces])
         """Code points, shape (characters,); none where the text holds no word."""
         self._by_words = by_words
@@ -65,8 +79,9 @@ class Passage:
             self.codes = self.codes[:0]
         self._starts[:1] = 0  # white space before the first word is taken for a piece of it
         self._lengths = np.diff(self._starts, append=len(self.codes))
-        self.first = slice(0, int(self._lengths[0]) if by_words and len(self._lengths) else 1)
-        """The characters of the first token, which nothing predicts."""
+        word = int(self._lengths[0]) if len(self._lengths) else 1
+        self.first = slice(0, word if by_words else min(word, subwords.LONGEST) if merged else 1)
+        """The characters of the first token, which nothing predicts: of subwords, those that it may have."""
 
     def uncut(self, blocks: NDArray[np.int32]) -> NDArray[np.int32]:
         """The block of each character; where words are read, a word is of the block that it begins in."""
@@ -89,6 +104,10 @@ class Passage:
         ids = np.concatenate([index(piece, vocab) for piece in level.pieces(chunks)])
         if level.separator:
             return Reading(ids, self._starts, self._cost_of_words(ids == 0))
+        if level.merged:
+            within, characters = vocab.within.take(ids), vocab.characters.take(ids)
+            starts = characters.cumsum() - characters - within
+            return Reading(ids, starts, np.zeros(len(ids)), characters + within)
         return Reading(ids, np.arange(len(ids)), self._cost_of_characters(ids == 0))
 
     def _cost_of_characters(self, unknown: Mask) -> Floats:
@@ -116,13 +135,17 @@ def split(corpus: Path, table: IndexTable, name: str, *, joined: bool) -> Iterat
         name: of the split.
         joined: give one space for each run of white space.
     """
-    return normalized(corpus, table.normalizer, table.level, table.splits[name], joined=joined)
+    tokens = range(table.splits[name].start, table.splits[name].stop)
+    if LEVELS[table.level].merged:
+        before = sum(table.splits[other].characters for other in SPLITS[: SPLITS.index(name)])
+        tokens = range(before, before + table.splits[name].characters)
+    return normalized(corpus, table.normalizer, table.level, tokens, joined=joined)
 
 
 def normalized(
-    path: Path, normalizer: Normalizer, level: LevelName, tokens: Split | None = None, *, joined: bool
+    path: Path, normalizer: Normalizer, level: LevelName, tokens: range | None = None, *, joined: bool
 ) -> Iterator[Ids]:
-    """A normalised text, or these tokens of it, as `split` gives it."""
+    """A normalised text, or these tokens of it (of subwords, these characters), as `split` gives it."""
     position, between = 0, True  # tokens that began before a piece, and whether the last one has ended
     for chunk in text.normalize(text.read(path), normalizer, level):
         if tokens is not None and position > tokens.stop:

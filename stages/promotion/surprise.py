@@ -107,14 +107,14 @@ def _read(side: Side, text: Callable[[], Iterator[Ids]]) -> _Sum:
     seen = seen_in(np.concatenate([np.empty(0, np.uint8), *stretches]), side.split("train", joined=words))
     bits, new, characters, start = 0.0, 0, 0, 0
     for codes in stretches:
-        passage = Passage([codes], by_words=words, joined=words)
+        passage = Passage([codes], by_words=words, joined=words, merged=side.level.merged)
         if len(passage.codes):  # or it is all white space, where words are read
             left_out = np.zeros(len(codes), np.bool_)
             left_out[passage.first] = True
             left_out[-1] = words
             left_out = passage.whole(left_out)
             known = left_out | passage.whole(seen[start : start + len(codes)])
-            if left_out.all():  # noise without white space
+            if left_out.all() and not side.level.merged:  # noise without white space
                 known, left_out = ~left_out, ~left_out
                 bits += float(passage.read(side.level, side.model.vocab).cost.sum())
             else:

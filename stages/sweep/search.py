@@ -68,8 +68,9 @@ def prepare(trials: Sequence[Trial], walk: Callable[[RunConfig], Walk]) -> None:
                 trial.fail(str(error))
             continue
         valid = table.splits["valid"]
-        # Whatever the vocabulary lacks, these say which characters a model is measured on.
-        text = table.corpus_sha256, table.normalizer, table.level, valid.start, valid.stop, valid.characters
+        # Whatever the vocabulary has, these say which characters a model is measured on.
+        begins = table.splits["train"].characters
+        text = table.corpus_sha256, table.normalizer, table.level, begins, valid.characters
         texts.append((group[0], text))
         for trial in group:
             trial.upstream = {stage: artifact.manifest.key for stage, artifact in upstream.items()}

@@ -53,7 +53,7 @@ def untrained() -> Untrained:
             folder.mkdir()
         config = TokenizeConfig(**fields)
         tokenize(config, corpus=corpus, out=tokens, progress=LogLines("tokenize"))
-        vocab = Vocab.read(tokens / "vocab.arrow")
+        vocab = Vocab.read(tokens / "vocab.arrow", merged=config.level == "bpe")
         architecture = Architecture("rnn", "tanh", 2, 1, len(vocab), 0)
         weights = {name: np.zeros(shape, np.float32) for name, shape in architecture.shapes().items()}
         save_file(weights, model / "model.safetensors")

@@ -105,6 +105,21 @@ def altered(contender: Contender, folder: Path, change: Callable[[Weights], obje
     return Contender(folder, contender.tokens, contender.corpus)
 
 
+def test_subwords_are_judged_by_the_characters_that_they_stand_for(make: Make) -> None:
+    novice, expert = make(epochs=1), make(epochs=2, level="bpe", vocab_size=400)
+    verdict, today = judge(expert, novice)
+    losses, ids, model = measured(expert)
+    characters = model.vocab.characters.take(ids)
+    assert today.bits == pytest.approx(losses.sum() / characters[1:].sum(), rel=0.02)
+    assert 0 <= characters.sum() - today.characters - today.left_out < 20, "all but the first word"
+    assert verdict.promoted == (today.lower is not None and today.lower > 0.02)
+    assert judge(expert, make(level="bpe", vocab_size=257))[1].gain is not None
+    assert judge(expert, make(epochs=1, level="word", min_freq=3))[1].characters > 0
+    book = make(level="bpe", vocab_size=300, normalizer="book"), make(normalizer="book")
+    refused = judging.judge(*book, PromotionConfig())
+    assert "level=bpe and level=char with normalizer=book make different texts" in refused.reason
+
+
 def test_the_better_trained_is_promoted_and_the_worse_is_not(make: Make) -> None:
     novice, expert = make(epochs=1), make(epochs=4)
     verdict, today = judge(expert, novice)

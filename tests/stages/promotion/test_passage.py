@@ -7,16 +7,22 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from data.corpus import text
-from data.corpus.level import CHAR, WORD
+from data.corpus.level import BPE, CHAR, WORD
 from data.corpus.text import LevelName
+from data.tables.merges import Merges
 from data.tables.tokens import IndexTable, Split
 from data.tables.vocab import Vocab
+from stages.promotion.contender import Side
 from stages.promotion.passage import Passage, adaptive_cost, split
+
+if TYPE_CHECKING:
+    from tests.stages.promotion.conftest import Untrained
 
 TEXT = " the sea\n\nthe tide  sea\nseas "
 
@@ -69,6 +75,41 @@ def test_an_unknown_character_is_told_from_the_other_unknown_ones() -> None:
     assert reading.ids.tolist() == [1, 0, 0, 0, 1, 0, 0, 0]
     assert reading.starts.tolist() == list(range(8))
     assert reading.cost == pytest.approx([0, *[math.log2(3)] * 3] * 2)
+
+
+def test_a_subword_is_charged_to_all_characters_that_it_has_a_part_in() -> None:
+    body = "die See 🙂é"
+    vocab = Vocab.merged({}, Merges([("e", "e"), ("Ġ", "S"), ("ĠS", "ee"), ("ð", "Ł"), ("ĻĤ", "Ã")][:4]))
+    level = BPE.of(vocab)
+    tokens = level.split(body)
+    assert tokens == ["d", "i", "e", "ĠSee", "Ġ", "ðŁ", "Ļ", "Ĥ", "Ã", "©"]
+    reading = Passage([text.code_points(body)], by_words=False, joined=False, merged=True).read(level, vocab)
+    assert reading.ids.tolist() == vocab.ids(tokens)
+    assert reading.starts.tolist() == [0, 1, 2, 3, 7, 8, 8, 8, 9, 9]
+    places, bits = reading.spread(slice(1, None), np.array([1.0, 1, 8, 1, 1, 1, 1, 2, 2]))
+    charged = np.bincount(places, bits, len(body))
+    assert charged.tolist() == [0, 1, 1, 2, 2, 2, 2, 1, 3, 4]
+
+
+def test_what_the_first_subword_may_have_is_predicted_by_nothing() -> None:
+    def first(body: str) -> int:
+        return Passage([text.code_points(body)], by_words=False, joined=False, merged=True).first.stop
+
+    assert first("internationally so") == len("internationally ")
+    assert first("  a b") == 4
+    assert first("x" * 1000) == 64
+
+
+def test_a_split_of_subwords_is_the_text_of_its_characters(tmp_path: Path, untrained: Untrained) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    body = "Die See, — die See! 🙂 Über dem Meer.\n" * 20
+    (corpus / "corpus.txt").write_text(body, encoding="utf-8")
+    contender = untrained(corpus, level="bpe", vocab_size=300, normalizer="none")
+    table = IndexTable.open(contender.tokens / "tokens.arrow")
+    found = ["".join(map(chr, np.concatenate([*Side(contender).split(name, joined=False)]))) for name in table.splits]
+    assert "".join(found) == body
+    assert [len(part) for part in found] == [split.characters for split in table.splits.values()]
 
 
 def test_a_text_without_words_is_empty() -> None:

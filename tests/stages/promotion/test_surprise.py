@@ -159,6 +159,22 @@ def test_words_are_read_as_words(untrained: Untrained, tmp_path: Path) -> None:
     assert found.excess > LIMIT
 
 
+def test_subwords_are_read_as_subwords(untrained: Untrained, tmp_path: Path) -> None:
+    """Each one costs the same, and what was learnt as a whole takes fewer."""
+    some = [letters(4, seed) for seed in range(50)]
+    draw = random.Random(0)
+    before, today = (" ".join(some + draw.choices(some, k=400)) for _ in range(2))
+    shares = {"test_share": 0.4, "train_share": 0.5, "valid_share": 0.1}
+    champion = untrained(folder(tmp_path / "before" / "corpus", before), level="bpe", vocab_size=300, **shares)
+    test = IndexTable.open(champion.tokens / "tokens.arrow").splits["test"]
+    found = met(champion, tmp_path / "known", today, 300)
+    assert found.own == pytest.approx(math.log2(300) * len(test) / test.characters, rel=0.01)
+    assert found.bits == pytest.approx(found.own, rel=0.05)
+    found = met(champion, tmp_path / "unknown", letters(2_005, alphabet="wxyz"), 300)
+    assert found.bits == pytest.approx(math.log2(300))
+    assert found.excess > LIMIT
+
+
 def test_without_enough_of_its_own_a_champion_says_nothing(champion: Contender, tmp_path: Path) -> None:
     today = folder(tmp_path / "today", letters(10_000))
     length = len(IndexTable.open(champion.tokens / "tokens.arrow").split("test"))

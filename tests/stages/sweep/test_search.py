@@ -144,6 +144,17 @@ def test_what_they_are_trained_on_is_made_once_for_all_that_share_it(trials: Mak
     assert keys[0] == keys[2] != keys[1] == keys[3]
 
 
+def test_vocabularies_of_subwords_are_measured_on_the_same_text_and_compare(trials: Make, walk: Walk) -> None:
+    made = trials("tokenize.vocab_size=260,300", settings=["tokenize.level=bpe"])
+    prepare(made, walk)
+    assert [trial.state for trial in made] == ["finished"] * 2
+    few, many = (trial.valid for trial in made)
+    assert few
+    assert many
+    assert len(few) > len(many)
+    assert few.characters == many.characters
+
+
 def reverse(config: StageConfig, *, tokens: Path, out: Path, progress: Progress) -> None:
     """A fifth stage, between tokenize and train."""
     for name in ("tokens.arrow", "vocab.arrow"):
