@@ -1,6 +1,6 @@
 """The words: every sentence about a model and its figures, and how figures, sizes and times are spelt.
 
-Sentences that speak of tokens take ``noun``, what one of them is called: ``character`` or ``word``.
+Sentences that speak of tokens take ``noun``, what one of them is called: ``character``, ``word`` or ``subword``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.level import LEVELS, WORD
+from data.corpus.level import CHAR, LEVELS, WORD
 from data.tables.tokens import SPLITS
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def gradients(history: History, unit: str = "epoch") -> str:
 
 def perplexity(level: Level) -> str:
     """What the perplexity is called: per word it is another one than per character, and is said to be."""
-    return f"perplexity per {level.noun}" if level is WORD else "perplexity"
+    return "perplexity" if level is CHAR else f"perplexity per {level.noun}"
 
 
 def summary(metrics: Metrics, level: Level) -> str:
@@ -115,9 +115,9 @@ def summary(metrics: Metrics, level: Level) -> str:
     unigram, fivegram = of(held_out, "unigram"), of(held_out, "5gram")
     figures = f"{perplexity(level).capitalize()} {figure(seen)} on what it trained on, {figure(unseen)} on unseen text"
     unknown = metrics[held_out]["unknown_rate"]
-    notes = [f"{metrics[held_out]['bits_per_character']:.3f} bits per character"] if level is WORD or unknown else []
+    notes = [f"{metrics[held_out]['bits_per_character']:.3f} bits per character"]
     notes += [f"{unknown:.2%} of its {level.noun}s unknown"] if unknown else []
-    figures += f" ({', '.join(notes)})" if notes else ""
+    figures += f" ({', '.join(notes)})" if level is not CHAR or unknown else ""
     if unseen < min(unigram, fivegram):
         if unigram < fivegram:
             return f"{figures}, where mere token frequencies reach {figure(unigram)}."

@@ -215,6 +215,12 @@ def test_words_are_called_words(run: Run) -> None:
     assert "<mark>the cat</mark> " in text
 
 
+def test_a_prompt_of_subwords_is_marked_as_the_model_read_it(tiny: Report) -> None:
+    model = {**tiny.model, "level": "bpe", "normalizer": "book"}
+    samples = [{"prefix": "The cat", "temperature": 1.0, "text": " the cat sat"}]
+    assert "<mark> the cat</mark> sat" in html(replace(tiny, model=model, samples=samples))
+
+
 def test_a_word_model_is_told_by_word_and_by_character(run: Run) -> None:
     gathered = run(tokenize={"level": "word"}, evaluate={"prefixes": ["the cat"]})
     test = gathered.metrics["test"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data.corpus.level import CHAR, LEVELS
+from data.corpus.level import BPE, CHAR, LEVELS
 from stages.report import words
 from stages.report.gather import Report
 
@@ -142,6 +142,14 @@ def test_a_model_of_words_is_measured_by_word_and_by_character(run: Run) -> None
         f"({test['bits_per_character']:.3f} bits per character, {test['unknown_rate']:.2%} of its words unknown)"
     )
     assert words.windowed(report.metrics, "word").startswith("With the state reset every 5 words")
+
+
+def test_subwords_are_called_so_and_measured_by_character_too(tiny: Report) -> None:
+    test = tiny.metrics["test"]
+    said = words.summary(tiny.metrics, BPE)
+    assert said.startswith("Perplexity per subword ")
+    assert f"on unseen text ({test['bits_per_character']:.3f} bits per character)" in said
+    assert " over 28 subwords" in words.description({**tiny.model, "level": "bpe", "vocab_size": 28}, 1)
 
 
 def test_what_is_unknown_stands_beside_the_figures(tiny: Report) -> None:
