@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from data.errors import DeniedError, RemoteError, StoreError
 from data.store import disk, kernel, reading
-from data.store.files import kind, make, replace
+from data.store.files import kind, make, replace, settle
 from data.store.naming import DEFAULT, check, fits
 from data.store.shape import MOMENT, parsed
 
@@ -220,6 +220,9 @@ def change(store: Store, name: str, how: Callable[[Record], Result]) -> Result:
             before = record.model_copy(deep=True)
             result = how(record)
             if record == before:
+                # Whoever wrote it may have been killed before the disk had it.
+                with disk.told(store.root), suppress(FileNotFoundError):
+                    settle(_path(store, name).parent, store.root)
                 return result
             content = f"{record.model_dump_json(indent=1)}\n".encode()
             if store.remote is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
+from pathlib import Path
 from unittest.mock import patch
 
 from data.store import kernel
@@ -100,18 +100,31 @@ def collect(world: World) -> None:
     world.collect()
 
 
+@contextmanager
+def killed() -> Iterator[None]:
+    """Be killed as the champion's record has its name, and before the disk has that."""
+    rename = kernel.rename
+
+    def last(one: Path, other: Path) -> None:
+        rename(one, other)
+        raise KilledError
+
+    with suppress(KilledError), patch.object(kernel, "rename", last):
+        yield
+
+
 def collect_behind(world: World) -> None:
-    """Go back, be killed before the disk has it, and let another process remove what is needed no more."""
-    sync, asked = kernel.fsync, count()
-
-    def killed(handle: int) -> None:
-        if next(asked):  # the first is of the record's file, before its name
-            raise KilledError
-        sync(handle)
-
-    with suppress(KilledError), patch.object(kernel, "fsync", killed):
+    """What is needed no more by a record that the disk may not have."""
+    with killed():
         world.rollback()
     world.collect()
+
+
+def promote_behind(world: World) -> None:
+    """What is the champion already by such a record."""
+    with killed():
+        world.promote(BETTER)
+    world.promote(BETTER)
 
 
 def checkpoints(world: World) -> None:
@@ -179,6 +192,7 @@ SCENES = (
     Scene("reject", reigning, reject),
     Scene("collect", followed, collect),
     Scene("collect behind somebody who was killed", followed, collect_behind),
+    Scene("promote behind somebody who was killed", reigning, promote_behind),
     Scene("collect without champions", trained, collect),
     Scene("write checkpoints", nothing, checkpoints),
     Scene("write checkpoints beside a store", reigning, checkpoints),
