@@ -28,8 +28,17 @@ class DownloadConfig(StageConfig):
 
     corpus: Annotated[str, Field(min_length=1)] = "sample"
     """A name of the catalogue (see `rnnlm corpora`), an http(s) address, the path of a local file, or `-` for standard
-    input; it may be packed by gzip, bzip2, xz, zstd or zip. In an address `${NAME}` is filled in from the environment
-    when it is asked, and what that holds enters no key, manifest or log."""
+    input; it may be packed by gzip, bzip2, xz, zstd or zip. Many documents are a folder, a pattern of paths such as
+    `notes/**/*.txt`, a table (`.jsonl`, `.csv`, `.parquet`, `.arrow`), an archive (zip or tar), or a file `*.urls` with
+    an address in each line. In an address `${NAME}` is filled in from the environment when it is asked, and what that
+    holds enters no key, manifest or log."""
+    encoding: Annotated[str, Field(min_length=1)] = "utf-8"
+    """What the texts are encoded in, by a name that Python knows, such as `latin-1`, `cp1252` or `utf-16`; of one that
+    is something else the error says what it looks like. Parquet and Arrow know theirs."""
+    text_column: Annotated[str, Field(min_length=1)] = "text"
+    """Of a table, the column whose rows are the documents."""
+    order_column: str = ""
+    """Of a table, the column of numbers, dates or strings that orders its rows; without one they stay as they stand."""
     headers: tuple[str, ...] = ()
     """Sent to an address, such as `Authorization: Bearer ${TOKEN}`, which is filled in likewise. What is secret comes
     from the environment alone."""

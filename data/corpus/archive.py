@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import bz2
-import errno
 import gzip
 import hashlib
-import io
 import lzma
 import os
 import re
-import stat
-import struct
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from data.corpus import members
+from data.corpus.members import damaged
 from data.errors import CorpusError
 
 CHUNK = 1 << 18
 XZ_MEMORY = 1 << 28
 """The most bytes of memory that unpacking xz may take: its strongest preset takes a quarter of that."""
-DIRECTORY = 1 << 22
-"""The most bytes of a zip archive's directory, which is read as a whole and takes eight times as many in memory."""
 
 
 def unpack(name: str, raw: Path, text: Path, limit: int) -> str | None:
@@ -60,14 +55,21 @@ def unpacked(name: str, raw: Path, limit: int) -> Iterator[bytes] | None:
     What it is, its first bytes say: names and content types are often wrong. Arguments and errors are `unpack`'s.
     """
     with raw.open("rb") as file:
-        magic = file.read(10)
-    for begins, unpacker in _UNPACKERS:
-        if re.match(begins, magic):
-            return _limited(name, unpacker(name, raw), limit)
-    return None
+        unpacker = _unpacker(file.read(10))
+    return limited(name, unpacker(name, raw), limit) if unpacker else None
 
 
-def _limited(name: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+def is_packed(head: bytes) -> bool:
+    """Whether a file that begins like this is packed."""
+    return _unpacker(head) is not None
+
+
+def _unpacker(head: bytes) -> Callable[[str, Path], Iterator[bytes]] | None:
+    return next((unpacker for begins, unpacker in _UNPACKERS if re.match(begins, head)), None)
+
+
+def limited(name: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    """Chunks of what is unpacked, of which there may be so many bytes."""
     size = 0
     try:
         for chunk in chunks:
@@ -87,21 +89,21 @@ def _gunzip(name: str, raw: Path) -> Iterator[bytes]:
             while chunk := packed.read(CHUNK):
                 yield chunk
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(name, "gzip", error) from None
+        raise damaged(name, "gzip file", error) from None
 
 
 def _bunzip2(name: str, raw: Path) -> Iterator[bytes]:
     try:
         yield from _streams(raw, bz2.BZ2Decompressor)
     except (EOFError, OSError) as error:
-        raise _damaged(name, "bzip2", error) from None
+        raise damaged(name, "bzip2 file", error) from None
 
 
 def _unxz(name: str, raw: Path) -> Iterator[bytes]:
     try:
         yield from _streams(raw, partial(lzma.LZMADecompressor, memlimit=XZ_MEMORY))
     except (lzma.LZMAError, EOFError) as error:
-        raise _damaged(name, "xz", error) from None
+        raise damaged(name, "xz file", error) from None
 
 
 def _streams(raw: Path, begin: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> Iterator[bytes]:
@@ -133,87 +135,12 @@ def _unzstd(name: str, raw: Path) -> Iterator[bytes]:
     except pa.ArrowMemoryError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(name, "zstd", error) from None
-
-
-def _unzip(name: str, raw: Path) -> Iterator[bytes]:
-    try:
-        with (
-            _Sparing(raw.open("rb", 0)) as file,
-            zipfile.ZipFile(file) as archive,
-            archive.open(_only_text(name, archive)) as packed,
-        ):
-            while chunk := packed.read(CHUNK):
-                yield chunk
-    except _UNZIPPING as error:
-        raise _damaged(name, "zip", error) from None
-    except MemoryError:
-        raise CorpusError(
-            f"corpus {name!r} is a zip archive with more in it than one text; unpack it and give the path of the text"
-        ) from None
-
-
-class _Sparing(io.BufferedReader):
-    """A file of which nobody reads more at once than the directory of an archive with one text may take."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > DIRECTORY:
-            raise MemoryError
-        return super().read(size)
-
-
-_UNZIPPING = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
-    *(NotImplementedError, ValueError, OverflowError),
-)
-"""What unpacking a zip archive that is none, or no whole one, ends in."""
-
-
-def _only_text(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    members = [member for member in archive.infolist() if _is_text(member)]
-    if len(members) != 1:
-        names = ", ".join(repr(member.filename[:80]) for member in members[:4])
-        inside = f"{len(members)} files ({names}{', …' if len(members) > 4 else ''})" if members else "no file"
-        raise CorpusError(
-            f"corpus {name!r} is a zip archive with {inside} where exactly one text was expected; "
-            "unpack it and give the path of the text"
-        )
-    (member,) = members
-    if all(one.header_offset for one in archive.infolist()):
-        raise CorpusError(
-            f"corpus {name!r} is a zip archive behind something else that begins like one; "
-            "unpack it and give the path of the text"
-        )
-    if member.flag_bits & 0x1:
-        raise CorpusError(f"corpus {name!r} is an encrypted zip archive; unpack it and give the path of the text")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # zipfile unpacks these without a bound on memory
-        raise CorpusError(
-            f"corpus {name!r} is a zip archive compressed otherwise than by deflate; "
-            "unpack it and give the path of the text"
-        )
-    return member
-
-
-def _is_text(member: zipfile.ZipInfo) -> bool:
-    """Whether a member is a regular file that somebody meant to pack."""
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    names = member.filename.split("/")
-    hidden = names[0] == "__MACOSX" or names[-1].startswith(".")
-    return names[-1] != "" and not hidden and kind in (0, stat.S_IFREG)
-
-
-def _damaged(name: str, kind: str, error: Exception) -> Exception:
-    """What is to be raised for an error while unpacking; one of the disk's is none of the corpus."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: an offset before the start
-        return error
-    what = "a damaged zip archive" if kind == "zip" else f"a damaged {kind} file"
-    return CorpusError(f"corpus {name!r} is {what} ({' '.join(str(error).split())!s:.80}); get it again")
+        raise damaged(name, "zstd file", error) from None
 
 
 _UNPACKERS: tuple[tuple[bytes, Callable[[str, Path], Iterator[bytes]]], ...] = (
     (rb"\x1f\x8b", _gunzip),
-    (rb"PK(\x03\x04|\x05\x06)", _unzip),  # the second: an archive of nothing
+    (members.ZIP, members.only),
     (rb"BZh[1-9](\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)", _bunzip2),
     (rb"\xfd7zXZ\x00", _unxz),
     (rb"\x28\xb5\x2f\xfd", _unzstd),

@@ -1,4 +1,4 @@
-"""From what a user calls a corpus to where its bytes are: the catalogue, an http(s) address or a local file."""
+"""From what a user calls a corpus to where its bytes are: the catalogue, an http(s) address, a file or many of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlsplit
 
-from data.corpus import spool
+from data.corpus import spool, urls
 from data.corpus.address import check, identity, is_address, written
+from data.corpus.files import Files, is_pattern
+from data.corpus.urls import fetching
 from data.errors import CorpusError
 from data.store import cache
 
@@ -48,14 +50,36 @@ class Source:
     """Hex digest that the bytes, before any unpacking, must have; None where nobody knows it."""
     headers: tuple[str, ...] = field(default=(), repr=False)
     """Lines that are sent to the address that a user gave, and to no other."""
+    files: Files | None = None
+    """Of a folder or a pattern, whose ``sha256`` is that of all names and contents."""
+    each: tuple[Source, ...] = field(default=(), repr=False)
+    """The addresses in the file at ``path``, all of which are fetched."""
 
     @property
     def identity(self) -> str:
-        """What the cache key uses: ``sha256:<hex>`` where the content is known, else the address without secrets.
+        """What the cache key uses: ``sha256:<hex>`` where the content is known, else the address without secrets, or a
+        digest of several.
 
         A local copy of a catalogue file therefore has the identity of the catalogue's name.
         """
+        if self.each:
+            together = "\n".join(one.identity for one in self.each)
+            return f"addresses:{hashlib.sha256(together.encode('utf-8', 'surrogateescape')).hexdigest()}"
         return f"sha256:{self.sha256}" if self.sha256 else identity(self.addresses[0])
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called where it lies; its suffix says whether it is a table."""
+        if self.path is not None:
+            return self.path.name
+        return unquote_to_bytes(urlsplit(self.addresses[0]).path.rpartition("/")[2]).decode(errors="replace")
+
+    def looked_at(self) -> Iterator[Path]:
+        """The files and folders here that say what the corpus is."""
+        if self.files is not None:
+            yield from (Path(path) for what, _, path in self.files.walk() if what in ("file", "folder"))
+        elif self.path is not None:
+            yield self.path
 
 
 def catalogue() -> dict[str, Corpus]:
@@ -87,8 +111,9 @@ def local(corpus: str) -> Path | None:
 def resolve(corpus: str, headers: Iterable[str] = (), *, once: bool = False) -> Source:
     """Find what ``corpus`` means. Of local files the digest is found out; nothing is fetched.
 
-    A catalogue name wins over a local file of that name: ``./sample`` means the file. ``-`` is standard input, which is
-    read when it is meant first. ``headers`` are for an address. A pipe that has a name is read by whoever needs it only
+    A catalogue name wins over a local file of that name: ``./sample`` means the file. A folder or a pattern of paths
+    means its files, and a file ``*.urls`` the addresses in it. ``-`` is standard input, which is read when it is meant
+    first. ``headers`` are for an address. A pipe that has a name is read by whoever needs it only
     ``once``, and refused otherwise.
     Raises CorpusError for an unusable address and for a file that is missing or cannot be read.
     """
@@ -107,14 +132,14 @@ def resolve(corpus: str, headers: Iterable[str] = (), *, once: bool = False) -> 
         name = "standard input" if opened == 0 else corpus
         return _local(name, spool.spooled(name, opened, MAX_BYTES))
     if not is_address(corpus):
-        return _local(corpus, Path(corpus), once=once)
+        return _local(corpus, Path(corpus), tuple(headers), once=once)
     if here := local(corpus):
-        return _local(corpus, here)
+        return _local(corpus, here, tuple(headers))
     scheme = corpus.partition("://")[0]
     if scheme.lower() not in ("http", "https"):
         raise CorpusError(
             f"corpus {written(corpus)!r} has the scheme {scheme}://, but only http:// and https:// can be fetched; "
-            "get the file yourself and give its path"
+            f"{fetching(corpus)}"
         )
     check(corpus)
     return Source(written(corpus), (corpus,), None, None, tuple(headers))
@@ -142,9 +167,11 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _local(name: str, path: Path, *, once: bool = False) -> Source:
+def _local(name: str, path: Path, headers: tuple[str, ...] = (), *, once: bool = False) -> Source:
     try:
         path = path.expanduser()
+        if is_pattern(str(path)) and not os.path.lexists(path):
+            return _several(name, path)
         if once and path.is_fifo():
             path = spool.piped(name, path, MAX_BYTES)
         found = path.stat()
@@ -153,7 +180,7 @@ def _local(name: str, path: Path, *, once: bool = False) -> Source:
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such ~user; ValueError: a NUL in the path
         raise CorpusError(f"the corpus file {name!r} cannot be used: {_reason(error)}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise CorpusError(f"the corpus {name!r} is a directory; give the path of one text file")
+        return _several(name, path)
     if not stat.S_ISREG(found.st_mode):
         raise CorpusError(f"the corpus {name!r} is not a regular file; save its text to a file and give that path")
     if found.st_size > MAX_BYTES:
@@ -162,10 +189,20 @@ def _local(name: str, path: Path, *, once: bool = False) -> Source:
             " give a part of it"
         )
     try:
+        if path.suffix.lower() == urls.SUFFIX:
+            each = tuple(Source(written(one), (one,), None, None, headers) for one in urls.read(name, path))
+            return Source(name, (), path, None, headers, each=each)
         digest = cache.digest(path, _sha256)
     except OSError as error:
         raise CorpusError(f"the corpus file {name!r} cannot be read: {_reason(error)}") from None
     return Source(name, (), path, digest)
+
+
+def _several(name: str, path: Path) -> Source:
+    files = Files.of(name, path)
+    if not files.root.is_dir():
+        raise CorpusError(f"there is no folder {str(files.root)!r}, below which the pattern {name!r} begins; check it")
+    return Source(name, (), None, files.identity(MAX_BYTES, _sha256), files=files)
 
 
 def _nothing_called(name: str) -> str:

@@ -13,6 +13,8 @@ ENOUGH = 0.8
 FEW = 0.01
 """Of all bytes, the share of control characters that a text may have."""
 
+MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
+"""Byte order marks, with which such texts begin."""
 _KINDS = (
     (rb"%PDF-", "a PDF"),
     (rb".{257}ustar", "a tar archive"),
@@ -73,13 +75,14 @@ _ENCODINGS: list[tuple[str, str, Callable[[bytes, str], int]]] = [
 """The name that ``iconv`` has for an encoding, its codec, and how many characters are common ones where it is that."""
 
 
-def advice(sample: bytes, start: bytes, nul: bool) -> str:
-    """What a text that is not UTF-8 seems to be, and what helps, to end a sentence with.
+def advice(sample: bytes, start: bytes, nul: bool, encoding: str = "utf-8") -> str:
+    """What a text that is not in its encoding seems to be, and what helps, to end a sentence with.
 
     Args:
         sample: around the first byte that does not fit.
         start: of the file.
         nul: whether that byte is a NUL.
+        encoding: that it is not in.
     """
     for begins, kind in _KINDS:
         if re.match(begins, start, re.DOTALL):
@@ -94,6 +97,8 @@ def advice(sample: bytes, start: bytes, nul: bool) -> str:
     if _controls(sample) > FEW:
         return _BINARY
     lost, high = _decoded(sample)
+    if encoding != "utf-8" and lost <= high / 100:
+        return "but seems to be UTF-8, as texts are if nothing else is said: leave download.encoding out"
     if high and lost <= high / 2:
         return (
             "though most of it is; correct it there, or drop what does not fit with `iconv -c -f UTF-8 -t UTF-8`, and "
@@ -101,19 +106,30 @@ def advice(sample: bytes, start: bytes, nul: bool) -> str:
         )
     found = max(_ENCODINGS, key=lambda one: _fits(sample, one[1], one[2]))
     if _fits(sample, *found[1:]) > ENOUGH:
-        return _convert(found[0])
-    return "and in no encoding that is known here; find out in which it is, convert it with `iconv` and give that file"
+        return _convert(found[0], found[1])
+    return (
+        "and in no encoding that is known here; find out in which it is, and type `--set download.encoding=` and its "
+        "name"
+    )
 
 
-def _convert(encoding: str) -> str:
-    return f"but seems to be {encoding}; convert it with `iconv -f {encoding} -t UTF-8` and give that file"
+def _convert(encoding: str, name: str = "") -> str:
+    return (
+        f"but seems to be {encoding}: type `--set download.encoding={name or _python(encoding)}`, or convert it with "
+        f"`iconv -f {encoding} -t UTF-8` and give that file"
+    )
+
+
+def _python(encoding: str) -> str:
+    """``utf-16-le`` of ``UTF-16LE``."""
+    return re.sub("(?<=[0-9])(?=[lb]e$)", "-", encoding.lower())
 
 
 def _wide(start: bytes) -> str:
     """``UTF-16`` or ``UTF-32``, with its byte order where no mark gives it; empty if ``start`` looks like neither."""
-    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+    if start.startswith(MARKS["utf-32"]):
         return "UTF-32"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if start.startswith(MARKS["utf-16"]):
         return "UTF-16"
     # Mostly Western text: every other byte is NUL, the odd ones if the little end comes first.
     pairs = max(len(start) // 2, 1)

@@ -1,6 +1,6 @@
 """The user's cache: what took long to find out, for as long as nothing that it was found from has changed.
 
-    ~/.cache/rnnlm/<kind>/<name>     (or below $XDG_CACHE_HOME), a JSON value each
+    ~/.cache/rnnlm/<kind>/<name>     (or below $XDG_CACHE_HOME), a JSON value each; of `folders`, one in each line
 
 A file is told by what the file system says of it, as git does it: size, inode, and the times of its last changes. One
 that changes within a tick of the clock may look as before, so what was that young when somebody began to look at it
@@ -14,10 +14,10 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 SETTLED = 2_000_000_000
 """Nanoseconds that a file must have been left alone for, before it is told by its times; file servers have clocks of
@@ -61,6 +61,120 @@ def digest(path: Path, how: Callable[[Path], str] = _sha256) -> str:
     return sha256
 
 
+def digests(place: str, files: Iterable[tuple[str, str]], how: Callable[[str, str], str]) -> Iterator[tuple[str, str]]:
+    """The same of many files, which are remembered together: name and SHA-256 of each.
+
+    What is known lies in the order of the files, and is read and written beside them: nothing is kept in memory.
+
+    Args:
+        place: what they are all the files of.
+        files: name and path of each, in the order of the names' bytes.
+        how: reads one, given its name and its path.
+    """
+    began, path = time.time_ns(), Path(os.devnull, "nowhere")
+    with suppress(RuntimeError):  # a user without a home
+        path = _folder("folders") / named(place)
+    with _Beside(path) as beside:
+        for name, file in files:
+            before = stamp(file)
+            found = beside.entry(name)
+            if before is not None and isinstance(found, list) and found[1:2] == [before]:
+                beside.keep()
+                yield name, str(found[-1])
+                continue
+            sha256 = how(name, file)
+            if settled(before, began) and stamp(file) == before:
+                beside.add([name, before, sha256])
+            yield name, sha256
+
+
+class _Beside:
+    """A file of lines that is read and written anew at once; it is exchanged if a line has changed, at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._written = path, path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+        self._old: BinaryIO | None = None
+        self._new: BinaryIO | None = None
+        self._line = b""
+        self._entry: list[Any] | None = None
+        self._kept = 0
+        """Bytes at the beginning of the old file that are the new one's so far."""
+
+    def __enter__(self) -> _Beside:
+        with suppress(OSError, RuntimeError):
+            self._old = self._path.open("rb")
+        self._step()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._line:
+            self._begin()  # the last files are gone
+        for file in (self._old, self._new):
+            if file:
+                with suppress(OSError):
+                    file.close()
+        with suppress(OSError):
+            if self._new and kind is None:
+                self._written.replace(self._path)
+            elif self._new:
+                self._written.unlink()
+
+    def entry(self, name: str) -> Any:
+        """What is known of a file: the entries of those before it are passed over."""
+        wanted = os.fsencode(name)
+        while self._line and (self._entry is None or os.fsencode(self._entry[0]) < wanted):
+            self._begin()
+            self._step()
+        return self._entry if self._entry is not None and self._entry[0] == name else None
+
+    def keep(self) -> None:
+        """The entry that was found stays."""
+        if self._new:
+            self._put(self._line)
+        else:
+            self._kept += len(self._line)
+        self._step()
+
+    def add(self, entry: list[object]) -> None:
+        """A new entry, in the place of that of its name."""
+        self._begin()
+        self._put(json.dumps(entry).encode() + b"\n")
+
+    def _step(self) -> None:
+        self._line, self._entry = b"", None
+        if self._old:
+            with suppress(OSError):
+                self._line = self._old.readline()
+            with suppress(ValueError, RecursionError):
+                found = json.loads(self._line)
+                if isinstance(found, list) and len(found) == 3 and isinstance(found[0], str):
+                    os.fsencode(found[0])
+                    self._entry = found
+
+    def _begin(self) -> None:
+        """From here on something is another."""
+        if self._new is None and self._kept >= 0:
+            with suppress(OSError, RuntimeError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._new = self._written.open("wb")
+                if self._kept:
+                    with self._path.open("rb") as old:
+                        left = self._kept
+                        while left and (piece := old.read(min(left, 1 << 18))):
+                            self._put(piece)
+                            left -= len(piece)
+
+    def _put(self, line: bytes) -> None:
+        if self._new:
+            try:
+                self._new.write(line)
+            except OSError:  # no room: what is known so far stays
+                self._new.close()
+                with suppress(OSError):
+                    self._written.unlink()
+                self._new, self._kept = None, -1
+
+
 def named(*parts: str | bytes) -> str:
     """A name for what is told apart by all of these."""
     written = (part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts)
@@ -87,7 +201,7 @@ def put(kind: str, name: str, value: object) -> None:
 
 def sweep(before: float) -> None:
     """Forget what was not put here since, in seconds as ``time.time`` has them."""
-    for kind in ("asked", "code", "files"):
+    for kind in ("asked", "code", "files", "folders"):
         with suppress(OSError, RuntimeError):
             for entry in _folder(kind).iterdir():
                 if entry.lstat().st_mtime < before:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from data.store.artifact import Artifact
     from data.store.folder import Store
 
+MOST = 100_000
+"""Files and folders that a remembered answer may come from, at most: it is to be found out in a moment."""
 _PASSING = ("_", "OLDPWD", "SHLVL")
 """What a shell sets for itself; whatever else the environment says may matter to a library."""
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/etc/ld.so.cache")
@@ -56,7 +59,8 @@ def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], ot
         err: and to standard error.
         store: where the artifacts lie.
         artifacts: which it would reuse; what they were made from counts too.
-        others: further files: of the settings, the corpus, the report.
+        others: further files and folders: of the settings, the corpus, the report. Of more than `MOST` nothing is
+            remembered.
     """
     from data import shown
     from data.store import fingerprint, loaded
@@ -74,12 +78,15 @@ def remember(out: str, err: str, store: Store, artifacts: Iterable[Artifact], ot
         question = _question()
     except OSError:  # there is no such folder any more
         return
+    further = [*islice(others, MOST + 1)]
+    if len(further) > MOST:
+        return
     packages = {path.parent for path in loaded.files()}
     libraries = [Path(folder) for folder in sys.path if Path(folder) != fingerprint.ROOT]
     looked = [
         *(path for folder in used for path in (folder / MANIFEST, *folder.iterdir())),
         *(path for folder in packages for path in (folder, *filter(Path.is_file, folder.iterdir()))),
-        *(path.absolute() for path in (*others, *libraries)),
+        *(path.absolute() for path in (*further, *libraries)),
         fingerprint.ROOT / "pyproject.toml",
         *map(Path, _DEVICES),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
@@ -43,7 +43,7 @@ Corpus = Annotated[
     typer.Option(
         callback=as_corpus,
         metavar="NAME|URL|PATH",
-        help="The text: a name (see `rnnlm corpora`), an address, a file, or - for standard input.",
+        help="The text: a name (see `rnnlm corpora`), an address, a file, a folder, or - for standard input.",
     ),
 ]
 Set = Annotated[
@@ -95,12 +95,12 @@ class Configuration:
 
         return settings.load(self.preset, self.corpus, self.set_ or ())
 
-    def files(self, config: RunConfig) -> list[Path]:
-        """Where it was read from, and the text that it names, as far as they are files; others it does not know of."""
+    def files(self, config: RunConfig) -> Iterator[Path]:
+        """Where it was read from, and the texts that it names, as far as they are files; others it does not know of."""
         from data.corpus import catalogue
 
-        path = catalogue.resolve(config.download.corpus).path
-        return [Path(self.preset).expanduser(), *([path] if path else [])]
+        yield Path(self.preset).expanduser()
+        yield from catalogue.resolve(config.download.corpus).looked_at()
 
 
 @dataclass(frozen=True)

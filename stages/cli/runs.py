@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import fields
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -118,7 +119,7 @@ def run(
     if all(outcome.state == "cached" for outcome in way.outcomes) and (report is None or report.page):
         told = "".join(f"{_said(outcome)}\n" for outcome in way.outcomes)
         files = report.files if report else []
-        again.remember(answer, told, opened, way.artifacts.values(), [*config.files(chosen), *files])
+        again.remember(answer, told, opened, way.artifacts.values(), chain(config.files(chosen), files))
 
 
 def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> Walk:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.corpus import address, catalogue
+from data.corpus.encoding import codec
 from data.errors import StoreError
 from data.store import fingerprint, kernel
 from stages.training import engines
@@ -57,12 +58,13 @@ def nothing(attempt: Attempt) -> Iterator[dict[str, Any]]:
 def corpus(config: DownloadConfig) -> dict[str, str | None]:
     """What stands for a corpus in the key: the digest of its bytes where it can be known beforehand, else its address
     without secrets, the headers without any, and the label of the day, which tells one content of an address from
-    another."""
+    another. And one name for an encoding, which has several."""
+    encoding = codec(config.encoding)
     identity = catalogue.resolve(config.corpus).identity
     if identity.startswith("sha256:"):
-        return {"corpus": identity, "headers": None, "as_of": None}
+        return {"corpus": identity, "headers": None, "as_of": None, "encoding": encoding}
     headers = "; ".join(address.plain_headers(config.headers)) or None
-    return {"corpus": identity, "headers": headers, "as_of": config.as_of}
+    return {"corpus": identity, "headers": headers, "as_of": config.as_of, "encoding": encoding}
 
 
 @contextmanager
@@ -73,11 +75,14 @@ def previous_download(attempt: Attempt) -> Iterator[dict[str, Any]]:
 
     store, unfit = attempt.store, nights.refused(attempt.store)
     corpus, headers = address.identity(attempt.config.corpus), attempt.components["sources"].get("headers")
+    read = {name: getattr(attempt.config, name) for name in ("encoding", "text_column", "order_column")}
+    before = {name: type(attempt.config).model_fields[name].default for name in read}
     found = (
         artifact
         for artifact in store.artifacts("download")
         if address.identity(str(artifact.manifest.config.get("corpus"))) == corpus
         and artifact.manifest.components.get("sources", {}).get("headers") == headers
+        and {name: artifact.manifest.config.get(name, default) for name, default in before.items()} == read
         and artifact.manifest.key not in unfit
     )
     whole = (one.folder for one in found if not store.damage(one, again=True) and _says_whence(one.folder))

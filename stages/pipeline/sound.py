@@ -24,14 +24,17 @@ def anything(folder: Path) -> None:
 
 
 def download(folder: Path) -> None:
-    """A text that is UTF-8, and where it comes from."""
+    """A text that is UTF-8, where it comes from, and where its documents lie, if there are several."""
     from data.corpus.encoding import check_utf8
+    from data.tables.documents import Documents
 
-    source(folder)
+    many, text = source(folder).documents is not None, folder / "corpus.txt"
     try:
-        check_utf8("the text", folder / "corpus.txt")
+        check_utf8("the text", text)
     except (OSError, CorpusError):
-        raise StoreError(f"{folder / 'corpus.txt'} is no text in UTF-8: download again") from None
+        raise StoreError(f"{text} is no text in UTF-8: download again") from None
+    if many and text.stat().st_size - Documents.read(folder / "documents.arrow").end not in (0, 1):
+        raise StoreError(f"{folder / 'documents.arrow'} does not fit its text: download again")
 
 
 def source(folder: Path) -> Source:

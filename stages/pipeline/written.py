@@ -33,6 +33,8 @@ class Source(Written):
     etag: Annotated[str, Field(pattern="^[ -~\u00a0-\u00ff]*$")] = ""
     """What goes into the header of a request."""
     bytes: Count
+    documents: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
+    """None where it is one text."""
     when: Annotated[str, Field(pattern=MOMENT)]
 
     @model_validator(mode="after")
