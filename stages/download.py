@@ -146,11 +146,9 @@ def _texts(source: Source, raw: Path, out: Path, progress: Progress, reading: Re
 
 def _carry(previous: Path, out: Path, record: dict[str, Any]) -> None:
     """Take over the text of an earlier download; artifacts are never written to, so that two may share a file."""
-    for name in (TEXT, TABLE):
+    for name in (TEXT, *([TABLE] if (previous / TABLE).exists() else [])):
         try:
             (out / name).hardlink_to(previous / name)
-        except FileNotFoundError:  # one text has no table
-            continue
         except OSError:  # another file system, or one without links
             shutil.copyfile(previous / name, out / name)
     _write(record, out)

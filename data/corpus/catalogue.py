@@ -145,7 +145,7 @@ def resolve(corpus: str, headers: Iterable[str] = (), *, once: bool = False) -> 
     return Source(written(corpus), (corpus,), None, None, tuple(headers))
 
 
-def content(path: Path) -> Iterator[tuple[bytes, int]]:
+def content(path: Path | str) -> Iterator[tuple[bytes, int]]:
     """The bytes of a local file in chunks, each with how many there will be: as many as it has when this begins.
 
     One that grows, or one of the system's that has no end, would keep whoever reads it for ever.
@@ -199,16 +199,20 @@ def _local(name: str, path: Path, headers: tuple[str, ...] = (), *, once: bool =
 
 
 def _several(name: str, path: Path) -> Source:
-    files = Files.of(name, path)
+    files = Files.of(_plain(name), path)
     if not files.root.is_dir():
-        raise CorpusError(f"there is no folder {str(files.root)!r}, below which the pattern {name!r} begins; check it")
+        raise CorpusError(_nothing_called(name))
     return Source(name, (), None, files.identity(MAX_BYTES, _sha256), files=files)
+
+
+def _plain(name: str) -> str:
+    """A name without what is secret in it, if it should be an address without its beginning."""
+    return written(f"http://{name}").removeprefix("http://") if "?" in name or ":" in name else name
 
 
 def _nothing_called(name: str) -> str:
     names = list(catalogue())
-    if "?" in name or ":" in name:  # it may be an address, without its beginning
-        name = written(f"http://{name}").removeprefix("http://")
+    name = _plain(name)
     if "/" in name or "\\" in name:
         return f"there is no corpus file {name!r}; check the path"
     close = difflib.get_close_matches(name.lower(), names, n=1)

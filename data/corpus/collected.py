@@ -70,7 +70,7 @@ class Collected:
 
     def _read(self, files: Files, name: str, path: str, sha256: hashlib._Hash) -> Iterator[bytes]:
         try:
-            for chunk, _ in content(Path(path)):
+            for chunk, _ in content(path):
                 sha256.update(chunk)
                 self.size += len(chunk)
                 yield chunk

@@ -7,6 +7,7 @@ import difflib
 import encodings.aliases
 import hashlib
 import re
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from data.corpus.guess import MARKS, SAMPLE, advice
@@ -70,13 +71,11 @@ class Decoding:
             CorpusError: bytes that are not of the encoding, or NUL; says what they seem to be instead.
         """
         decoder = codecs.getincrementaldecoder(self._encoding)()
-        waiting, lines, characters = iter(chunks), 1, 0
+        waiting, lines, characters = self._marked(iter(chunks)), 1, 0
         final = False
         while not final:
             chunk = next(waiting, b"")
             final = not chunk
-            if not self.size:
-                self._refuse_unmarked(chunk)
             if len(self._start) < SAMPLE:
                 self._start += chunk[:SAMPLE]
             pending = len(decoder.getstate()[0])
@@ -112,13 +111,20 @@ class Decoding:
                 "and give that file"
             ) from None
 
-    def _refuse_unmarked(self, chunk: bytes) -> None:
-        if self._encoding in _WIDE and chunk and not chunk.startswith(MARKS[self._encoding]):
+    def _marked(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The same chunks; refuses a text without the mark that its encoding needs."""
+        if self._encoding not in _WIDE:
+            return chunks
+        first = b""
+        while len(first) < len(codecs.BOM_UTF32_LE) and (more := next(chunks, b"")):
+            first += more
+        if first and not first.startswith(MARKS[self._encoding]):
             either = " or ".join(f"`--set download.encoding={self._encoding}-{order}`" for order in ("le", "be"))
             raise CorpusError(
                 f"{self._what} does not begin with a byte order mark, which says how {self._encoding} is to be read: "
                 f"type {either}, whichever it is, or leave the encoding out, and be told what it looks like"
             )
+        return chain((first,), chunks) if first else chunks
 
     def _refusal(self, where: str, chunk: bytes, at: int, rest: Iterator[bytes], *, nul: bool = False) -> CorpusError:
         """What is said of a byte at a place of a chunk, given what came before it and what comes behind it."""
@@ -126,7 +132,7 @@ class Decoding:
         while len(around) < place + SAMPLE // 2 and (more := next(rest, b"")):
             around += more
         sample = around[max(place - SAMPLE // 2, 0) :][:SAMPLE]
-        start = self._start if len(self._start) >= SAMPLE or self.size + len(chunk) > SAMPLE else around[-len(around) :]
+        start = around if self.size + len(chunk) <= SAMPLE else self._start
         found = advice(sample, start[:SAMPLE], nul, self._encoding)
         return CorpusError(f"{self._what} is not {self._encoding.upper()} text ({where}) {found}")
 

@@ -45,8 +45,8 @@ taken."""
 
 
 def is_pattern(corpus: str) -> bool:
-    """Whether a path is a pattern of paths."""
-    return _MAGIC.search(corpus) is not None
+    """Whether a path is a pattern of paths, and no address whose second slash was forgotten."""
+    return _MAGIC.search(corpus) is not None and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", corpus)
 
 
 @dataclass(frozen=True)

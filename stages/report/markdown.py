@@ -106,9 +106,10 @@ def _provenance(report: Report) -> Iterator[str]:
         for field, value in one.artifact.manifest.config.items():
             yield f"| {one.name}.{field} | {plain(_value(value))} |"
     yield from ("", "## Where it comes from", "")
+    documents = f" in {source['documents']:,} documents" if source.get("documents") else ""
     yield (
         f"Corpus {plain(source['name'])}: {plain(source.get('address') or source['file'])}, {source['bytes']:,} "
-        f"bytes, SHA-256 `{source['sha256']}`."
+        f"bytes{documents}, SHA-256 `{source['sha256']}`."
     )
     yield ""
     yield "| stage | key | made from | made | commit | by | seed | with |"

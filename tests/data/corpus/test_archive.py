@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from data.corpus import archive
+from data.corpus import members
 from data.corpus.archive import unpack
 from data.errors import CorpusError
 
@@ -115,8 +115,8 @@ def nowhere() -> bytes:
 
 def test_a_zip_with_a_directory_of_millions_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = zipped(**{f"{number}": b"" for number in range(6000)})
-    monkeypatch.setattr(archive, "DIRECTORY", archive.CHUNK)
-    with pytest.raises(CorpusError, match="zip archive with more in it than one text"):
+    monkeypatch.setattr(members, "DIRECTORY", members.CHUNK)
+    with pytest.raises(CorpusError, match="an archive with more in it than the 1,048,576 files that are read"):
         unpacked(tmp_path, packed)
     assert unpacked(tmp_path, zipped(a=TEXT))[0] == TEXT
 

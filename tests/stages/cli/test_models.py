@@ -269,7 +269,7 @@ def test_a_text_that_cannot_be_measured_is_one_sentence(
     [
         (["sample", "--temperature", "1", "--top-p", "1.5"], "top_p must be above 0 and at most 1, not 1.5"),
         (["sample", "--stop", ""], "a stop string must hold at least one character"),
-        (["evaluate", "--on", "."], "'.' is a directory; give the path of one text file"),
+        (["evaluate", "--on", "nowhere/*.txt"], "there is no corpus file 'nowhere/*.txt'"),
         (["evaluate", "--on", "/dev/ptmx"], "'/dev/ptmx' is not a regular file"),  # which would be waited for
     ],
 )
