@@ -100,18 +100,13 @@ def _parquet(what: str, path: Path, columns: Columns) -> Iterator[tuple[pa.Array
     import pyarrow as pa
     from pyarrow import parquet
 
-    with (
-        pa.OSFile(os.fsencode(path)) as file,
-        parquet.ParquetFile(
-            file,
-            read_dictionary=[columns.text],  # so that a value which comes often is in memory once
-            buffer_size=1 << 20,
-            pre_buffer=False,
-        ) as table,
-    ):
-        schema = table.schema_arrow
+    with pa.OSFile(os.fsencode(path)) as file:
+        schema = parquet.read_schema(file)
         names = wanted(what, columns, schema.names)
         _check_kind(what, columns, schema.field(columns.text).type)
+        # What comes often is in memory once, as an index for each row.
+        options = {"read_dictionary": [columns.text], "buffer_size": 1 << 20, "pre_buffer": False}
+        table = parquet.ParquetFile(file, **options)
         for batch in table.iter_batches(ROWS, columns=names, use_threads=False):
             texts = batch.column(columns.text)
             yield _as_bytes(texts), batch.column(columns.order) if columns.order else None

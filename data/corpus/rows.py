@@ -64,6 +64,11 @@ def rows(what: str, of: Kind, path: Path, chunks: Callable[[], Iterator[bytes]],
         if isinstance(error, OSError) and error.errno:
             raise
         why = " ".join(str(error).split())
+        if "straddling" in why:  # from one block into the next but one
+            raise CorpusError(
+                f"{what} has a row of more than the {BLOCK:,} bytes that a row may have, or a quotation mark that "
+                "nothing closes; correct it"
+            ) from None
         raise CorpusError(f"{what} is no table that can be read ({why:.200}); get it again") from None
 
 
@@ -141,20 +146,25 @@ class _Stream(io.RawIOBase):
         return len(piece)
 
 
+def _file(chunks: Iterator[bytes]) -> io.BufferedReader:
+    """One that reads as much as it is asked for."""
+    return io.BufferedReader(_Stream(chunks))
+
+
 def _of_csv(what: str, chunks: Callable[[], Iterator[bytes]], columns: Columns) -> Iterator[Row]:
     import pyarrow as pa
     from pyarrow import csv
 
     read = csv.ReadOptions(use_threads=False, block_size=BLOCK)
     parse = csv.ParseOptions(newlines_in_values=True)
-    with csv.open_csv(_Stream(chunks()), read, parse) as reader:
+    with csv.open_csv(_file(chunks()), read, parse) as reader:
         names = reader.schema.names
     wanted = columns_of(what, columns, names)
     convert = csv.ConvertOptions(
         include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
     )
     number = 0
-    with csv.open_csv(_Stream(chunks()), read, parse, convert) as reader:
+    with csv.open_csv(_file(chunks()), read, parse, convert) as reader:
         for batch in reader:
             texts = batch.column(0).view(pa.binary())
             orders = batch.column(1).to_pylist() if columns.order else [None] * len(texts)
