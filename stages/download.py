@@ -72,7 +72,7 @@ def obtain(
     """`download` of a source that is resolved."""
     if previous and rows.kind(source.file_name) and not (previous / TABLE).exists():
         previous = None  # of a version that read tables as texts
-    before = _read(previous) if previous and (source.path is None or source.each) else {}
+    before = _read(previous) if previous and (source.addresses or source.each) else {}
     if previous and source.sha256 and source.sha256 == before.get("sha256"):
         logger.info(
             "%s: unchanged since %s, for it has the sha256 that it must have", source.name, minute(before["when"])

@@ -95,7 +95,7 @@ ENGINE = engines.installed()["bptt"]
 AUTO = engines.choose(RunConfig().train).name
 FIELDS: dict[str, Row] = {
     "download.corpus": Row("sample", STAGES, also="tokenize.max_tokens=2000"),
-    "download.encoding": Row("latin-1", ["download"]),  # the same text, which is all of ASCII
+    "download.encoding": Row("cp1252", ["download"]),  # the same text, which is all of ASCII
     "download.text_column": Row("body", ["download"]),  # … and no table
     "download.order_column": Row("day", ["download"]),
     "download.headers": Row("Accept: text/plain", []),  # the text is known by its content, whoever asks

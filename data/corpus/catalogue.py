@@ -69,9 +69,9 @@ class Source:
 
     @property
     def file_name(self) -> str:
-        """What the file is called where it lies; its suffix says whether it is a table."""
-        if self.path is not None:
-            return self.path.name
+        """What the one file is called where it lies, of several nothing; its suffix says whether it is a table."""
+        if self.path is not None or not self.addresses:
+            return self.path.name if self.path else ""
         return unquote_to_bytes(urlsplit(self.addresses[0]).path.rpartition("/")[2]).decode(errors="replace")
 
     def looked_at(self) -> Iterator[Path]:

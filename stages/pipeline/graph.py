@@ -89,6 +89,7 @@ STAGES: dict[str, Stage] = {
             "Get the corpus and check that it is text.",
             late("stages.download"),
             sources=lend.corpus,
+            libraries=lambda config: ("pyarrow",),
             check=sound.download,
             lend=lend.previous_download,
         ),

@@ -141,6 +141,46 @@ def test_what_has_changed_is_looked_at(asked: Asked, change: Callable[[Asked], o
         assert f"{ran:9} ran" in asked()
 
 
+def test_a_folder_is_looked_at_with_all_its_files(asked: Asked) -> None:
+    folder = asked.folder / "notes"
+    (folder / "deep").mkdir(parents=True)
+    text = (asked.folder / "text.txt").read_bytes()
+    for number in range(3):
+        (folder / "deep" / f"{number}.txt").write_bytes(text)
+    asked.arguments.extend(["--corpus", str(folder)])
+    asked()
+    asked()
+    assert asked.answered()
+    (folder / "deep" / ".hidden").mkdir()
+    (folder / "photo.jpg").write_bytes(b"")
+    assert not asked.answered()
+    assert "download  cached" in asked()
+    assert asked.answered()
+    changes: list[tuple[Callable[[], object], str]] = [
+        (lambda: newer(folder / "deep" / "1.txt"), "ran"),
+        (lambda: another_byte(folder / "deep" / "1.txt"), "ran"),
+        (lambda: (folder / "deep" / "3.txt").write_bytes(text), "ran"),
+        (lambda: (folder / "deep" / "3.txt").unlink(), "cached"),  # as before it came
+        (lambda: (folder / "deep" / "0.txt").rename(folder / "deep" / "9.txt"), "ran"),
+    ]
+    for change, state in changes:
+        change()
+        assert not asked.answered()
+        assert f"download  {state}" in asked()
+        asked()
+        assert asked.answered()
+
+
+def test_of_more_files_than_are_quickly_looked_at_no_answer_is_remembered(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer(asked.folder / "text.txt")
+    asked()
+    monkeypatch.setattr(again, "MOST", 3)
+    asked()
+    assert not asked.answered()
+
+
 def test_what_has_just_changed_is_not_remembered(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may change once more within the tick of a clock, and look the same."""
     page = asked.one("reports/*.html")
