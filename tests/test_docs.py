@@ -19,7 +19,7 @@ import typer.main
 import yaml
 from typer.core import TyperGroup
 
-from data.corpus import catalogue, client
+from data.corpus import catalogue, client, columnar, members, rows, urls
 from data.store import reading
 from stages import config
 from stages.cli import app as cli
@@ -35,6 +35,7 @@ DOCUMENTS = {
         "README.md",
         "flows/README.md",
         "stages/presets/README.md",
+        "data/corpus/README.md",
         "data/store/README.md",
         ".github/CONTRIBUTING.md",
         ".github/RELEASES.md",
@@ -256,7 +257,10 @@ def test_the_bounds_that_are_written_are_those_of_the_code() -> None:
     bounds = [
         int(found.replace(",", "")) for found in re.findall(r"\d{1,3}(?:,\d{3})+", DOCUMENTS[".github/SECURITY.md"])
     ]
-    assert bounds == [catalogue.MAX_BYTES, reading.LARGEST, settings.LARGEST]
+    assert bounds == [
+        *(catalogue.MAX_BYTES, members.DIRECTORY, members.MEMBERS, rows.BLOCK, columnar.BATCH, urls.LARGEST),
+        *(reading.LARGEST, settings.LARGEST),
+    ]
     assert client.REDIRECTS == 20  # in words there
 
 

@@ -64,7 +64,7 @@ def made(folder: Path, corpus: Path | str, **fields: str) -> dict[str, str]:
         for path in out.iterdir():
             path.unlink()
     out.mkdir(exist_ok=True)
-    download(DownloadConfig(corpus=str(corpus), **fields), out=out, progress=silent)
+    download(DownloadConfig.model_validate({"corpus": str(corpus), **fields}), out=out, progress=silent)
     return read(out)
 
 
@@ -78,7 +78,7 @@ def refused(folder: Path, corpus: Path | str, **fields: str) -> str:
 
 
 def filled(folder: Path, **files: str | bytes) -> Path:
-    """A folder with files, whose names have a space for each dot and two for each slash."""
+    """A folder with files, whose names have `_` for each dot and `__` for each slash."""
     for name, content in files.items():
         path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +299,7 @@ def test_files_that_change_while_they_are_read(tmp_path: Path) -> None:
         """Do something to a file once the first one was read."""
         out = tmp_path / "changed"
         out.mkdir(exist_ok=True)
-        done = []
+        done: list[object] = []
 
         def progress(*_: object) -> None:
             if not done:
@@ -327,9 +327,7 @@ def sending(body: bytes) -> Route:
 
 def addresses(server: Server, folder: Path, **bodies: bytes) -> Path:
     """A file of addresses, at each of which there is something."""
-    lines = [
-        server.route(f"/{name.replace('_', '.')}", lambda h, _, b=body: h.body(b)) for name, body in bodies.items()
-    ]  # type: ignore[misc]
+    lines = [server.route(f"/{name.replace('_', '.')}", sending(body)) for name, body in bodies.items()]
     path = folder / "our.urls"
     path.write_text("# ours\n" + "\n".join(lines), encoding="utf-8")
     return path
