@@ -114,7 +114,8 @@ def test_the_commands_of_a_document_run(
     for name in (*presets.presets(), "my"):
         (tmp_path / f"{name}.toml").write_text(preset, encoding="utf-8")
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
-    for name in ("my.txt", "letters.txt"):
+    (tmp_path / "chapters").mkdir()
+    for name in ("my.txt", "letters.txt", "chapters/one.txt"):
         (tmp_path / name).write_text(tiny_text, encoding="utf-8")
     monkeypatch.setattr(pool, "processes", partial(pool.processes, do=lambda job, stopped: worker.train(job)))
     lines = [line for block in blocks(document) for line in block.splitlines() if line.startswith(".venv/bin/rnnlm ")]

@@ -1,5 +1,7 @@
-"""The texts in a zip or tar archive that nobody vouches for. What a member is called is only ever a name: nothing is
-written where it says."""
+"""The texts in a zip or tar archive that nobody vouches for.
+
+What a member is called is only ever a name: nothing is written where it says.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The rows of a table, a text each: JSON lines, CSV, Parquet, Arrow. Two columns are read, and a part of the rows at a
-time: a line of JSON, `BLOCK` bytes of CSV, `ROWS` of Parquet, a record batch of Arrow."""
+"""The rows of a table, a text each: JSON lines, CSV, Parquet, Arrow.
+
+Two columns are read, and a part of the rows at a time.
+"""
 
 from __future__ import annotations
 
