@@ -169,7 +169,7 @@ class Reader:
             encoded = partial(self._encoded, what, raw)
             for row in rows.rows(what, of, raw, encoded, self._reading.columns):
                 where = f"row {row.number:,} of {what}"
-                text = _unmarked(Decoding(where).utf8((row.text,))) if row.text else iter(())
+                text = iter((row.text,)) if _is_plain(row.text) else _unmarked(Decoding(where).utf8((row.text,)))
                 yield Document(f"{called}{row.number}", where, text, row.order, in_table=True)
         finally:
             plain.unlink(missing_ok=True)
@@ -191,6 +191,14 @@ def _unmarked(chunks: Iterator[bytes]) -> Iterator[bytes]:
     if first := first.removeprefix(codecs.BOM_UTF8):
         yield first
     yield from chunks
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether a text is in UTF-8, of which nothing is left out; of a short one that is seen at once."""
+    try:
+        return "\0" not in text.decode() and not text.startswith(codecs.BOM_UTF8)
+    except UnicodeDecodeError:
+        return False
 
 
 def _begun(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:

@@ -53,12 +53,13 @@ def join(
     Raises:
         CorpusError: one that is no text, none that has any, or more than ``limit`` bytes.
     """
-    path, started = out / TEXT, time.monotonic()
+    path, started, told = out / TEXT, time.monotonic(), 0
     with path.open("wb") as text:
         joined = _Joined(corpus, text, limit)
         for document in documents:
             joined.add(document)
-            if progress:
+            if progress and joined.size - told > CHUNK:
+                told = joined.size
                 progress(joined.size, 0, f"{len(joined.table):,} documents · {rate(joined.size, started)}")
     table = joined.table
     if not table.names:

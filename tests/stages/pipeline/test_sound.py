@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from data.store import fingerprint
 from data.store.artifact import Artifact
+from data.tables.documents import Documents
 from data.tables.tokens import IndexTable
 from data.tables.vocab import Vocab
 from stages.pipeline.decide import fault
@@ -214,3 +215,34 @@ def test_a_report_whose_figures_mean_nothing_is_made_again(here: Rnnlm, trained:
     forge(folder, "metrics.json", edited(valid=3))
     assert "evaluate  stale    damaged: " in here("status", "--preset", trained).stdout
     assert here("run", "--preset", trained).stderr.count("evaluate: the artifact is damaged: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda path: path.write_bytes(b"text"), "is no table of documents that can be read"),
+        (lambda path: table(path, name=pa.array(["a"])), "is no table of documents that can be read"),
+        (lambda path: documents(path, 3), "does not fit its text: download again"),
+        (lambda path: documents(path, 5000), "does not fit its text: download again"),
+    ],
+)
+def test_documents_that_do_not_fit_their_text_are_named(
+    here: Rnnlm, tmp_path: Path, change: Callable[[Path], object], says: str
+) -> None:
+    (tmp_path / "notes").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "notes" / name).write_text(f"The note {name}.\n", encoding="utf-8")
+    here("download", "--corpus", tmp_path / "notes")
+    [folder] = (tmp_path / "store" / "download").iterdir()
+    artifact = Artifact.read(folder)
+    assert artifact
+    assert fault(artifact) == ""
+    forge(folder, "documents.arrow", change)
+    assert says in fault(artifact)
+
+
+def documents(path: Path, size: int) -> None:
+    """A table of one document of so many bytes."""
+    found = Documents()
+    found.add("a.txt", 0, size, bytes(32))
+    found.write(path)
