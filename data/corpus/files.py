@@ -77,57 +77,54 @@ class Files:
         """
         real = os.path.realpath(self.root)
         wanted = self.pattern or (_ANYWHERE, "*")
-        start = _reached(wanted, {0})
-        waiting: list[Iterator[tuple[bytes, os.DirEntry[str], set[int]]]] = []
-        yield "folder", "", str(self.root)
-        waiting.append(self._entries(str(self.root), wanted, start))
-        names = [""]
+        below = [("", str(self.root), _reached(wanted, {0}))]
+        waiting = [self._entries(below[0][1], wanted, below[0][2])]
+        yield "folder", "", below[0][1]
         while waiting:
-            found = next(waiting[-1], None)
-            if found is None:
+            key = next(waiting[-1], None)
+            if key is None:
                 waiting.pop()
-                names.pop()
+                below.pop()
                 continue
-            _, entry, places = found
-            name = names[-1] + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield "folder", name, entry.path
-                waiting.append(self._entries(entry.path, wanted, places))
-                names.append(f"{name}/")
-            elif len(wanted) in places and (kind := self._what(name, entry, real)):
-                yield kind, name, entry.path
+            prefix, folder, places = below[-1]
+            entry = os.fsdecode(key.removesuffix(b"/"))
+            name, path, after = prefix + entry, f"{folder}/{entry}", _after(wanted, places, entry)
+            if key.endswith(b"/"):
+                yield "folder", name, path
+                waiting.append(self._entries(path, wanted, after))
+                below.append((f"{name}/", path, after))
+            elif len(wanted) in after and (kind := self._what(name, path, real)):
+                yield kind, name, path
 
-    def _entries(
-        self, folder: str, wanted: tuple[str, ...], places: set[int]
-    ) -> Iterator[tuple[bytes, os.DirEntry[str], set[int]]]:
-        """What of a folder has a place in the pattern, sorted as the paths below it will be."""
+    def _entries(self, folder: str, wanted: tuple[str, ...], places: set[int]) -> Iterator[bytes]:
+        """The names in a folder that have a place in the pattern, with a slash behind those of folders, so that they
+        are sorted as the paths below them will be."""
         try:
             with os.scandir(folder) as listed:
                 found = [
-                    (os.fsencode(entry.name) + b"/" * entry.is_dir(follow_symlinks=False), entry, after)
+                    os.fsencode(entry.name) + b"/" * entry.is_dir(follow_symlinks=False)
                     for entry in listed
-                    if (after := _after(wanted, places, entry.name))
+                    if _after(wanted, places, entry.name)
                 ]
         except OSError as error:
             raise CorpusError(
                 f"the folder {folder!r} of the corpus {self.name!r} cannot be read: {error.strerror}"
             ) from None
-        found.sort(key=lambda one: one[0], reverse=True)
+        found.sort(reverse=True)
         while found:
             yield found.pop()
 
-    def _what(self, name: str, entry: os.DirEntry[str], real: str) -> What | None:
+    def _what(self, name: str, path: str, real: str) -> What | None:
         """What an entry is that is no folder; None for a link to one, which is not gone after."""
         try:
-            if entry.is_symlink():
-                target = os.path.realpath(entry.path)
+            mode = os.lstat(path).st_mode
+            if stat.S_ISLNK(mode):
+                target = os.path.realpath(path)
                 if not target.startswith(real.rstrip("/") + "/"):
                     return "link"
                 mode = Path(target).stat().st_mode
                 if stat.S_ISDIR(mode):
                     return None
-            else:
-                mode = entry.stat(follow_symlinks=False).st_mode
         except (OSError, ValueError):
             return "link"  # to nothing, or to itself; or gone meanwhile
         if not stat.S_ISREG(mode):
@@ -135,7 +132,7 @@ class Files:
                 f"{name!r} of the corpus {self.name!r} is a pipe, a socket or a device and no file: take it out, or "
                 "name by a pattern what is to be read, such as 'notes/**/*.txt'"
             )
-        return "file" if self.pattern or may_be_text(entry.name) else "no text"
+        return "file" if self.pattern or may_be_text(name) else "no text"
 
     def identity(self, most: int, how: Callable[[Path], str]) -> str:
         """One digest of all names and contents; a file that has not changed since it was read is not read again.
