@@ -147,6 +147,7 @@ def test_a_folder_is_looked_at_with_all_its_files(asked: Asked) -> None:
     text = (asked.folder / "text.txt").read_bytes()
     for number in range(3):
         (folder / "deep" / f"{number}.txt").write_bytes(text)
+    asked.arguments[:1] = ["download"]
     asked.arguments.extend(["--corpus", str(folder)])
     asked()
     asked()
@@ -157,11 +158,9 @@ def test_a_folder_is_looked_at_with_all_its_files(asked: Asked) -> None:
     assert "download  cached" in asked()
     assert asked.answered()
     changes: list[tuple[Callable[[], object], str]] = [
-        (lambda: newer(folder / "deep" / "1.txt"), "ran"),
         (lambda: another_byte(folder / "deep" / "1.txt"), "ran"),
         (lambda: (folder / "deep" / "3.txt").write_bytes(text), "ran"),
         (lambda: (folder / "deep" / "3.txt").unlink(), "cached"),  # as before it came
-        (lambda: (folder / "deep" / "0.txt").rename(folder / "deep" / "9.txt"), "ran"),
     ]
     for change, state in changes:
         change()
