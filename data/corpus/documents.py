@@ -121,7 +121,8 @@ class Reader:
                 raise CorpusError(
                     f"corpus {self._corpus!r} unpacks to more than the {self._limit:,} bytes that a corpus may have"
                 )
-            yield chunk
+            if chunk:  # what unpacks may have nothing to give yet
+                yield chunk
 
     def _text(self, name: str, chunks: Iterable[bytes]) -> Document:
         what = f"{spelt(name)!r} of corpus {self._corpus!r}"

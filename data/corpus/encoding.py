@@ -71,7 +71,7 @@ class Decoding:
             CorpusError: bytes that are not of the encoding, or NUL; says what they seem to be instead.
         """
         decoder = codecs.getincrementaldecoder(self._encoding)()
-        waiting, lines, characters = self._marked(iter(chunks)), 1, 0
+        waiting, lines, characters = self._marked(filter(None, chunks)), 1, 0
         final = False
         while not final:
             chunk = next(waiting, b"")

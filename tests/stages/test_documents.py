@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
 import logging
+import lzma
+import random
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -160,6 +163,16 @@ def test_a_folder_may_hold_packed_texts_tables_and_archives(tmp_path: Path) -> N
         ("d.tar.gz/deep/z.txt", "z"),
         ("e.txt", "plain"),
     ]
+
+
+def test_packed_texts_of_a_folder_are_whole(tmp_path: Path) -> None:
+    text = "".join(random.Random(0).choices("abcdefghij é\n", k=700_000)) + "end\n"
+    body = text.encode()
+    zstd = pa.compress(body, "zstd", asbytes=True)
+    folder = filled(tmp_path / "all", a=gzip.compress(body), b=bz2.compress(body), c=lzma.compress(body), d=zstd)
+    found = made(tmp_path, folder)
+    assert [*found] == ["a", "b", "c", "d"]
+    assert {*found.values()} == {text}
 
 
 @pytest.mark.parametrize(
