@@ -162,7 +162,8 @@ def tokenizers(path: str, level: LevelName, normalizer: str) -> Turn:
         trainer = WordLevelTrainer(vocab_size=1 << 30, special_tokens=["<unk>"], show_progress=False)
         tokenizer.train_from_iterator(lines, trainer)
         ids = [id_ for line in tokenizer.encode_batch_fast(lines) for id_ in line.ids]
-        return ids, sorted(tokenizer.get_vocab(), key=tokenizer.token_to_id)
+        vocab = tokenizer.get_vocab()
+        return ids, sorted(vocab, key=vocab.__getitem__)
 
     return turn
 
