@@ -179,9 +179,9 @@ def test_packed_texts_of_a_folder_are_whole(tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("t.jsonl", b'{"body": "one", "n": 2}\n{"body": "two", "n": 1}\n{"body": ""}\n'),
-        ("t.jsonl.gz", gzip.compress(b'{"body": "one", "n": 2}\n{"body": "two", "n": 1}\n{"body": ""}\n')),
+        ("t.jsonl.gz", gzip.compress(b'{"body": "one", "n": 2}\n{"body": "two", "n": 1}\n{"body": ""}\n', mtime=0)),
         ("t.csv", b"n,body\n2,one\n1,two\n3,\n"),
-        ("t.csv.gz", gzip.compress(b"n,body\n2,one\n1,two\n3,\n")),
+        ("t.csv.gz", gzip.compress(b"n,body\n2,one\n1,two\n3,\n", mtime=0)),
         ("t.CSV", b"n,body\n2,one\n1,two\n3,\n"),
     ],
 )
@@ -266,7 +266,7 @@ def test_one_text_in_another_encoding(tmp_path: Path) -> None:
         ({"a_jsonl": '{"text": "a"}\n{"text": 7}'}, "a.jsonl' has in row 2 no text in the column 'text' but 7"),
         ({"a_jsonl": '{"text": "a\\u0000b"}'}, "row 1 of corpus"),
         ({"a_zip": zipped(b_zip="PK\x03\x04" + "\x00" * 30, c_txt="c")}, "'a.zip/b.zip' of corpus"),
-        ({"a_gz": gzip.compress(b"a" * 100)[:-4]}, "a.gz' is a damaged gzip file"),
+        ({"a_gz": gzip.compress(b"a" * 100, mtime=0)[:-4]}, "a.gz' is a damaged gzip file"),
     ],
 )
 def test_what_is_refused_is_named(tmp_path: Path, files: dict[str, str | bytes], says: str) -> None:
@@ -277,10 +277,10 @@ def test_what_is_refused_is_named(tmp_path: Path, files: dict[str, str | bytes],
     "files",
     [
         {"a_txt": "a" * 60_000, "b_txt": "a" * 60_000},
-        {"a_gz": gzip.compress(b"a" * 300_000)},
-        {"a_gz": gzip.compress(b" " * 300_000), "b_txt": "b"},
+        {"a_gz": gzip.compress(b"a" * 300_000, mtime=0)},
+        {"a_gz": gzip.compress(b" " * 300_000, mtime=0), "b_txt": "b"},
         {"a_zip": zipped(a_txt="a" * 60_000, b_txt="a" * 60_000)},
-        {"a_csv_gz": gzip.compress(b"n,text\n" + b"1,a\n" * 100_000)},
+        {"a_csv_gz": gzip.compress(b"n,text\n" + b"1,a\n" * 100_000, mtime=0)},
         {"a_tar_gz": gzip.compress(tarred(a_txt="a" * 300_000))},
         {"a_jsonl": ('{"text": "' + "a" * 90 + '"}\n') * 2000},
     ],
@@ -347,7 +347,9 @@ def addresses(server: Server, folder: Path, **bodies: bytes) -> Path:
 
 
 def test_addresses_in_a_file(server: Server, tmp_path: Path) -> None:
-    path = addresses(server, tmp_path, b=b"b", a_txt_gz=gzip.compress(b"a"), t_csv=b"text\nrow\n", z=zipped(x_txt="x"))
+    path = addresses(
+        server, tmp_path, b=b"b", a_txt_gz=gzip.compress(b"a", mtime=0), t_csv=b"text\nrow\n", z=zipped(x_txt="x")
+    )
     base = f"http://127.0.0.1:{server.server_port}"
     documents = {f"{base}/b": "b", f"{base}/a.txt.gz": "a", f"{base}/t.csv:1": "row", f"{base}/z/x.txt": "x"}
     assert list(made(tmp_path, path).items()) == list(documents.items())
