@@ -54,9 +54,13 @@ def reigning(world: World) -> None:
     world.build(BETTER)
 
 
-def followed(world: World) -> None:
+def succeeded(world: World) -> None:
     reigning(world)
     world.promote(BETTER)
+
+
+def followed(world: World) -> None:
+    succeeded(world)
     world.build(BEST)
     world.train()
 
@@ -191,7 +195,7 @@ SCENES = (
     Scene("roll back", followed, rollback),
     Scene("reject", reigning, reject),
     Scene("collect", followed, collect),
-    Scene("collect behind somebody who was killed", followed, collect_behind),
+    Scene("collect behind somebody who was killed", succeeded, collect_behind),
     Scene("promote behind somebody who was killed", reigning, promote_behind),
     Scene("collect without champions", trained, collect),
     Scene("write checkpoints", nothing, checkpoints),

@@ -34,7 +34,7 @@ class Size:
     parts: int
 
 
-SUITE = Size(ways=2048, stride=32, seeds=72, ways_between=4096, parts=8)
+SUITE = Size(ways=8192, stride=64, seeds=50, ways_between=4096, parts=8)
 ALL = Size(ways=1 << 20, stride=1, seeds=6_000, ways_between=2048, parts=200)
 
 

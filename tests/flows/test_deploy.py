@@ -181,7 +181,10 @@ def test_the_nightly_schedule_is_there_and_a_schedule_fires(site: Site) -> None:
     (nightly,) = site.api.ask("deployments", deployments={"name": {"any_": ["nightly"]}})
     assert nightly["entrypoint"] == "flows.retrain.retrain"
     assert [entry["schedule"]["cron"] for entry in nightly["schedules"]] == ["0 3 * * *"]
-    (sweep,) = (entry for entry in site.api.ask("deployments") if entry["entrypoint"] == "flows.sweep.sweep")
+    (sweep,) = site.api.ask(
+        "deployments", deployments={"name": {"any_": ["on-demand"]}}, flows={"name": {"any_": ["sweep"]}}
+    )
+    assert sweep["entrypoint"] == "flows.sweep.sweep"
     assert sweep["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     assert sweep["global_concurrency_limit"]["limit"] == 1
 

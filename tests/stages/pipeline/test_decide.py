@@ -67,7 +67,7 @@ def test_what_stands_for_a_field_takes_its_place(tokenized: tuple[RunConfig, dic
     assert not {"device", "engine"} & components["config"].keys()
     components = decide("download", *tokenized).components
     assert components["sources"]["corpus"].startswith("sha256:")
-    assert components["config"] == {}
+    assert components["config"] == {"text_column": "text", "order_column": ""}
 
 
 def test_a_stage_without_settings_may_have_any_name(
