@@ -31,6 +31,7 @@ SEEDS = 300
 PAUSES = (0, 4, 16, 64)
 """How many turns the others have where a lock is missing: it is there that they may come between."""
 BESIDE = {
+    "folder.publish": "a step late is in time still, for other steps come before the name",
     "collect.stays": "what is used is looked at once more as it goes; tests/test_crash.py notices",
     "collect._begun": "who reads holds what it reads; tests/data/store/test_collect.py notices",
     "collect._leftovers": "what is used is looked at once more as it goes; tests/data/store/test_collect.py notices",
@@ -38,7 +39,8 @@ BESIDE = {
     "removal._take_away": "who used it has touched it; tests/data/store/test_collect.py notices",
     "removal._try": "among so many turns too rare; tests/data/store/test_collect.py notices",
 }
-"""Places where a lock is the second of two that keep a thing, or is missed so seldom that a test asks for it."""
+"""Places where what is left out is the second of two that keep a thing, or is missed so seldom that a test asks for
+it."""
 
 
 def place(path: str) -> str:

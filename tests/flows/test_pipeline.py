@@ -146,6 +146,7 @@ def test_a_mistake_fails_the_run_with_its_sentence(flow: Flow, api: Api) -> None
 def test_a_download_is_retried_as_a_task(
     flow: Flow, api: Api, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from prefect.logging.handlers import APILogHandler
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows import walk
@@ -167,6 +168,7 @@ def test_a_download_is_retried_as_a_task(
     with temporary_settings({PREFECT_API_URL: api.address}):
         config = load(str(flow.preset), address)
         state: Any = language_model(config, store=str(tmp_path / "store"), return_state=True)
+        APILogHandler().flush()
     assert state.name == "Completed"
     flow_run = api.call("GET", f"flow_runs/{state.state_details.flow_run_id}").json()
     tasks = tasks_of(api, flow_run)
