@@ -26,7 +26,7 @@ from tests.crash.world import ROOT
 
 HELPERS = {"sync", "_sync", "take", "named", "same", "held", "alone", "free", "lock", "_lock", "_opened"}
 """Of a call these say nothing of what it is for."""
-SEEDS = 300
+SEEDS = 1000
 """How many times processes take turns, until somebody notices that a lock is missing."""
 PAUSES = (0, 4, 16, 64)
 """How many turns the others have where a lock is missing: it is there that they may come between."""
