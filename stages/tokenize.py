@@ -104,7 +104,7 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         part = _split(read["part"], splits["train"].stop) if "part" in read else None
         ids = np.memmap(spill, vocab.id_type, "r")
         kinds = config.level, source.normalizer
-        IndexTable(ids, splits, *kinds, digest.result(), len(vocab), part).write(out / "tokens.arrow")
+        IndexTable(ids, splits, *kinds, digest.result(), len(vocab), part=part).write(out / "tokens.arrow")
     vocab.write(out / "vocab.arrow")
     _report(splits, len(vocab), characters, config)
 

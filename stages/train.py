@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from data import memory
@@ -64,7 +63,7 @@ def train(
         TrainingError: a model that this machine cannot hold; a loss or a gradient that is not finite.
     """
     table = IndexTable.open(tokens / "tokens.arrow")
-    recipe = Recipe.of(config, table.vocab_size)
+    recipe = Recipe.of(config, table.vocab_size, ends=table.ends)
     learnt, held_out = table.split("train"), table.split("valid")
     minibatches.check_length(len(learnt), config.batch_size, config.num_steps, config.partition)
     _check_memory(config, recipe, len(learnt))
@@ -113,8 +112,8 @@ def _export(loop: Loop, table: IndexTable, out: Path) -> None:
     # Written by us, so that a disk that cannot take it is an OSError like any other.
     (out / "model.safetensors").write_bytes(save(loop.weights()))
     description = {
-        "format": parameters.FORMAT if table.level == "bpe" else 2,
-        **asdict(loop.architecture),
+        "format": 4 if table.ends else 3 if table.level == "bpe" else 2,
+        **loop.architecture.description(),
         "level": table.level,
         "normalizer": table.normalizer,
         "epoch": schedule.best_epoch(figures["valid_loss"]) if config.patience else loop.state.epoch,

@@ -31,6 +31,9 @@ NORMALIZERS = tuple(rule + nfc + lines for rule in RULES for nfc in ("", "+nfc")
 
 LINE_END = "↵"
 """The word that stands for a line end, where line ends are words."""
+END = "<end of document>"
+"""The token that stands behind each of several documents. No text has it: it is no character, and neither a word nor a
+subword has a space within."""
 
 CHUNK = 1 << 18
 """Bytes per chunk: large enough for NumPy, small enough for the processor's cache."""

@@ -63,6 +63,8 @@ class IndexTable:
     normalizer: Normalizer
     corpus_sha256: str
     vocab_size: int
+    ends: bool = False
+    """Whether it is of several documents, and behind each stands the token of `data.tables.vocab.END_ID`."""
     part: Split | None = None
     """The end of the training split, where that has more than `LONGEST` tokens."""
 
@@ -82,7 +84,8 @@ class IndexTable:
         """
         import pyarrow as pa
 
-        fields = ("level", "normalizer", "corpus_sha256", "vocab_size")
+        # One document has the same bytes as before there were several.
+        fields = ("level", "normalizer", "corpus_sha256", "vocab_size", *(["ends"] if self.ends else []))
         facts = {name: getattr(self, name) for name in fields} | {
             "splits": {name: asdict(self.splits[name]) for name in SPLITS},
             "part": asdict(self.part) if self.part else None,
@@ -146,10 +149,13 @@ class IndexTable:
         if any(split.unknown != len(split) - np.count_nonzero(self.ids[split.start : split.stop]) for split in counted):
             raise ValueError("other tokens are unknown than it counts")
         if any(
-            split.characters * (4 if self.level == "bpe" else 1) < len(split)  # a character is four bytes at most
+            # A character is four bytes at most; and a document has one, or two, before its end.
+            split.characters * (4 if self.level == "bpe" else 1) * (2 if self.ends else 1) + self.ends < len(split)
             or (self.level == "char" and split.characters > len(split))
             for split in counted
         ):
             raise ValueError("it counts other characters than it has")
-        if not all(type(fact) is str for fact in (self.level, self.normalizer, self.corpus_sha256)):
+        if type(self.ends) is not bool or not all(
+            type(fact) is str for fact in (self.level, self.normalizer, self.corpus_sha256)
+        ):
             raise ValueError("it does not say what it was made from")

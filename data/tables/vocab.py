@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.corpus import subwords
+from data.corpus.text import END
 from data.errors import StoreError
 from data.tables import arrow
 from data.tables.merges import Merges
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from data.corpus.level import Level
 
 UNKNOWN = "<unk>"
+END_ID = 1
+"""Of the token that ends a document, in a vocabulary that has it."""
 MERGES = "merges.arrow"
 """Beside the vocabulary of subwords."""
 
 
 class Vocab:
     """Tokens and how often the text they were fitted on has them. Row 0 is ``<unk>``, its count that of the rest.
+    Where the text is of several documents, row 1 is what ends each of them (`data.corpus.text.END`).
 
     Subwords have ``merges``. They hold every byte, so that nothing is unknown.
     """
@@ -40,29 +44,48 @@ class Vocab:
         self._ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
 
     @classmethod
-    def build(cls, counts: Mapping[str, int], min_freq: int = 0) -> Vocab:
-        """Most frequent first, ties in code-point order; what was seen less than ``min_freq`` times is unknown."""
+    def build(cls, counts: Mapping[str, int], min_freq: int = 0, ends: int | None = None) -> Vocab:
+        """Most frequent first, ties in code-point order; what was seen less than ``min_freq`` times is unknown.
+
+        Args:
+            counts: of the tokens.
+            min_freq: how often a token is seen at least that is known.
+            ends: of how many documents, where the end of one is a token.
+        """
         known = sorted(token for token, count in counts.items() if count >= min_freq and token != UNKNOWN)
         known.sort(key=counts.__getitem__, reverse=True)  # which leaves ties as they stand
         found = [counts[token] for token in known]
-        return cls([UNKNOWN, *known], [sum(counts.values()) - sum(found), *found])
+        unknown = sum(counts.values()) - sum(found)
+        if ends is None:
+            return cls([UNKNOWN, *known], [unknown, *found])
+        return cls([UNKNOWN, END, *known], [unknown, ends, *found])
 
     @classmethod
-    def merged(cls, counts: Mapping[str, int], merges: Merges) -> Vocab:
+    def merged(cls, counts: Mapping[str, int], merges: Merges, ends: int | None = None) -> Vocab:
         """The vocabulary that merges make of the pieces of a text; in order as above, those that it lacks too."""
         found = dict.fromkeys([*subwords.LETTERS, *map("".join, merges.pairs)], 0)
         for piece, count in counts.items():
             for token in merges.split(piece):
                 found[token] += count
-        built = cls.build(found)
+        built = cls.build(found, ends=ends)
         return cls(built.tokens, built.counts, merges)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def ends(self) -> bool:
+        """Whether it has the token that ends a document."""
+        return self.tokens[END_ID : END_ID + 1] == [END]
+
+    @property
+    def _first(self) -> int:
+        """The row of the first token that stands in a text."""
+        return END_ID + 1 if self.ends else 1
+
     def misfit(self, level: Level) -> str:
         """A token that no text of this level has, cut short and as Python writes it; empty where all fit."""
-        return next((repr(token[:40]) for token in self.tokens[1:] if not level.has(token)), "")
+        return next((repr(token[:40]) for token in self.tokens[self._first :] if not level.has(token)), "")
 
     @property
     def id_type(self) -> np.dtype[np.unsignedinteger]:
@@ -80,9 +103,9 @@ class Vocab:
     @cached_property
     def by_code_point(self) -> NDArray[np.unsignedinteger]:
         """For a vocabulary of characters: code point → id. The last entry, 0, stands for all code points from there."""
-        codes = [ord(token) for token in self.tokens[1:]]
+        codes = [ord(token) for token in self.tokens[self._first :]]
         table = np.zeros(max(codes, default=-1) + 2, self.id_type)
-        table[codes] = np.arange(1, len(self), dtype=self.id_type)
+        table[codes] = np.arange(self._first, len(self), dtype=self.id_type)
         return table
 
     @cached_property
@@ -93,7 +116,7 @@ class Vocab:
     @cached_property
     def characters(self) -> NDArray[np.int64]:
         """For a vocabulary of subwords: id → how many characters begin in the token, shape (tokens,)."""
-        return np.array([0, *map(subwords.characters, self.tokens[1:])], np.int64)
+        return np.array([0] * self._first + [*map(subwords.characters, self.tokens[self._first :])], np.int64)
 
     @cached_property
     def within(self) -> NDArray[np.bool_]:

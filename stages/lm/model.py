@@ -80,7 +80,7 @@ class LanguageModel:
     @classmethod
     def untrained(cls, config: TrainConfig, vocab: Vocab, level: LevelName, normalizer: Normalizer) -> LanguageModel:
         """The model that training would start from."""
-        architecture = Architecture.of(config, len(vocab))
+        architecture = Architecture.of(config, len(vocab), ends=vocab.ends)
         return cls(architecture, architecture.initial(config.initializer, config.seed), vocab, level, normalizer)
 
     # --- text out of it

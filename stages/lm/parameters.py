@@ -6,7 +6,7 @@ Names, shapes and gate order are those of ``torch.nn``, so the weights load ther
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, npt.NDArray[np.float32]]
 
-FORMAT = 3
+FORMAT = 4
 """Of the model that a folder holds, as its ``config.json`` says, at most: 1 knew neither embeddings nor tied weights, 2
-no subwords, and all other models are still of it."""
+no subwords, 3 no ends of documents. Each model has the first that knows all it is of, but none has 1 any more."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates per cell, stacked along the first axis: `gru` reset, update, new; `lstm` input, forget, cell, output."""
 
@@ -45,9 +45,11 @@ class Architecture:
     """0 is one-hot input."""
     tie_weights: bool = False
     """The output layer's weights are the embedding's; ``dense.weight`` is absent then."""
+    ends: bool = False
+    """The token of `data.tables.vocab.END_ID` ends a document: where it is read, the state that comes in is zero."""
 
     @classmethod
-    def of(cls, config: TrainConfig, vocab_size: int) -> Architecture:
+    def of(cls, config: TrainConfig, vocab_size: int, *, ends: bool = False) -> Architecture:
         """The model that a training asks for."""
         return cls(
             config.cell,
@@ -57,6 +59,7 @@ class Architecture:
             vocab_size,
             config.embedding_size,
             config.tie_weights,
+            ends,
         )
 
     @classmethod
@@ -71,6 +74,8 @@ class Architecture:
         if description["format"] == 1:
             activation = "relu" if description.get("cell") == "rnn" else "tanh"
             description = {"activation": activation, "embedding_size": 0, "tie_weights": False, **description}
+        if description["format"] < FORMAT:
+            description = {**description, "ends": False}
         names = [field.name for field in fields(cls)]
         if missing := [name for name in names if name not in description]:
             raise ValueError(f"it has no {missing[0]}")
@@ -82,10 +87,15 @@ class Architecture:
             "activation": result.activation in ("relu", "tanh")[result.cell != "rnn" :],
             **{name: type(description[name]) is int and description[name] >= least for name, least in sizes.items()},
             "tie_weights": tied is False or (tied is True and result.embedding_size == result.hidden_size),
+            "ends": result.ends is False or (result.ends is True and result.vocab_size > 1),
         }
         if wrong := [name for name, fits in fitting.items() if not fits]:
             raise ValueError(f"its {wrong[0]} cannot be {description[wrong[0]]!r}")
         return result
+
+    def description(self) -> dict[str, Any]:
+        """All of it as ``config.json`` has it; of a model of one document no word of their ends."""
+        return {name: value for name, value in asdict(self).items() if name != "ends" or value}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name → shape, in the one order that everything here keeps."""

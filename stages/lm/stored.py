@@ -47,6 +47,8 @@ def read(folder: Path, *, finite: bool) -> Stored:
     vocab = Vocab.read(path, merged=LEVELS[level].merged)
     if len(vocab) != architecture.vocab_size:
         raise StoreError(f"{path} has {len(vocab):,} tokens and the model {architecture.vocab_size:,}: train again")
+    if vocab.ends is not architecture.ends:
+        raise StoreError(f"{path} and the model do not agree on whether documents have ends: train again")
     if misfit := vocab.misfit(LEVELS[level]):
         raise StoreError(f"{path} has {misfit}, which is no {noun}: train again")
     return Stored(architecture, weights, vocab, level, normalizer)

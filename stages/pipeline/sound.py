@@ -53,7 +53,8 @@ def tokenize(folder: Path) -> None:
 
     table = IndexTable.open(folder / "tokens.arrow")
     vocab = Vocab.read(folder / "vocab.arrow", merged=table.level == "bpe")
-    if len(vocab) != table.vocab_size or table.level not in LEVELS or table.normalizer not in NORMALIZERS:
+    known = table.level in LEVELS and table.normalizer in NORMALIZERS
+    if not known or len(vocab) != table.vocab_size or vocab.ends is not table.ends:
         raise StoreError(f"{folder / 'tokens.arrow'} does not fit its vocabulary: tokenize again")
     if misfit := vocab.misfit(LEVELS[table.level]):
         raise StoreError(f"{folder / 'vocab.arrow'} has {misfit}, which is no {table.level}: tokenize again")

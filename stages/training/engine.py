@@ -45,9 +45,9 @@ class Recipe:
     """Names of the masks that each step comes with, as `dropout.masks` names them."""
 
     @classmethod
-    def of(cls, config: TrainConfig, vocab_size: int) -> Recipe:
-        """What a configuration asks for, given the size of the vocabulary."""
-        architecture = Architecture.of(config, vocab_size)
+    def of(cls, config: TrainConfig, vocab_size: int, *, ends: bool = False) -> Recipe:
+        """What a configuration asks for, given the size of the vocabulary, and whether it has ends of documents."""
+        architecture = Architecture.of(config, vocab_size, ends=ends)
         return cls(
             architecture=architecture,
             batch_size=config.batch_size,
