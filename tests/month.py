@@ -104,6 +104,7 @@ def main() -> None:
 def month(folder: Path, days: int) -> list[str]:
     """Live through so many days; what was wrong with them, in sentences."""
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    (folder / "cache").mkdir()  # there may be nothing to keep in it for days
     rng, store, done, seen = random.Random(17), folder / "store", Counter[str](), list[Day]()
     corpus, preset = folder / "corpus.txt", folder / "preset.toml"
     preset.write_text(f'[download]\ncorpus = "{corpus}"\n{PRESET}', encoding="utf-8")

@@ -107,8 +107,8 @@ def test_a_model_of_the_first_format_is_one_hot_and_relu(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 4}, "config.json has format 4, of a newer version of rnnlm, and this one reads formats up to 3"),
-        ({"format": 0}, "config.json does not describe a model .it has format 0, this version reads 1 to 3"),
+        ({"format": 5}, "config.json has format 5, of a newer version of rnnlm, and this one reads formats up to 4"),
+        ({"format": 0}, "config.json does not describe a model .it has format 0, this version reads 1 to 4"),
         ({"format": None}, "it has format None"),
         ({"cell": "elman"}, "its cell cannot be 'elman'"),
         ({"cell": ["gru"]}, "its cell cannot be"),
