@@ -37,12 +37,14 @@ from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from data.corpus.level import Piece
-    from data.corpus.parts import Part
+    from data.corpus.parts import Mapped, Part
     from data.corpus.text import LevelName, Normalizer
     from data.progress import Progress
+    from data.tables.tokens import Ids
     from stages.config import TokenizeConfig
 
     Ranges: TypeAlias = Mapping[str, tuple[int, int]]
@@ -56,7 +58,14 @@ MOSTLY_UNKNOWN = 0.5
 """A validation or test split with a larger share of unknown tokens is warned of."""
 
 
-def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progress) -> None:
+def tokenize(
+    config: TokenizeConfig,
+    *,
+    corpus: Path,
+    out: Path,
+    progress: Progress,
+    spread: Callable[[Path], AbstractContextManager[Mapped]] | None = None,
+) -> None:
     """Write ``out/vocab.arrow`` and ``out/tokens.arrow`` for the text in ``corpus/corpus.txt``; of subwords also
     ``out/merges.arrow``.
 
@@ -65,6 +74,7 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         corpus: a folder that `download` wrote.
         out: an empty folder.
         progress: is told bytes, over all passes, and their rate; between two of them that subwords are learnt.
+        spread: passes over the parts of a text, see `data.corpus.parts.passes`: the same comes out.
 
     Raises:
         CorpusError: a text of which nothing is left to train on, or that is not UTF-8.
@@ -74,11 +84,10 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
     fit_on_all = config.fit_vocab_on == "all"
     limit = config.max_tokens or sys.maxsize
     digest = _digest(path)
-    with TemporaryDirectory(dir=out) as aside, passes(path, 3, progress) as over:
-        folder = Path(aside)
+    with TemporaryDirectory(dir=out) as aside, passes(path, 3, progress, Path(aside), spread) as over:
         starts, characters = [0], 0  # of the parts, and the end of the last; before they were normalised
         read_on = repeat(sys.maxsize if fit_on_all else limit)
-        for tokens, had in over(partial(_keep, source=source, folder=folder), read_on):
+        for tokens, had in over(partial(_keep, source=source), read_on):
             starts.append(starts[-1] + tokens)
             characters += had
             if not fit_on_all and starts[-1] >= limit:
@@ -87,17 +96,17 @@ def tokenize(config: TokenizeConfig, *, corpus: Path, out: Path, progress: Progr
         ends = bounds(total, config)
         _check(total, ends, config, path)
         fitted = _before(sys.maxsize if fit_on_all else ends[0], starts[:-1])
-        counts = merge(over(partial(_count, folder=folder), fitted))
+        counts = merge(over(partial(_count, source=source), fitted))
         vocab = _vocabulary(counts, config, progress)
         ranges = dict(zip(SPLITS, itertools.pairwise((0, *ends)), strict=True))
         if ends[0] > LONGEST:
             ranges["part"] = ends[0] - LONGEST, ends[0]
         read = {name: Spelling() for name in ranges}
-        spill = folder / "ids"
+        spill = Path(aside, "ids")
         spill.touch()
-        indexed = partial(_index, folder=folder, vocab=vocab, ranges=ranges, spill=spill)
-        for path, found in over(indexed, _before(total, starts[:-1]), starts):
-            _append(path, spill)
+        indexed = partial(_index, source=source, vocab=vocab, ranges=ranges, spill=spill)
+        for written, found in over(indexed, _before(total, starts[:-1]), starts):
+            _append(written, spill)
             for name, one in found.items():
                 read[name].extend(one)
         splits = {name: _split(read[name], stop) for name, stop in zip(SPLITS, _ends(read), strict=True)}
@@ -156,16 +165,28 @@ def _keep(part: Part, limit: int, *, source: _Source, folder: Path) -> tuple[int
             characters += len(chunk)
             yield chunk
 
-    return sum(pieces.keep(source.pieces(chunks(), limit), _kept(folder, part))), characters
+    path = _kept(folder, part)
+    half = path.with_suffix(".half")
+    tokens = sum(pieces.keep(source.pieces(chunks(), limit), half))
+    half.replace(path)
+    return tokens, characters
 
 
 def _kept(folder: Path, part: Part) -> Path:
     return folder / f"{part.start}"
 
 
-def _count(part: Part, limit: int, *, folder: Path) -> Counter[str]:
+def _pieces(part: Part, limit: int, *, source: _Source, folder: Path) -> Iterator[Piece]:
+    """The first tokens of a part: as they were kept, or read again where somebody else has kept them, or had."""
+    path = _kept(folder, part)
+    if not path.exists():
+        _keep(part, sys.maxsize, source=source, folder=folder)
+    return pieces.kept(path, limit)
+
+
+def _count(part: Part, limit: int, *, source: _Source, folder: Path) -> Counter[str]:
     """How often each token stands among the first ones of a part."""
-    return merge(map(count, pieces.kept(_kept(folder, part), limit)))
+    return merge(map(count, _pieces(part, limit, source=source, folder=folder)))
 
 
 def _vocabulary(counts: Counter[str], config: TokenizeConfig, progress: Progress) -> Vocab:
@@ -180,20 +201,20 @@ def _vocabulary(counts: Counter[str], config: TokenizeConfig, progress: Progress
 
 
 def _index(
-    part: Part, limit: int, start: int, *, folder: Path, vocab: Vocab, ranges: Ranges, spill: Path
-) -> tuple[Path, dict[str, Spelling]]:
+    part: Part, limit: int, start: int, *, source: _Source, folder: Path, vocab: Vocab, ranges: Ranges, spill: Path
+) -> tuple[Path | Ids, dict[str, Spelling]]:
     """Write the ids of the first tokens of a part, of which ``start`` is the number of the first, to where they belong;
     of subwords, of which nobody knows yet how many come before, to a file of their own.
 
     Returns:
-        That file, and what was read in each range of tokens.
+        That file, or the ids themselves where another machine has it; and what was read in each range of tokens.
     """
     read = {name: Spelling() for name in ranges}
-    kept, merges = _kept(folder, part), vocab.merges
-    path = kept.with_suffix(".ids") if merges else spill
-    with path.open("wb" if merges else "r+b") as file:
-        file.seek(0 if merges else start * vocab.id_type.itemsize)
-        for piece in pieces.kept(kept, limit):
+    kept, merges, here = _kept(folder, part), vocab.merges, folder == spill.parent
+    path = spill if here and not merges else kept.with_suffix(".ids")
+    with path.open("r+b" if path == spill else "wb") as file:
+        file.seek(start * vocab.id_type.itemsize if path == spill else 0)
+        for piece in _pieces(part, limit, source=source, folder=folder):
             tokens, edges = merges.tokens(piece) if merges else (piece, None)
             ids = index(tokens, vocab)
             file.write(ids.data)
@@ -206,15 +227,22 @@ def _index(
                     read[name].count(len(within), int(vocab.characters.take(within).sum()))
             start += len(piece)
     kept.unlink()  # the ids take its place
-    return path, read
+    if here:
+        return path, read
+    sent = np.fromfile(path, vocab.id_type)
+    path.unlink()
+    return sent, read
 
 
-def _append(path: Path, spill: Path) -> None:
-    """Put the ids in a file behind those that come before them, where they are not there yet."""
-    if path != spill:
-        with path.open("rb") as ids, spill.open("ab") as file:
+def _append(written: Path | Ids, spill: Path) -> None:
+    """Put the ids of a part behind those that come before them, where they are not there yet."""
+    if isinstance(written, np.ndarray):
+        with spill.open("ab") as file:
+            file.write(written.data)
+    elif written != spill:
+        with written.open("rb") as ids, spill.open("ab") as file:
             shutil.copyfileobj(ids, file, 1 << 20)
-        path.unlink()
+        written.unlink()
 
 
 def _ends(read: Mapping[str, Spelling]) -> Iterator[int]:

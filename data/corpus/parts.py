@@ -14,14 +14,17 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from data import cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
     from pathlib import Path
 
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-SIZE, MOST = 1 << 24, 32
-"""Bytes of a part at least, but for the last, and how many parts there are at most: they are sent the vocabulary."""
+SIZE, MOST, BOUND = 1 << 24, 32, 1 << 26
+"""Bytes of a part at least, but for the last; how many parts there are, for each is sent the vocabulary; and bytes of a
+part, and what is left of a line, where these would be more: what is done again where somebody fails, and what of a pass
+may be on its way."""
 LARGE = 1 << 27
 """Bytes from which on a text is worth processes of its own: they begin in the time that one takes for half of that."""
 
@@ -47,7 +52,20 @@ class Pass(Protocol):
 
     def __call__(self, function: Callable[..., Result], /, *columns: Iterable[int]) -> Iterator[Result]:
         """The results, in order, of a function of each part and of what each column has for it; the shortest column
-        ends it. The function, what it takes and what it gives may be sent to other processes."""
+        ends it. The function, what it takes and what it gives may be sent to other processes.
+
+        It is also given a ``folder``: that of the passes, or one of another machine's. What it leaves there the passes
+        after this one find, as long as it is the same machine that they come to.
+        """
+
+
+class Mapped(Protocol):
+    """How a pass is made: as `map` does, in order."""
+
+    def __call__(
+        self, function: Callable[..., Result], parts: Sequence[Part], /, *columns: Iterable[int]
+    ) -> Iterator[Result]:
+        """See `Pass`."""
 
 
 def cut(path: Path, size: int) -> list[Part]:
@@ -62,24 +80,32 @@ def cut(path: Path, size: int) -> list[Part]:
 
 
 @contextmanager
-def passes(path: Path, number: int, progress: Progress) -> Iterator[Pass]:
+def passes(
+    path: Path,
+    number: int,
+    progress: Progress,
+    folder: Path,
+    spread: Callable[[Path], AbstractContextManager[Mapped]] | None = None,
+) -> Iterator[Pass]:
     """Pass over a file so many times, over a large one with as many processes as there are cores.
 
     Args:
         path: a text.
         number: of passes.
         progress: is told bytes, over all passes, and their rate.
+        folder: where what one pass leaves for the next may lie.
+        spread: ``spread(folder)`` makes the passes, where there is more than one part, instead of these processes.
     """
     size = path.stat().st_size
-    parts = cut(path, max(SIZE, size // MOST))
+    parts = cut(path, min(max(SIZE, size // MOST), BOUND))
     done = itertools.count(0, size)  # before each pass
 
-    with _pool(len(parts) if size >= LARGE else 1) as pool:
+    several = spread(folder) if spread and len(parts) > 1 else _here(len(parts) if size >= LARGE else 1, folder)
+    with several as mapped:
 
         def over(function: Callable[..., Result], /, *columns: Iterable[int]) -> Iterator[Result]:
             before, began = next(done), time.monotonic()
-            results = (pool.map if pool else map)(function, parts, *columns)
-            for part, result in zip(parts, results, strict=False):
+            for part, result in zip(parts, mapped(function, parts, *columns), strict=False):
                 yield result
                 rate = part.stop / 1e6 / max(time.monotonic() - began, 1e-9)
                 progress(before + part.stop, number * size, f"{rate:,.0f} MB/s")
@@ -87,20 +113,38 @@ def passes(path: Path, number: int, progress: Progress) -> Iterator[Pass]:
         yield over
 
 
+def ahead(begun: Iterator[Callable[[], Result]], most: Callable[[], int]) -> Iterator[Result]:
+    """The results, in order, of what begins as it is iterated over, so many of them at a time: whatever these hold, and
+    what has come of them and is not asked for yet, does not grow with their number."""
+    waiting: deque[Callable[[], Result]] = deque()
+    while True:
+        waiting.extend(itertools.islice(begun, max(most() - len(waiting), 0)))
+        if not waiting:
+            return
+        yield waiting.popleft()()
+
+
 @contextmanager
-def _pool(parts: int) -> Iterator[ProcessPoolExecutor | None]:
+def _here(parts: int, folder: Path) -> Iterator[Mapped]:
     """Processes, one per core, where there are parts for them; this one goes on alone where there are not. They end
     with the block, in the middle of a part where it fails, and with this process."""
     workers = min(cores.available(), parts)
     if workers == 1 or multiprocessing.current_process().daemon:  # such a one must not start others
-        yield None
+        yield lambda function, parts, *columns: map(partial(function, folder=folder), parts, *columns)
         return
     # They begin anew: copies of this process would take along what its other threads hold at that moment.
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (theirs,))
+
+    def mapped(
+        function: Callable[..., Result], parts: Sequence[Part], /, *columns: Iterable[int]
+    ) -> Iterator[Result]:
+        given = zip(parts, *columns, strict=False)
+        return ahead((pool.submit(function, *of, folder=folder).result for of in given), lambda: 2 * workers)
+
     try:
-        yield pool
+        yield mapped
     except BaseException:
         ours.close()
         raise

@@ -6,6 +6,8 @@ import itertools
 import os
 import random
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,13 +65,13 @@ def test_random_texts_are_normalised_part_by_part(tmp_path: Path) -> None:
             assert "".join(each) == whole
 
 
-def sleep(part: Part, seconds: int) -> Part:
+def sleep(part: Part, seconds: int, *, folder: Path) -> Part:
     time.sleep(seconds)
     return part
 
 
 def interrupted(path: Path) -> None:
-    with passes(path, 1, lambda *report: None) as over:
+    with passes(path, 1, lambda *report: None, path.parent) as over:
         for _ in over(sleep, [0, 120, 120]):
             raise KeyboardInterrupt
 
@@ -91,5 +93,29 @@ def test_one_part_is_worth_no_process(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_bytes(b"a line without an end")
     monkeypatch.setattr(parts, "LARGE", 0)
     monkeypatch.setattr(cores, "available", lambda: 2)
-    with passes(path, 1, lambda *report: None) as over:
-        assert list(over(lambda part: os.getpid())) == [os.getpid()]
+    with passes(path, 1, lambda *report: None, tmp_path) as over:
+        assert list(over(lambda part, folder: (os.getpid(), folder))) == [(os.getpid(), tmp_path)]
+
+
+def test_the_parts_of_a_large_text_have_a_size_that_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"a line of it\n" * 1000)
+    for name, value in (("SIZE", 10), ("MOST", 4), ("BOUND", 100)):
+        monkeypatch.setattr(parts, name, value)
+    with passes(path, 1, lambda *report: None, tmp_path) as over:
+        sizes = list(over(lambda part, folder: part.stop - part.start))
+    assert max(sizes) < 100 + len("a line of it\n")
+    assert sum(sizes) == 13_000
+
+
+def test_no_more_is_begun_than_may_be_under_way() -> None:
+    begun: list[int] = []
+
+    def begin() -> Iterator[Callable[[], int]]:
+        for number in range(9):
+            begun.append(number)
+            yield partial(int, number)
+
+    for number in parts.ahead(begin(), lambda: 3):
+        assert len(begun) <= number + 3
+    assert number == 8
