@@ -68,7 +68,8 @@ class TokenizeConfig(StageConfig):
     """A token seen less often than this in the text the vocabulary is fitted on becomes `<unk>`; for `bpe` two that
     stand together less often, or only once, are not made one."""
     max_tokens: Count = 0
-    """Keep only this many tokens (for `bpe` pieces) from the start of the text, then split them; 0 keeps all."""
+    """Keep only this many tokens (for `bpe` pieces) from the start of the text, then split them; 0 keeps all. The ends
+    of documents do not count."""
     fit_vocab_on: Literal["train", "all"] = "train"
     """The vocabulary is fitted on the training split, or, as in the book, on the whole text."""
     train_share: Share = 0.9
@@ -78,6 +79,20 @@ class TokenizeConfig(StageConfig):
     """Share of the tokens, after the training split, that choices are made on."""
     test_share: Share = 0.05
     """Share of the tokens, at the end, that the final figures are measured on."""
+    split: Literal["auto", "content", "order", "position"] = "auto"
+    """Of several documents: `content`, each as a whole is in the split that its content and `split_seed` say, so that a
+    corpus that grows moves none from one split to another, and copies are in the same; `order`, the first ones are
+    trained on and the last ones tested on, by `download.order_column` where there is one; `position`, the splits are
+    cut anywhere in all of them together, as in one text. `auto` is `content`, and `position` where a split would have
+    no document, or less than a quarter of its share of the text. Shares are then of the documents (`content`) or of their bytes (`order`)."""
+    split_seed: Count = 0
+    """With `content`: another number divides the documents otherwise."""
+    end_tokens: bool = True
+    """Of several documents: behind each stands a token that ends it. What is read after it is read from nothing, in
+    training and elsewhere, and the model learns to end what it writes."""
+    near_duplicates: Literal["keep", "drop"] = "keep"
+    """Of documents in whole splits: `drop` leaves those out of training that are much like one that is held out; they
+    are counted either way. Copies are in one split anyway."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TokenizeConfig:

@@ -1,9 +1,11 @@
 """From text to ids: the vocabulary and the index table of a corpus, streamed, whatever its size.
 
 The text is read once, and kept as pieces: these are counted, as far as the vocabulary is fitted on them, and looked up.
-It is read in parts, a large text by several processes. What happens to a piece is in `data.tables.counts`: one is an
-array of code points (characters) or of words, cut anywhere between tokens. For subwords the words are the pieces of
+It is read in parts, a large text by several processes; what happens to a part is in `stages.indexing.part`. A piece is
+an array of code points (characters) or of words, cut anywhere between tokens. For subwords the words are the pieces of
 `data.corpus.subwords`, from the counts of which the merges are learnt that cut them into tokens.
+
+Of many documents none stands in two splits, and behind each stands a token that ends it (`stages.indexing.documents`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import shutil
 import sys
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import repeat
@@ -25,24 +26,27 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from data.corpus import bpe, pieces, text
+from data.corpus import bpe, text
 from data.corpus.level import BPE, LEVELS, WORD
-from data.corpus.parts import passes
+from data.corpus.parts import cut, passes
 from data.errors import CorpusError
-from data.tables.counts import count, index, merge
+from data.tables.borders import DOCUMENTS
+from data.tables.counts import merge
+from data.tables.documents import Documents
 from data.tables.merges import Merges
 from data.tables.tokens import LONGEST, SPLITS, IndexTable, Split
 from data.tables.vocab import Vocab
+from stages.indexing import documents
+from stages.indexing.part import Kept, Source, counted, indexed, keep
+from stages.indexing.whole import Whole
 from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from data.corpus.level import Piece
-    from data.corpus.parts import Mapped, Part
-    from data.corpus.text import LevelName, Normalizer
+    from data.corpus.parts import Pass
     from data.progress import Progress
     from data.tables.tokens import Ids
     from stages.config import TokenizeConfig
@@ -64,10 +68,10 @@ def tokenize(
     corpus: Path,
     out: Path,
     progress: Progress,
-    spread: Callable[[Path], AbstractContextManager[Mapped]] | None = None,
+    spread: Callable[[Path], AbstractContextManager[Pass]] | None = None,
 ) -> None:
     """Write ``out/vocab.arrow`` and ``out/tokens.arrow`` for the text in ``corpus/corpus.txt``; of subwords also
-    ``out/merges.arrow``.
+    ``out/merges.arrow``, and of documents ``out/documents.arrow``.
 
     Args:
         config: what a token is, which are known, and where the splits end.
@@ -80,42 +84,55 @@ def tokenize(
         CorpusError: a text of which nothing is left to train on, or that is not UTF-8.
     """
     path = corpus / "corpus.txt"
-    source = _Source(path, config.level, text.normalizer(config.normalizer, nfc=config.nfc, line_ends=config.line_ends))
-    fit_on_all = config.fit_vocab_on == "all"
-    limit = config.max_tokens or sys.maxsize
-    digest = _digest(path)
-    with TemporaryDirectory(dir=out) as aside, passes(path, 3, progress, Path(aside), spread) as over:
-        starts, characters = [0], 0  # of the parts, and the end of the last; before they were normalised
-        read_on = repeat(sys.maxsize if fit_on_all else limit)
-        for tokens, had in over(partial(_keep, source=source), read_on):
-            starts.append(starts[-1] + tokens)
-            characters += had
-            if not fit_on_all and starts[-1] >= limit:
+    source = Source(path, config.level, text.normalizer(config.normalizer, nfc=config.nfc, line_ends=config.line_ends))
+    order = None
+    if (table := corpus / DOCUMENTS).exists():
+        order = documents.arrange(Documents.read(table), config, source)
+    divided = order is not None and order.splits is not None
+    fit_on_all, most = config.fit_vocab_on == "all", config.max_tokens or sys.maxsize
+    digest, parts = _digest(path), order.parts if order else cut(path)
+    with (
+        TemporaryDirectory(dir=out) as aside,
+        passes(parts, 6 if divided else 3, progress, Path(aside), spread) as over,
+    ):
+        if order and divided:
+            order = documents.compared(order, over, path, leave_out=config.near_duplicates == "drop")
+            parts = order.parts
+        kept = list[Kept]()
+        for one in over(partial(keep, source=source), parts, repeat(sys.maxsize if order or fit_on_all else most)):
+            kept.append(one)
+            if not order and not fit_on_all and sum(part.tokens for part in kept) >= most:
                 break
-        total = min(starts[-1], limit)
-        ends = bounds(total, config)
+        whole = Whole(kept, order)
+        total = min(whole.tokens, most)
+        ends = whole.ends(order.splits) if order and order.splits else bounds(total, config)
         _check(total, ends, config, path)
-        fitted = _before(sys.maxsize if fit_on_all else ends[0], starts[:-1])
-        counts = merge(over(partial(_count, source=source), fitted))
-        vocab = _vocabulary(counts, config, progress)
+        fitted = sys.maxsize if fit_on_all else ends[0]
+        counts = merge(over(partial(counted, source=source), parts, whole.before(fitted)))
+        vocab = _vocabulary(counts, config, whole.ended(fitted) if order and config.end_tokens else None, progress)
         ranges = dict(zip(SPLITS, itertools.pairwise((0, *ends)), strict=True))
         if ends[0] > LONGEST:
             ranges["part"] = ends[0] - LONGEST, ends[0]
         read = {name: Spelling() for name in ranges}
-        spill = Path(aside, "ids")
+        spill, lengths = Path(aside, "ids"), [np.empty(0, np.int64)]
         spill.touch()
-        indexed = partial(_index, source=source, vocab=vocab, ranges=ranges, spill=spill)
-        for written, found in over(indexed, _before(total, starts[:-1]), starts):
-            _append(written, spill)
-            for name, one in found.items():
-                read[name].extend(one)
+        index = partial(indexed, source=source, vocab=vocab, ranges=ranges, spill=spill)
+        for written in over(index, parts, whole.before(total), *whole.columns):
+            _append(written.ids, spill)
+            lengths.append(written.documents)
+            for name, found in written.read.items():
+                read[name].extend(found)
         splits = {name: _split(read[name], stop) for name, stop in zip(SPLITS, _ends(read), strict=True)}
-        part = _split(read["part"], splits["train"].stop) if "part" in read else None
+        last = _split(read["part"], splits["train"].stop) if "part" in read else None
         ids = np.memmap(spill, vocab.id_type, "r")
-        kinds = config.level, source.normalizer
-        IndexTable(ids, splits, *kinds, digest.result(), len(vocab), part=part).write(out / "tokens.arrow")
+        kinds = config.level, source.normalizer, digest.result()
+        IndexTable(ids, splits, *kinds, len(vocab), ends=vocab.ends, part=last).write(out / "tokens.arrow")
     vocab.write(out / "vocab.arrow")
-    _report(splits, len(vocab), characters, config)
+    _report(splits, len(vocab), whole.characters, config)
+    if order:
+        borders = whole.borders(np.concatenate(lengths), splits)
+        borders.write(out / DOCUMENTS)
+        documents.report(borders.found)
 
 
 def bounds(total: int, config: TokenizeConfig) -> tuple[int, int, int]:
@@ -129,109 +146,16 @@ def bounds(total: int, config: TokenizeConfig) -> tuple[int, int, int]:
     return train_stop, valid_stop, total
 
 
-def _before(stop: int, starts: list[int]) -> list[int]:
-    """For the parts that begin before a token: how many tokens it is from there."""
-    return [stop - start for start in starts if start < stop]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A text and how it becomes tokens."""
-
-    path: Path
-    level: LevelName
-    normalizer: Normalizer
-
-    def pieces(self, chunks: Iterable[str], limit: int) -> Iterator[Piece]:
-        """The first ``limit`` tokens of chunks, a piece at a time."""
-        for piece in LEVELS[self.level].pieces(text.normalize(chunks, self.normalizer, self.level)):
-            yield piece[:limit]
-            limit -= len(piece)
-            if limit <= 0:
-                return
-
-
-def _keep(part: Part, limit: int, *, source: _Source, folder: Path) -> tuple[int, int]:
-    """Read a part and keep its first tokens in a file.
-
-    Returns:
-        How many there are, and the characters that were read, before they were normalised.
-    """
-    characters = 0
-
-    def chunks() -> Iterator[str]:
-        nonlocal characters
-        for chunk in text.read(source.path, part=part):
-            characters += len(chunk)
-            yield chunk
-
-    path = _kept(folder, part)
-    half = path.with_suffix(".half")
-    tokens = sum(pieces.keep(source.pieces(chunks(), limit), half))
-    half.replace(path)
-    return tokens, characters
-
-
-def _kept(folder: Path, part: Part) -> Path:
-    return folder / f"{part.start}"
-
-
-def _pieces(part: Part, limit: int, *, source: _Source, folder: Path) -> Iterator[Piece]:
-    """The first tokens of a part: as they were kept, or read again where somebody else has kept them, or had."""
-    path = _kept(folder, part)
-    if not path.exists():
-        _keep(part, sys.maxsize, source=source, folder=folder)
-    return pieces.kept(path, limit)
-
-
-def _count(part: Part, limit: int, *, source: _Source, folder: Path) -> Counter[str]:
-    """How often each token stands among the first ones of a part."""
-    return merge(map(count, _pieces(part, limit, source=source, folder=folder)))
-
-
-def _vocabulary(counts: Counter[str], config: TokenizeConfig, progress: Progress) -> Vocab:
+def _vocabulary(counts: Counter[str], config: TokenizeConfig, ends: int | None, progress: Progress) -> Vocab:
     if config.level == BPE.name:
         progress(2, 3, LEARNING)  # of the passes
-        # All rows but that of <unk>.
-        return Vocab.merged(counts, Merges(bpe.learn(counts, config.vocab_size - 1, config.min_freq)))
-    vocab = Vocab.build(counts, config.min_freq)
-    if len(vocab) == 1:
+        # All rows but that of <unk>, and of what ends a document.
+        size = config.vocab_size - (1 if ends is None else 2)
+        return Vocab.merged(counts, Merges(bpe.learn(counts, size, config.min_freq)), ends)
+    vocab = Vocab.build(counts, config.min_freq, ends)
+    if len(vocab) == (1 if ends is None else 2):
         raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
     return vocab
-
-
-def _index(
-    part: Part, limit: int, start: int, *, source: _Source, folder: Path, vocab: Vocab, ranges: Ranges, spill: Path
-) -> tuple[Path | Ids, dict[str, Spelling]]:
-    """Write the ids of the first tokens of a part, of which ``start`` is the number of the first, to where they belong;
-    of subwords, of which nobody knows yet how many come before, to a file of their own.
-
-    Returns:
-        That file, or the ids themselves where another machine has it; and what was read in each range of tokens.
-    """
-    read = {name: Spelling() for name in ranges}
-    kept, merges, here = _kept(folder, part), vocab.merges, folder == spill.parent
-    path = spill if here and not merges else kept.with_suffix(".ids")
-    with path.open("r+b" if path == spill else "wb") as file:
-        file.seek(start * vocab.id_type.itemsize if path == spill else 0)
-        for piece in _pieces(part, limit, source=source, folder=folder):
-            tokens, edges = merges.tokens(piece) if merges else (piece, None)
-            ids = index(tokens, vocab)
-            file.write(ids.data)
-            for name, (first, stop) in ranges.items():
-                inside = slice(max(first - start, 0), max(stop - start, 0))
-                if edges is None:
-                    read[name].add(piece[inside], ids[inside])
-                else:
-                    within = ids[slice(*edges[np.clip([inside.start, inside.stop], 0, len(piece))])]
-                    read[name].count(len(within), int(vocab.characters.take(within).sum()))
-            start += len(piece)
-    kept.unlink()  # the ids take its place
-    if here:
-        return path, read
-    sent = np.fromfile(path, vocab.id_type)
-    path.unlink()
-    return sent, read
 
 
 def _append(written: Path | Ids, spill: Path) -> None:

@@ -18,7 +18,7 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from data import cores
 
@@ -40,17 +40,24 @@ LARGE = 1 << 27
 """Bytes from which on a text is worth processes of its own: they begin in the time that one takes for half of that."""
 
 
+Span: TypeAlias = tuple[int, int]
+"""Where a document lies in a file: its first byte, and how many it has."""
+
+
 class Part(NamedTuple):
-    """Bytes of a file."""
+    """Bytes of a file; of documents those of one behind another, in the order in which they are read."""
 
     start: int
     stop: int
+    documents: tuple[Span, ...] = ()
 
 
 class Pass(Protocol):
-    """One pass over all parts of a file."""
+    """One pass over parts of a file."""
 
-    def __call__(self, function: Callable[..., Result], /, *columns: Iterable[int]) -> Iterator[Result]:
+    def __call__(
+        self, function: Callable[..., Result], parts: Sequence[Part], /, *columns: Iterable[Any]
+    ) -> Iterator[Result]:
         """The results, in order, of a function of each part and of what each column has for it; the shortest column
         ends it. The function, what it takes and what it gives may be sent to other processes.
 
@@ -59,18 +66,28 @@ class Pass(Protocol):
         """
 
 
-class Mapped(Protocol):
-    """How a pass is made: as `map` does, in order."""
-
-    def __call__(
-        self, function: Callable[..., Result], parts: Sequence[Part], /, *columns: Iterable[int]
-    ) -> Iterator[Result]:
-        """See `Pass`."""
+def length(size: int) -> int:
+    """How many bytes the parts of a text of so many have at least, but for the last."""
+    return min(max(SIZE, size // MOST), BOUND)
 
 
-def cut(path: Path, size: int) -> list[Part]:
+def runs(documents: Sequence[Span], borders: Iterable[int] = ()) -> list[Part]:
+    """Parts of whole documents, in this order. Each of the ``borders`` is a document that a part begins with."""
+    size, cuts = length(sum(size for _, size in documents)), {*borders}
+    parts, run, start, stop = list[Part](), list[Span](), 0, 0
+    for number, span in enumerate(documents):
+        if run and (stop - start >= size or number in cuts):
+            parts.append(Part(start, stop, tuple(run)))
+            run, start = [], stop
+        run.append(span)
+        stop += span[1]
+    return [*parts, Part(start, stop, tuple(run))] if run else parts
+
+
+def cut(path: Path, size: int | None = None) -> list[Part]:
     """The parts of a file, without gaps, each of ``size`` bytes and what is left of a line; one if it is empty."""
     whole = path.stat().st_size
+    size = size or length(whole)
     starts = [0]
     if whole > size:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -81,31 +98,30 @@ def cut(path: Path, size: int) -> list[Part]:
 
 @contextmanager
 def passes(
-    path: Path,
+    parts: Sequence[Part],
     number: int,
     progress: Progress,
     folder: Path,
-    spread: Callable[[Path], AbstractContextManager[Mapped]] | None = None,
+    spread: Callable[[Path], AbstractContextManager[Pass]] | None = None,
 ) -> Iterator[Pass]:
     """Pass over a file so many times, over a large one with as many processes as there are cores.
 
     Args:
-        path: a text.
+        parts: of the file, one behind another.
         number: of passes.
         progress: is told bytes, over all passes, and their rate.
         folder: where what one pass leaves for the next may lie.
         spread: ``spread(folder)`` makes the passes, where there is more than one part, instead of these processes.
     """
-    size = path.stat().st_size
-    parts = cut(path, min(max(SIZE, size // MOST), BOUND))
+    size = parts[-1].stop if parts else 0
     done = itertools.count(0, size)  # before each pass
 
     several = spread(folder) if spread and len(parts) > 1 else _here(len(parts) if size >= LARGE else 1, folder)
     with several as mapped:
 
-        def over(function: Callable[..., Result], /, *columns: Iterable[int]) -> Iterator[Result]:
+        def over(function: Callable[..., Result], some: Sequence[Part], /, *columns: Iterable[Any]) -> Iterator[Result]:
             before, began = next(done), time.monotonic()
-            for part, result in zip(parts, mapped(function, parts, *columns), strict=False):
+            for part, result in zip(some, mapped(function, some, *columns), strict=False):
                 yield result
                 rate = part.stop / 1e6 / max(time.monotonic() - began, 1e-9)
                 progress(before + part.stop, number * size, f"{rate:,.0f} MB/s")
@@ -125,7 +141,7 @@ def ahead(begun: Iterator[Callable[[], Result]], most: Callable[[], int]) -> Ite
 
 
 @contextmanager
-def _here(parts: int, folder: Path) -> Iterator[Mapped]:
+def _here(parts: int, folder: Path) -> Iterator[Pass]:
     """Processes, one per core, where there are parts for them; this one goes on alone where there are not. They end
     with the block, in the middle of a part where it fails, and with this process."""
     workers = min(cores.available(), parts)
@@ -137,9 +153,7 @@ def _here(parts: int, folder: Path) -> Iterator[Mapped]:
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (theirs,))
 
-    def mapped(
-        function: Callable[..., Result], parts: Sequence[Part], /, *columns: Iterable[int]
-    ) -> Iterator[Result]:
+    def mapped(function: Callable[..., Result], parts: Sequence[Part], /, *columns: Iterable[Any]) -> Iterator[Result]:
         given = zip(parts, *columns, strict=False)
         return ahead((pool.submit(function, *of, folder=folder).result for of in given), lambda: 2 * workers)
 

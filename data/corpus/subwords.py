@@ -19,7 +19,7 @@ import numpy as np
 from data.corpus.text import code_points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -80,6 +80,19 @@ def pieces(chunks: Iterable[str]) -> Iterator[pa.DictionaryArray]:
             yield pa.Array.from_buffers(
                 pa.string(), len(sizes), [None, pa.py_buffer(offsets), content]
             ).dictionary_encode()
+
+
+def several(texts: Sequence[str]) -> tuple[pa.DictionaryArray, list[int]]:
+    """The pieces of short texts, one or more, one text behind another; and how many each of them has."""
+    import pyarrow.compute as pc
+
+    # No piece reaches across a line end, so one between two texts changes none, and can be taken out again.
+    [array] = pieces(["\n".join([*texts, ""])])
+    line_ends = np.flatnonzero(array.indices.to_numpy() == pc.index(array.dictionary, "\n").as_py())
+    between = line_ends[np.cumsum([text.count("\n") + 1 for text in texts]) - 1]
+    kept = np.ones(len(array), np.bool_)
+    kept[between] = False
+    return array.filter(kept), (np.diff(between, prepend=-1) - 1).tolist()
 
 
 def _cut(chunks: Iterable[str]) -> Iterator[tuple[bytes, NDArray[np.intp]]]:

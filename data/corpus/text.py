@@ -17,10 +17,11 @@ from data.errors import CorpusError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
-    from data.corpus.parts import Part
+    from data.corpus.parts import Part, Span
 
 LevelName = Literal["char", "word", "bpe"]
 Normalizer: TypeAlias = str
@@ -60,19 +61,31 @@ def read(path: Path, size: int = CHUNK, *, part: Part | None = None) -> Iterator
     Raises:
         CorpusError: bytes that are not UTF-8.
     """
-    start, stop = part or (0, sys.maxsize)
-    decoder = codecs.getincrementaldecoder("utf-8" if start else "utf-8-sig")()
-    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    start, stop = (part.start, part.stop) if part else (0, sys.maxsize)
     np.empty(ARENA, np.uint8)  # and freed at once
     with path.open("rb") as file:
-        file.seek(start)
-        try:
-            while data := file.read(min(size, stop - file.tell())):
-                yield newlines.decode(data)
-            yield newlines.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            position = file.tell() - len(error.object) + error.start
-            raise CorpusError(f"{path} is not UTF-8 text (see byte {position:,}): convert it to UTF-8 first") from None
+        yield from _decoded(file, start, stop, size)
+
+
+def documents(path: Path, spans: Iterable[Span], size: int = CHUNK) -> Iterator[Iterator[str]]:
+    """Each of several documents in a file, read as ``read`` reads a whole one, before the next one is asked for."""
+    np.empty(ARENA, np.uint8)
+    with path.open("rb") as file:
+        for start, length in spans:
+            yield _decoded(file, start, start + length, size)
+
+
+def _decoded(file: BinaryIO, start: int, stop: int, size: int) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8" if start else "utf-8-sig")()
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    file.seek(start)
+    try:
+        while data := file.read(min(size, stop - file.tell())):
+            yield newlines.decode(data)
+        yield newlines.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        position = file.tell() - len(error.object) + error.start
+        raise CorpusError(f"{file.name} is not UTF-8 text (see byte {position:,}): convert it to UTF-8 first") from None
 
 
 def normalizer(rule: str, *, nfc: bool, line_ends: bool) -> Normalizer:

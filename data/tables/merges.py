@@ -95,8 +95,8 @@ class Merges:
 
         Args:
             path: of the file.
-            tokens: of the vocabulary, ``<unk>`` in front; apart from that, they have to be all bytes and what comes of
-                these merges, and nothing else.
+            tokens: of the vocabulary, but for ``<unk>`` and what ends a document: they have to be all bytes and what
+                comes of these merges, and nothing else.
 
         Raises:
             StoreError: no such file, or none that holds the merges of these tokens.
@@ -115,7 +115,7 @@ class Merges:
                 if one not in made or other not in made:
                     raise ValueError(f"it merges {one[:40]!r} and {other[:40]!r} before it has made them")
                 made.add(one + other)
-            if made != set(tokens[1:]):
+            if made != set(tokens):
                 raise ValueError("what it makes is not what the vocabulary has")
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StoreError(f"{path} holds no merges that can be used ({error}): tokenize again") from None

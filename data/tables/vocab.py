@@ -161,4 +161,7 @@ class Vocab:
                 raise ValueError("it lacks counts, or has some below zero")
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StoreError(f"{path} is not a vocabulary that can be read ({error}): tokenize again") from None
-        return cls(tokens, counts, Merges.read(path.with_name(MERGES), tokens) if merged else None)
+        vocab = cls(tokens, counts)
+        if merged:
+            vocab.merges = Merges.read(path.with_name(MERGES), tokens[vocab._first :])
+        return vocab

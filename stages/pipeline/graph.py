@@ -97,7 +97,7 @@ STAGES: dict[str, Stage] = {
             "tokenize",
             "Turn the corpus into a vocabulary and an index table.",
             late("stages.tokenize"),
-            inputs={"corpus": Input("download", ("corpus.txt",))},
+            inputs={"corpus": Input("download", ("corpus.txt",), maybe=("documents.arrow",))},
             libraries=lambda config: (
                 *("numpy", "pyarrow", "unicode" if config.nfc else "letters"),
                 *(["tokenizers"] if config.level == "bpe" else []),

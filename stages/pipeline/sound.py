@@ -45,9 +45,10 @@ def source(folder: Path) -> Source:
 
 
 def tokenize(folder: Path) -> None:
-    """Ids that the vocabulary has, of a kind of text that is known."""
+    """Ids that the vocabulary has, of a kind of text that is known; where there are documents, all ids are theirs."""
     from data.corpus.level import LEVELS
     from data.corpus.text import NORMALIZERS
+    from data.tables.borders import DOCUMENTS, Borders
     from data.tables.tokens import IndexTable
     from data.tables.vocab import Vocab
 
@@ -58,6 +59,8 @@ def tokenize(folder: Path) -> None:
         raise StoreError(f"{folder / 'tokens.arrow'} does not fit its vocabulary: tokenize again")
     if misfit := vocab.misfit(LEVELS[table.level]):
         raise StoreError(f"{folder / 'vocab.arrow'} has {misfit}, which is no {table.level}: tokenize again")
+    if (path := folder / DOCUMENTS).exists() and Borders.read(path).tokens.sum() != len(table.ids):
+        raise StoreError(f"{path} has other documents than {folder / 'tokens.arrow'}: tokenize again")
 
 
 def train(folder: Path) -> None:

@@ -71,8 +71,8 @@ def sleep(part: Part, seconds: int, *, folder: Path) -> Part:
 
 
 def interrupted(path: Path) -> None:
-    with passes(path, 1, lambda *report: None, path.parent) as over:
-        for _ in over(sleep, [0, 120, 120]):
+    with passes(cut(path), 1, lambda *report: None, path.parent) as over:
+        for _ in over(sleep, cut(path), [0, 120, 120]):
             raise KeyboardInterrupt
 
 
@@ -93,8 +93,8 @@ def test_one_part_is_worth_no_process(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_bytes(b"a line without an end")
     monkeypatch.setattr(parts, "LARGE", 0)
     monkeypatch.setattr(cores, "available", lambda: 2)
-    with passes(path, 1, lambda *report: None, tmp_path) as over:
-        assert list(over(lambda part, folder: (os.getpid(), folder))) == [(os.getpid(), tmp_path)]
+    with passes(cut(path), 1, lambda *report: None, tmp_path) as over:
+        assert list(over(lambda part, folder: (os.getpid(), folder), cut(path))) == [(os.getpid(), tmp_path)]
 
 
 def test_the_parts_of_a_large_text_have_a_size_that_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,8 @@ def test_the_parts_of_a_large_text_have_a_size_that_is_bounded(tmp_path: Path, m
     path.write_bytes(b"a line of it\n" * 1000)
     for name, value in (("SIZE", 10), ("MOST", 4), ("BOUND", 100)):
         monkeypatch.setattr(parts, name, value)
-    with passes(path, 1, lambda *report: None, tmp_path) as over:
-        sizes = list(over(lambda part, folder: part.stop - part.start))
+    with passes(cut(path), 1, lambda *report: None, tmp_path) as over:
+        sizes = list(over(lambda part, folder: part.stop - part.start, cut(path)))
     assert max(sizes) < 100 + len("a line of it\n")
     assert sum(sizes) == 13_000
 
