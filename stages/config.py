@@ -84,7 +84,8 @@ class TokenizeConfig(StageConfig):
     corpus that grows moves none from one split to another, and copies are in the same; `order`, the first ones are
     trained on and the last ones tested on, by `download.order_column` where there is one; `position`, the splits are
     cut anywhere in all of them together, as in one text. `auto` is `content`, and `position` where a split would have
-    no document, or less than a quarter of its share of the text. Shares are then of the documents (`content`) or of their bytes (`order`)."""
+    no document, or less than a quarter of its share of the text. Shares are then of the documents (`content`) or of
+    their bytes (`order`)."""
     split_seed: Count = 0
     """With `content`: another number divides the documents otherwise."""
     end_tokens: bool = True

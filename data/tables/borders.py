@@ -112,8 +112,10 @@ def _found(facts: dict[str, object]) -> Found:
         **{name: tuple(some) if isinstance(some, list) else some for name, some in counts.items()},  # type: ignore[arg-type]
     )
     numbers = [*found.documents, *(found.near or ()), found.copies, found.empty, found.left_out]
-    if (len(found.documents), len(found.near or (0, 0)), type(found.split)) != (3, 2, str) or not all(
-        type(number) is int and number >= 0 for number in numbers
+    if (
+        (len(found.documents), len(found.near or (0, 0))) != (3, 2)
+        or found.split not in ("content", "order", "position")
+        or not all(type(number) is int and number >= 0 for number in numbers)
     ):
         raise ValueError("it does not say what was found of its documents")
     return found

@@ -106,8 +106,8 @@ def arrange(table: Documents, config: TokenizeConfig, source: Source) -> Order:
         if config.split == "auto" and (weights < fewest).any():
             split = int((weights < fewest).argmax())
             logger.warning(
-                "documents that fall into the %s split: %s of %s, too few of their text; so the splits are cut anywhere "
-                "in all of them, in their order, as with tokenize.split=position",
+                "documents that fall into the %s split: %s of %s, too little of their text; so the splits are cut "
+                "anywhere in all of them, in their order, as with tokenize.split=position",
                 SPLITS[split],
                 f"{sizes[split]:,}",
                 f"{len(rows):,}",

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from data.errors import CorpusError, StoreError
 from data.store.fingerprint import file_digest
+from data.tables.borders import DOCUMENTS, Borders
 from data.tables.tokens import IndexTable
 from stages.lm.model import LanguageModel
-from stages.promotion.passage import normalized, split
+from stages.promotion.passage import split, whole
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -50,6 +51,8 @@ class Side:
         self.weights = file_digest(contender.model / "model.safetensors")
         self._table = IndexTable.open(contender.tokens / "tokens.arrow")
         self._corpus = contender.corpus / "corpus.txt"
+        documents = contender.tokens / DOCUMENTS
+        self._borders = Borders.read(documents) if documents.exists() else None
         if (self.model.level, self.model.normalizer) != (self._table.level, self._table.normalizer):
             raise StoreError(f"the model in {contender.model} was not trained on {contender.tokens}: train again")
         try:
@@ -61,20 +64,25 @@ class Side:
 
     def which(self, name: str) -> Hashable:
         """What tells the text of a split from others, whoever has it."""
-        return self._table.corpus_sha256, self._table.level, self._table.splits[name]
+        order = self._borders.start.tobytes() if self._borders else None  # which documents, one after the other
+        return self._table.corpus_sha256, self._table.level, self._table.splits[name], order
 
     def split(self, name: str, *, joined: bool) -> Iterator[Ids]:
         """The normalised text of a split, code points in pieces; ``joined``: one space for each run of white space."""
-        return split(self._corpus, self._table, name, joined=joined)
+
+        def characters(ids: Ids) -> int:
+            return int(self.model.vocab.characters.take(ids).sum())
+
+        return split(self._corpus, self._table, name, self._borders, characters=characters, joined=joined)
 
     def other(self, path: Path, *, joined: bool) -> Iterator[Ids]:
-        """All of another text, normalised as this model's was, in pieces.
+        """All of another text, normalised as this model's was, in pieces, and as `split` gives its documents.
 
         Raises:
             CorpusError: a file that cannot be read, or is not UTF-8.
         """
         try:
-            yield from normalized(path, self.model.normalizer, self.model.level, joined=joined)
+            yield from whole(path, self.model.normalizer, self.model.level, joined=joined)
         except OSError as error:
             raise CorpusError(f"{path} cannot be read ({error.strerror}): name another reference") from None
 

@@ -6,6 +6,7 @@ that; together with the model's own they describe every character of the text, w
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,22 +15,29 @@ from numpy.typing import NDArray
 
 from data.corpus import subwords, text
 from data.corpus.level import LEVELS
+from data.tables.borders import DOCUMENTS
 from data.tables.counts import index
+from data.tables.documents import Documents
 from data.tables.tokens import SPLITS
+from data.tables.vocab import END_ID
 from stages.lm import spelling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from data.corpus.level import Level
     from data.corpus.text import LevelName, Normalizer
+    from data.tables.borders import Borders
     from data.tables.tokens import Ids, IndexTable
     from data.tables.vocab import Vocab
 
+    Characters = Callable[[Ids], int]
     Mask = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
+END = 0x110000
+"""Stands behind each of several documents in their code points, of which it is none."""
 _SPACES = np.array([chr(code).isspace() for code in range(0x3002)])
 """Code point → whether it is white space. The last entry, False, stands for all code points from there."""
 
@@ -70,13 +78,21 @@ class Passage:
     """
 
     def __init__(self, pieces: Iterable[Ids], *, by_words: bool, joined: bool, merged: bool = False) -> None:
-        self.codes: Ids = np.concatenate([np.empty(0, np.uint8), *pieces])
+        codes: Ids = np.concatenate([np.empty(0, np.uint8), *pieces])
+        ends = codes == END
+        if by_words:  # or the last word of a document would go on with the next one's first
+            codes = np.where(ends, np.uint8(ord(" ")), codes) if ends.any() else codes
+            self._ends = np.flatnonzero(ends) + 1
+        else:
+            self._ends = np.cumsum(~ends)[ends]
+            codes = codes[~ends]
+        self.codes = codes
         """Code points, shape (characters,); none where the text holds no word."""
         self._by_words = by_words
         self._joined = joined
         self._space, self._starts = _words(self.codes, True)
         if not len(self._starts):
-            self.codes = self.codes[:0]
+            self.codes, self._ends = self.codes[:0], self._ends[:0]
         self._starts[:1] = 0  # white space before the first word is taken for a piece of it
         self._lengths = np.diff(self._starts, append=len(self.codes))
         word = int(self._lengths[0]) if len(self._lengths) else 1
@@ -98,10 +114,15 @@ class Passage:
 
         - An unknown token costs what `stages.lm.spelling` says, beside the bits of ``<unk>``.
         - The white space behind a word costs nothing where it is joined, else what `adaptive_cost` says.
+        - Where the model knows ends of documents, that of one belongs to its last character.
         """
-        steps = range(0, len(self.codes), text.CHUNK)
-        chunks = (_string(self.codes[step : step + text.CHUNK]) for step in steps)
-        ids = np.concatenate([index(piece, vocab) for piece in level.pieces(chunks)])
+        reading = self._tokens(level, vocab)
+        return self._with_ends(reading) if vocab.ends and len(self._ends) else reading
+
+    def _tokens(self, level: Level, vocab: Vocab) -> Reading:
+        borders = [0, *self._ends.tolist(), len(self.codes)] if level.merged else [0, len(self.codes)]
+        parts = [self._ids(level, vocab, *edges) for edges in itertools.pairwise(borders)]
+        ids = np.concatenate([np.empty(0, vocab.id_type), *(piece for part in parts for piece in part)])
         if level.separator:
             return Reading(ids, self._starts, self._cost_of_words(ids == 0))
         if level.merged:
@@ -109,6 +130,21 @@ class Passage:
             starts = characters.cumsum() - characters - within
             return Reading(ids, starts, np.zeros(len(ids)), characters + within)
         return Reading(ids, np.arange(len(ids)), self._cost_of_characters(ids == 0))
+
+    def _ids(self, level: Level, vocab: Vocab, start: int, stop: int) -> Iterator[Ids]:
+        steps = range(start, stop, text.CHUNK)
+        chunks = (_string(self.codes[step : min(step + text.CHUNK, stop)]) for step in steps)
+        return (index(piece, vocab) for piece in level.pieces(chunks))
+
+    def _with_ends(self, reading: Reading) -> Reading:
+        at = reading.starts.searchsorted(self._ends)
+        spans = None if reading.spans is None else np.insert(reading.spans, at, 1)
+        return Reading(
+            np.insert(reading.ids, at, END_ID),
+            np.insert(reading.starts, at, np.maximum(self._ends - 1, 0)),
+            np.insert(reading.cost, at, 0.0),
+            spans,
+        )
 
     def _cost_of_characters(self, unknown: Mask) -> Floats:
         return np.where(unknown, spelling.of_character(len(np.unique(self.codes[unknown]))), 0.0)
@@ -126,28 +162,71 @@ class Passage:
         return cost + adaptive_cost(np.unique(gaps, return_inverse=True)[1])
 
 
-def split(corpus: Path, table: IndexTable, name: str, *, joined: bool) -> Iterator[Ids]:
-    """The normalised text of a split, code points in pieces.
+def split(
+    corpus: Path,
+    table: IndexTable,
+    name: str,
+    borders: Borders | None = None,
+    *,
+    joined: bool,
+    characters: Characters = len,
+) -> Iterator[Ids]:
+    """The normalised text of a split, code points in pieces; behind each of several documents one more, `END`.
 
     Args:
         corpus: the text that the table was made from.
         table: says where the split lies, and how the text was normalised.
         name: of the split.
+        borders: of its documents, where it has such.
         joined: give one space for each run of white space.
+        characters: how many begin in some ids of the table.
     """
+    if borders:
+        yield from _documents(corpus, table, name, borders, characters=characters, joined=joined)
+        return
     tokens = range(table.splits[name].start, table.splits[name].stop)
     if LEVELS[table.level].merged:
         before = sum(table.splits[other].characters for other in SPLITS[: SPLITS.index(name)])
         tokens = range(before, before + table.splits[name].characters)
-    return normalized(corpus, table.normalizer, table.level, tokens, joined=joined)
+    yield from normalized(text.read(corpus), table.normalizer, table.level, tokens, joined=joined)
+
+
+def _documents(
+    corpus: Path, table: IndexTable, name: str, borders: Borders, *, characters: Characters, joined: bool
+) -> Iterator[Ids]:
+    split, merged = table.splits[name], LEVELS[table.level].merged
+    stops = borders.first + borders.tokens
+    rows = range(int(stops.searchsorted(split.start, "right")), int(borders.first.searchsorted(split.stop)))
+    spans = ((int(borders.start[row]), int(borders.bytes[row])) for row in rows)
+    for row, chunks in zip(rows, text.documents(corpus, spans), strict=True):
+        first, stop = int(borders.first[row]), int(stops[row])
+        edges = [max(split.start, first), min(split.stop, stop)]
+        if merged:
+            tokens = range(*(characters(table.ids[first:edge]) for edge in edges))
+        else:
+            tokens = range(*(edge - first for edge in edges))
+        yield from normalized(chunks, table.normalizer, table.level, tokens, joined=joined)
+        if edges[1] == stop:
+            yield np.array([END], np.uint32)
+
+
+def whole(path: Path, normalizer: Normalizer, level: LevelName, *, joined: bool) -> Iterator[Ids]:
+    """All of a text, normalised, as `split` gives it; of documents where a table of them lies beside it."""
+    if not (table := path.with_name(DOCUMENTS)).exists():
+        yield from normalized(text.read(path), normalizer, level, joined=joined)
+        return
+    documents = Documents.read(table)
+    for chunks in text.documents(path, zip(documents.starts, documents.sizes, strict=True)):
+        yield from normalized(chunks, normalizer, level, joined=joined)
+        yield np.array([END], np.uint32)
 
 
 def normalized(
-    path: Path, normalizer: Normalizer, level: LevelName, tokens: range | None = None, *, joined: bool
+    chunks: Iterable[str], normalizer: Normalizer, level: LevelName, tokens: range | None = None, *, joined: bool
 ) -> Iterator[Ids]:
     """A normalised text, or these tokens of it (of subwords, these characters), as `split` gives it."""
     position, between = 0, True  # tokens that began before a piece, and whether the last one has ended
-    for chunk in text.normalize(text.read(path), normalizer, level):
+    for chunk in text.normalize(chunks, normalizer, level):
         if tokens is not None and position > tokens.stop:
             return
         codes = text.code_points(chunk)

@@ -36,7 +36,7 @@ import numpy as np
 
 from stages.promotion.contender import Side
 from stages.promotion.overlap import seen_in
-from stages.promotion.passage import Passage
+from stages.promotion.passage import END, Passage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,8 +126,8 @@ def _read(side: Side, text: Callable[[], Iterator[Ids]]) -> _Sum:
 
 
 def _stretches(text: Callable[[], Iterator[Ids]]) -> list[Ids]:
-    """Stretches of a text, which is read twice: code points, shape (characters,) each."""
-    total = sum(map(len, text()))
+    """Stretches of a text, which is read twice: code points, shape (characters,) each; of documents as of one text."""
+    total = sum(np.count_nonzero(piece != END) for piece in text())
     starts = (
         np.linspace(0, total - LENGTH, STRETCHES).astype(int)
         if total > STRETCHES * LENGTH
@@ -135,7 +135,7 @@ def _stretches(text: Callable[[], Iterator[Ids]]) -> list[Ids]:
     )
     found: list[list[Ids]] = [[] for _ in starts]
     position = 0
-    for piece in text():
+    for piece in (piece[piece != END] for piece in text()):
         for parts, start in zip(found, starts - position, strict=True):
             parts.append(piece[max(start, 0) : max(start + LENGTH, 0)].copy())  # a view would keep the whole piece
         position += len(piece)

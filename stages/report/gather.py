@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data.corpus.level import LEVELS, Level
 from data.errors import StoreError
 from data.store.reading import read
+from data.tables.borders import DOCUMENTS, Borders
 from stages.pipeline import sound
 from stages.report import words
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from data.tables.borders import Found
     from stages.pipeline.run import Outcome
 
 
@@ -36,6 +38,8 @@ class Report:
     """``config.json`` of `train`."""
     source: Mapping[str, Any]
     """``source.json`` of `download`."""
+    documents: Found | None = None
+    """What `tokenize` found of several documents."""
 
     @property
     def level(self) -> Level:
@@ -61,7 +65,9 @@ class Report:
 def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None) -> Report:
     """Read what a run of all stages left behind; ``verdict`` is as in `Report`."""
     by_name = {outcome.name: outcome for outcome in outcomes}
-    downloaded, trained, evaluated = (by_name[name].artifact.folder for name in ("download", "train", "evaluate"))
+    downloaded, tokenized, trained, evaluated = (
+        by_name[name].artifact.folder for name in ("download", "tokenize", "train", "evaluate")
+    )
     sound.source(downloaded)
     sound.trained(trained)
     sound.evaluate(evaluated)
@@ -73,6 +79,7 @@ def gather(outcomes: Iterable[Outcome], verdict: Mapping[str, Any] | None = None
         history=sound.history(trained),
         model=_json(trained / "config.json"),
         source=_json(downloaded / "source.json"),
+        documents=Borders.read(path).found if (path := tokenized / DOCUMENTS).exists() else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data.moment import minute
 from data.shown import visible
 from data.tables.tokens import SPLITS
-from stages.report import charts, svg, words
+from stages.report import charts, documents, svg, words
 from stages.report.words import figure, signed
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def _model(report: Report, picture: str) -> Iterator[str]:
         yield from (unknown, "")
     if windowed := words.windowed(metrics, noun):
         yield from (windowed, "")
+    if report.documents:
+        yield from (documents.divided(report.documents), "")
     yield from ("## What it writes", "")
     for sample in report.samples:
         how = "greedily" if sample["temperature"] == 0 else f"at temperature {sample['temperature']:g}"
@@ -106,10 +108,10 @@ def _provenance(report: Report) -> Iterator[str]:
         for field, value in one.artifact.manifest.config.items():
             yield f"| {one.name}.{field} | {plain(_value(value))} |"
     yield from ("", "## Where it comes from", "")
-    documents = f" in {source['documents']:,} documents" if source.get("documents") else ""
+    several = f" in {source['documents']:,} documents" if source.get("documents") else ""
     yield (
         f"Corpus {plain(source['name'])}: {plain(source.get('address') or source['file'])}, {source['bytes']:,} "
-        f"bytes{documents}, SHA-256 `{source['sha256']}`."
+        f"bytes{several}, SHA-256 `{source['sha256']}`."
     )
     yield ""
     yield "| stage | key | made from | made | commit | by | seed | with |"

@@ -9,7 +9,7 @@ from data.corpus.text import spellings
 from data.moment import minute
 from data.shown import visible
 from data.tables.tokens import SPLITS
-from stages.report import charts, svg, words
+from stages.report import charts, documents, svg, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,7 @@ def html(report: Report) -> str:
             words=words,
             svg=svg,
             noun=report.level.noun,
+            documents=report.documents and documents.divided(report.documents),
             split=_first_split(report.metrics),
             splits=SPLITS,
             dropout=words.dropout(train),
