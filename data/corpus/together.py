@@ -1,5 +1,7 @@
-"""The tokens of many documents, of which short ones are made to pieces together: what is done once with each piece of a
-text is then done as seldom as in a long one."""
+"""The tokens of many documents, of which short ones come together.
+
+What is done once with each piece of a text is then done as seldom as in a long one.
+"""
 
 from __future__ import annotations
 

@@ -54,12 +54,12 @@ def untrained() -> Untrained:
         config = TokenizeConfig(**fields)
         tokenize(config, corpus=corpus, out=tokens, progress=LogLines("tokenize"))
         vocab = Vocab.read(tokens / "vocab.arrow", merged=config.level == "bpe")
-        architecture = Architecture("rnn", "tanh", 2, 1, len(vocab), 0)
+        architecture = Architecture("rnn", "tanh", 2, 1, len(vocab), ends=vocab.ends)
         weights = {name: np.zeros(shape, np.float32) for name, shape in architecture.shapes().items()}
         save_file(weights, model / "model.safetensors")
         vocab.write(model / "vocab.arrow")
         facts = {**asdict(architecture), "level": config.level, "normalizer": config.normalizer}
-        (model / "config.json").write_text(json.dumps({"format": 2, "epoch": 1, **facts}), encoding="utf-8")
+        (model / "config.json").write_text(json.dumps({"format": 4, "epoch": 1, **facts}), encoding="utf-8")
         return Contender(model, tokens, corpus)
 
     return make

@@ -7,19 +7,20 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from data.corpus import text
-from data.corpus.level import BPE, CHAR, WORD
+from data.corpus.level import BPE, CHAR, LEVELS, WORD
 from data.corpus.text import LevelName
 from data.tables.merges import Merges
 from data.tables.tokens import IndexTable, Split
 from data.tables.vocab import Vocab
 from stages.promotion.contender import Side
-from stages.promotion.passage import Passage, adaptive_cost, split
+from stages.promotion.passage import END, Passage, adaptive_cost, split
+from tests.stages.test_divided import corpus as documents
 
 if TYPE_CHECKING:
     from tests.stages.promotion.conftest import Untrained
@@ -136,3 +137,34 @@ def test_a_split_is_the_text_of_its_tokens_wherever_the_file_is_cut(
         found = ["".join(map(chr, np.concatenate([*split(corpus, table, name, joined=joined)]))) for name in bounds]
         # What stands before the first word comes with it, or not: nothing is ever predicted of it.
         assert [part.lstrip() for part in found] == [part.lstrip() for part in expected]
+
+
+@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("how", ["content", "position"])
+def test_documents_are_read_one_by_one_and_where_they_end_is_told(
+    tmp_path: Path, untrained: Untrained, level: LevelName, how: str
+) -> None:
+    texts = {f"{number:02}": f"Die See, die See! {number} Über dem Meer 🙂" * (1 + number % 3) for number in range(60)}
+    folder = documents(tmp_path / "corpus", texts)
+    fields: dict[str, Any] = {"vocab_size": 300} if level == "bpe" else {"fit_vocab_on": "all"}
+    contender = untrained(folder, level=level, split=how, normalizer="none", **fields)
+    table, side = IndexTable.open(contender.tokens / "tokens.arrow"), Side(contender)
+    vocab = Vocab.read(contender.tokens / "vocab.arrow", merged=level == "bpe")
+    for name in table.splits:
+        read = Passage(side.split(name, joined=level == "word"), by_words=level == "word", joined=level == "word")
+        reading = read.read(LEVELS[level].of(vocab), vocab)
+        np.testing.assert_array_equal(reading.ids, table.split(name))
+        assert len(read.codes) == table.splits[name].characters
+        assert (np.diff(reading.starts) >= 0).all()
+    # A text that is read as a whole has the same documents.
+    whole = [piece.tolist() for piece in side.other(folder / "corpus.txt", joined=False)]
+    assert whole.count([END]) == len(texts)
+
+
+def test_a_model_that_knows_no_ends_reads_documents_without(tmp_path: Path, untrained: Untrained) -> None:
+    folder = documents(tmp_path / "corpus", {f"{number:02}": f"{number} seas" for number in range(40)})
+    contender = untrained(folder, split="position", end_tokens=False)
+    side = Side(contender)
+    read = Passage(side.split("train", joined=False), by_words=False, joined=False)
+    reading = read.read(side.level, side.model.vocab)
+    np.testing.assert_array_equal(reading.ids, IndexTable.open(contender.tokens / "tokens.arrow").split("train"))

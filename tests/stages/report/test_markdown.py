@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from stages.report import charts, markdown, svg
+from data.tables.borders import Found
+from stages.report import charts, markdown, page, svg
 from stages.report.gather import Report
 
 Run = Callable[..., Report]
@@ -93,3 +94,18 @@ def test_what_was_cached_and_why_the_rest_ran(run: Run) -> None:
     assert "→ 10" in reason
     assert re.search(rf"^- \*\*evaluate\*\* ran \([\d.]+ s\): {reason}$", text, re.MULTILINE)
     assert text.count("cached (0.0 s): unchanged since ") == 3
+
+
+def test_documents_are_told_as_they_were_divided(tiny: Report) -> None:
+    assert "Documents:" not in markdown.text(tiny, "")
+    found = Found(split="content", documents=(53, 5, 4), copies=2, near=(0, 1), left_out=3)
+    for told in (markdown.text(replace(tiny, documents=found), ""), page.html(replace(tiny, documents=found))):
+        assert (
+            "Documents: 53 to train on, 5 to validate, 4 to test, each as a whole, as its content says; 2 are copies, "
+            "in the split of the first of their like. Much like one of another split are 0 of those to validate and 1 "
+            "of those to test, for which 3 were left out of training."
+        ) in " ".join(told.split())
+    found = Found(split="position", documents=(2, 0, 0), empty=1)
+    assert "2 to train on, 0 to validate, 0 to test, cut anywhere in all of them together; 1 with nothing left" in (
+        markdown.text(replace(tiny, documents=found), "")
+    )
