@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus.columns import Columns, Row, wanted
 from data.errors import CorpusError
+from data.tables.message import Message
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,34 +153,15 @@ def _next(messages: pa.ipc.MessageReader) -> pa.ipc.Message | None:
 
 
 def _unpacked(message: pa.ipc.Message) -> int:
-    """Bytes that the buffers of a message unpack to, 0 where they are not compressed: each begins with its size
-    (https://arrow.apache.org/docs/format/Columnar.html, in flatbuffers as ``Message.fbs`` has them)."""
-    metadata = message.metadata.to_pybytes()
-
-    def at(form: str, place: int) -> int:
-        value: int = struct.unpack_from(form, metadata, place)[0]
-        return value
-
-    def field(table: int, number: int) -> int:
-        """Where a table has its field of this number, 0 where it has none."""
-        layout = table - at("<i", table)
-        entry = 4 + 2 * number
-        offset = at("<H", layout + entry) if entry < at("<H", layout) else 0
-        return table + offset if offset else 0
-
-    def inside(table: int, number: int) -> int:
-        place = field(table, number)
-        return place + at("<I", place) if place else 0
-
+    """Bytes that the buffers of a message unpack to, 0 where they are not compressed: each begins with its size."""
     try:
-        batch = inside(at("<I", 0), 2)
-        if message.type == "dictionary batch":
-            batch = inside(batch, 1)
-        if not field(batch, 3):
+        told = Message(message.metadata.to_pybytes())
+        batch = told.inside(told.header, 1) if message.type == "dictionary batch" else told.header
+        if not told.field(batch, 3):
             return 0
-        buffers, total = inside(batch, 2), 0
-        for number in range(at("<I", buffers)):
-            offset, length = (at("<q", buffers + 4 + 16 * number + part) for part in (0, 8))
+        buffers, total = told.inside(batch, 2), 0
+        for number in range(told.at("<I", buffers)):
+            offset, length = (told.at("<q", buffers + 4 + 16 * number + part) for part in (0, 8))
             if length >= 8:
                 total += max(struct.unpack("<q", message.body.slice(offset, 8).to_pybytes())[0], length - 8)
     except (struct.error, IndexError):

@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from data.store.reading import check
+from data.tables.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,22 +48,9 @@ def batch(path: Path, fits: Callable[[pa.Schema], bool]) -> pa.RecordBatch:
 
 
 def _compressed(metadata: bytes) -> bool:
-    """Whether the message of a record batch says so: https://arrow.apache.org/docs/format/Columnar.html, in flatbuffers
-    as ``Message.fbs`` has them."""
-
-    def at(kind: str, place: int) -> int:
-        value: int = struct.unpack_from(kind, metadata, place)[0]
-        return value
-
-    def field(table: int, number: int) -> int:
-        """Where a table has its field of this number, 0 where it has none."""
-        layout = table - at("<i", table)
-        entry = 4 + 2 * number
-        offset = at("<H", layout + entry) if entry < at("<H", layout) else 0
-        return table + offset if offset else 0
-
+    """Whether the message of a record batch says so."""
     try:
-        header = field(at("<I", 0), 2)
-        return bool(field(header + at("<I", header), 3))
+        message = Message(metadata)
+        return bool(message.field(message.header, 3))
     except struct.error:
         raise ValueError("its batch cannot be read") from None
