@@ -9,16 +9,16 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from data.corpus import rows
 from data.corpus.archive import unpack
 from data.corpus.arrival import is_page
 from data.corpus.catalogue import MAX_BYTES, content, resolve
-from data.corpus.collected import Collected
-from data.corpus.columns import Columns
-from data.corpus.documents import Reader, Reading
 from data.corpus.encoding import UTF8, check_utf8, codec, convert
 from data.corpus.fetch import Fetched, Patience, fetch, rate
-from data.corpus.joined import TABLE, TEXT, join
+from data.documents import rows
+from data.documents.collected import Collected
+from data.documents.columns import Columns
+from data.documents.joined import TABLE, TEXT, join
+from data.documents.reader import Reader, Reading
 from data.errors import CorpusError
 from data.moment import minute, now
 

@@ -19,7 +19,8 @@ import typer.main
 import yaml
 from typer.core import TyperGroup
 
-from data.corpus import catalogue, client, columnar, members, rows, urls
+from data.corpus import catalogue, client
+from data.documents import columnar, members, rows, urls
 from data.store import reading
 from stages import config
 from stages.cli import app as cli

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from data.corpus import members
-from data.corpus.members import damaged
+from data.documents import members
+from data.documents.members import damaged
 from data.errors import CorpusError
 
 CHUNK = 1 << 18

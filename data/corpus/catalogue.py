@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from data.corpus import spool, urls
+from data.corpus import spool
 from data.corpus.address import check, identity, is_address, written
-from data.corpus.files import Files, is_pattern
-from data.corpus.urls import fetching
+from data.documents import urls
+from data.documents.files import Files, is_pattern
+from data.documents.urls import fetching
 from data.errors import CorpusError
 from data.store import cache
 

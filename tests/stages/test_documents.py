@@ -21,9 +21,9 @@ import pytest
 from pyarrow import parquet
 
 from data.corpus.catalogue import resolve
-from data.corpus.columns import Columns
-from data.corpus.documents import Reading
 from data.corpus.fetch import Patience
+from data.documents.columns import Columns
+from data.documents.reader import Reading
 from data.errors import CorpusError
 from data.tables.documents import Documents
 from stages import download as stage

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from data.corpus import members
 from data.corpus.archive import unpack
+from data.documents import members
 from data.errors import CorpusError
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data.corpus import archive, members, rows
-from data.corpus.columns import Columns
+from data.corpus import archive
 from data.corpus.encoding import CHUNK, UTF8, Decoding
-from data.corpus.files import spelt
+from data.documents import members, rows
+from data.documents.columns import Columns
+from data.documents.files import spelt
 from data.errors import CorpusError
 
 HEAD = 512

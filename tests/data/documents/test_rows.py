@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, feather, parquet
 
-from data.corpus import columnar, rows
-from data.corpus.columns import Columns, Row, ordered
-from data.corpus.rows import Kind, kind
+from data.documents import columnar, rows
+from data.documents.columns import Columns, Row, ordered
+from data.documents.rows import Kind, kind
 from data.errors import CorpusError
 
 TEXTS = ["One line.", None, 'Quotes "…", commas,\nand lines\r\n', "", "é 🙂 " * 1000, "last"]

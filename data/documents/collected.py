@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from data.corpus.catalogue import CHUNK, content
 from data.corpus.fetch import Patience, fetch, rate
-from data.corpus.files import Digest, Files
+from data.documents.files import Digest, Files
 from data.store import cache
 
 if TYPE_CHECKING:
     from data.corpus.catalogue import Source
-    from data.corpus.documents import Document, Reader
+    from data.documents.reader import Document, Reader
     from data.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.columns import Columns, ordered
 from data.corpus.fetch import rate
-from data.corpus.files import spelt
+from data.documents.columns import Columns, ordered
+from data.documents.files import spelt
 from data.errors import CorpusError
 from data.tables.documents import Documents
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import BinaryIO
 
-    from data.corpus.documents import Document
+    from data.documents.reader import Document
     from data.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.corpus.files import may_be_text, spelt
+from data.documents.files import may_be_text, spelt
 from data.errors import CorpusError
 
 CHUNK = 1 << 18

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from data.corpus import files as module
-from data.corpus.files import Files, spelt
+from data.documents import files as module
+from data.documents.files import Files, spelt
 from data.errors import CorpusError
 
 TREE = [

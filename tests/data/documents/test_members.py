@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.corpus import members
-from data.corpus.members import of_tar, of_zip
+from data.documents import members
+from data.documents.members import of_tar, of_zip
 from data.errors import CorpusError
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.columns import Columns, Row, wanted
+from data.documents.columns import Columns, Row, wanted
 from data.errors import CorpusError
 from data.tables.message import Message
 

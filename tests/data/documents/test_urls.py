@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.corpus.catalogue import resolve
-from data.corpus.urls import LARGEST, fetching, read
+from data.documents.urls import LARGEST, fetching, read
 from data.errors import CorpusError
 
 LIST = "\ufeff# our texts\n\nhttps://example.org/a.txt  # the first\n\thttp://example.org/b.txt#part\r\n"

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from data.corpus import columnar
-from data.corpus.columns import Columns, Row, lacks
-from data.corpus.columns import wanted as columns_of
+from data.documents import columnar
+from data.documents.columns import Columns, Row, lacks
+from data.documents.columns import wanted as columns_of
 from data.errors import CorpusError
 
 BLOCK = 1 << 24

@@ -1,0 +1,1 @@
+"""Many documents: the files, members and rows that they are read from, and how they become one text."""
