@@ -147,6 +147,8 @@ def _first(table: Documents, source: Source, most: int) -> tuple[range, tuple[in
 def report(found: Found) -> None:
     """Say what was found of the documents."""
     sizes = ", ".join(f"{name} {number:,}" for name, number in zip(SPLITS, found.documents, strict=True))
+    if found.split == "position":
+        sizes = f"{sum(found.documents):,}, and the splits are cut anywhere in them"
     more = [
         f"{number:,} {what}"
         for number, what in ((found.copies, "copies"), (found.empty, "with no text left"))

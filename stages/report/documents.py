@@ -10,14 +10,16 @@ if TYPE_CHECKING:
 _HOW = {
     "content": "each as a whole, as its content says",
     "order": "each as a whole, in their order",
-    "position": "cut anywhere in all of them together",
 }
 
 
 def divided(found: Found) -> str:
     """How documents were divided, and what stands in two splits, in one paragraph."""
     train, valid, test = found.documents
-    said = f"Documents: {train:,} to train on, {valid:,} to validate, {test:,} to test, {_HOW[found.split]}"
+    if found.split == "position":
+        said = f"Documents: {train + valid + test:,}, and the splits are cut anywhere in all of them together"
+    else:
+        said = f"Documents: {train:,} to train on, {valid:,} to validate, {test:,} to test, {_HOW[found.split]}"
     if found.copies:
         beside = "" if found.split == "position" else ", in the split of the first of their like"
         said += f"; {found.copies:,} are copies{beside}"

@@ -106,6 +106,6 @@ def test_documents_are_told_as_they_were_divided(tiny: Report) -> None:
             "of those to test, for which 3 were left out of training."
         ) in " ".join(told.split())
     found = Found(split="position", documents=(2, 0, 0), empty=1)
-    assert "2 to train on, 0 to validate, 0 to test, cut anywhere in all of them together; 1 with nothing left" in (
+    assert "Documents: 2, and the splits are cut anywhere in all of them together; 1 with nothing left" in (
         markdown.text(replace(tiny, documents=found), "")
     )
