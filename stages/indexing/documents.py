@@ -184,8 +184,8 @@ def compared(order: Order, over: Pass, path: Path, *, leave_out: bool) -> Order:
     alike = [some for each in over(partial(_alike, path=path, among=held_out), parts) for some in each]
     found = {like for some in alike for like in some}
     near_valid = sum(like < len(valid) for like in found)
-    earlier = Sketches.of(valid)
-    near_test = sum(len(valid) + number in found or bool(earlier.like(one)) for number, one in enumerate(test))
+    both = enumerate(Sketches.of(valid).like(test), len(valid))
+    near_test = sum(number in found or bool(some) for number, some in both)
     near = near_valid, near_test
     if not leave_out or not found:
         return replace(order, found=replace(order.found, near=near))
@@ -214,8 +214,8 @@ def _read(part: Part, path: Path) -> Iterable[bytes]:
 
 
 def _sketched(part: Part, *, path: Path, folder: Path) -> list[Hashes]:
-    return [*map(likeness.sketch, _read(part, path))]
+    return [*likeness.sketches(_read(part, path))]
 
 
 def _alike(part: Part, *, path: Path, folder: Path, among: Sketches) -> list[list[int]]:
-    return [among.like(likeness.sketch(content)) for content in _read(part, path)]
+    return [*among.like(likeness.sketches(_read(part, path)))]
