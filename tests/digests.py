@@ -51,6 +51,7 @@ def main() -> None:
         report("sample")
         report("book", "--preset=book", "--corpus=sample", "--set=train.epochs=20")
         report("words", "--set=tokenize.level=word", "--set=train.epochs=2", "--set=evaluate.window=64")
+        report("subwords", "--set=tokenize.level=bpe", "--set=tokenize.vocab_size=400", "--set=train.epochs=2")
         for cell, optimizer in product(("rnn", "gru", "lstm"), RATES):
             changes: dict[str, object] = {
                 **SMALL,
