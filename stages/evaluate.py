@@ -24,7 +24,7 @@ MEMORIZED = 40
 """Characters of a window that, found in the training split as well, counts as known by heart."""
 WRITTEN = 10, 500
 """What the model writes to be looked through for such windows: so many texts, from nothing and at temperature 1, of
-about so many characters each."""
+about so many characters each, or of fewer where it ends a document."""
 _DECODED = 1 << 20
 """Tokens of the training split that are text at once."""
 
@@ -42,9 +42,10 @@ def evaluate(
     """Write ``metrics.json`` and ``samples.json`` into ``out``, or go on where this evaluation was interrupted.
 
     The loss of a split is the mean negative log-likelihood of its tokens but the first, with the state carried from
-    its beginning to its end. A split of fewer than two tokens has nothing to predict: its metrics are null. A training
-    split of more than `data.tables.tokens.LONGEST` tokens is measured on so many, its last; its figures, and those of
-    the baselines beside them, are then of that part, and ``of`` says how many tokens the whole would have predicted.
+    its beginning to its end, and where documents have ends, from that of each to its end. A split of fewer than two
+    tokens has nothing to predict: its metrics are null. A training split of more than `data.tables.tokens.LONGEST`
+    tokens is measured on so many, its last; its figures, and those of the baselines beside them, are then of that part,
+    and ``of`` says how many tokens the whole would have predicted.
 
     ``metrics.json`` holds for each split ``loss`` (nats per token), ``perplexity``, ``bits_per_character`` (unknown
     tokens spelled out), ``tokens`` and ``unknown_rate``, with the same of ``windowed`` among them if asked for; beside
@@ -102,7 +103,7 @@ def _measure(model: LanguageModel, table: IndexTable, window: int, tally: Tally,
         def windowed(done: int, states: list[State], ids: Ids = ids) -> Iterator[Vector]:
             return network.windowed_losses(ids[done:], window)
 
-        loss = tally.mean(name, carried, network.zero_state(), advance)
+        loss = tally.mean(name, carried, network.beginning(), advance)
         before += predicted
         measured[name] = metrics.summarize(loss, predicted, split.characters, split.spelling)
         measured[name]["unknown_rate"] = split.unknown_rate

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     """Tokens of a normalised text, cut anywhere between two: code points of shape (tokens,), or strings."""
 
 _LETTERS = frozenset(subwords.LETTERS)
+_LINE_ENDS = text.LINE_END, text.END
+_NEWLINE = subwords.written("\n")
+"""What a line ends with, of words and of subwords."""
 Beside = TypeVar("Beside")
 """What comes with a token and stays with what that adds."""
 
@@ -42,6 +45,8 @@ class Level:
     """What stands between two tokens of a text: nothing, or one space."""
     merges: Merges | None = None
     """Of subwords: what makes them."""
+    ends: bool = False
+    """Whether a vocabulary has what ends a document; where none has, `added` does not look for it in characters."""
 
     @property
     def merged(self) -> bool:
@@ -49,8 +54,8 @@ class Level:
         return self.name == "bpe"
 
     def of(self, vocab: Vocab) -> Level:
-        """The same with the subwords of a vocabulary."""
-        return replace(self, merges=vocab.merges)
+        """The same with the subwords of a vocabulary, and the ends of documents if it has them."""
+        return replace(self, merges=vocab.merges, ends=vocab.ends)
 
     def has(self, token: str) -> bool:
         """Whether a text can have such a token."""
@@ -66,9 +71,9 @@ class Level:
         return [token for piece in pieces for token in self.merges.split(piece)] if self.merges else pieces
 
     def join(self, tokens: Iterable[str]) -> str:
-        """The text of tokens."""
+        """The text of tokens. Here and below a line ends where a document does."""
         if not self.separator and not self.merges:
-            return "".join(tokens)
+            return "".join("\n" if token == text.END else token for token in tokens)
         return "".join(added for added, _ in self.added(zip(tokens, repeat(None))))
 
     def texts(self, pieces: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -76,7 +81,9 @@ class Level:
         if not self.merges:
             return (self.join(piece) + self.separator for piece in pieces)
         decoder = _decoder()
-        return (decoder.decode(subwords.raw("".join(piece))) for piece in pieces)
+        # No subword has the space within the end of a document.
+        written = ("".join(piece).replace(text.END, _NEWLINE) for piece in pieces)
+        return (decoder.decode(subwords.raw(piece)) for piece in written)
 
     def added(self, tokens: Iterable[tuple[str, Beside]], *, after: str = "") -> Iterator[tuple[str, Beside]]:
         """What each token adds to a text, and what comes beside it.
@@ -90,7 +97,11 @@ class Level:
         """
         if self.merges:
             return _decoded(tokens)
-        return _spaced(tokens, after, self.separator) if self.separator else iter(tokens)
+        if self.separator:
+            return _spaced(tokens, after, self.separator)
+        if not self.ends:
+            return iter(tokens)
+        return (("\n" if token == text.END else token, beside) for token, beside in tokens)
 
     def says(self, tokens: Iterable[str], strings: Iterable[str]) -> bool:
         """Whether one of several strings stands in the text of tokens; of subwords, which may begin within a character,
@@ -130,10 +141,10 @@ class Level:
 
 def _spaced(tokens: Iterable[tuple[str, Beside]], after: str, separator: str) -> Iterator[tuple[str, Beside]]:
     for token, beside in tokens:
-        if token == text.LINE_END:
+        if token in _LINE_ENDS:
             yield "\n", beside
         else:
-            yield token if after in ("", text.LINE_END) else separator + token, beside
+            yield token if after in ("", *_LINE_ENDS) else separator + token, beside
         after = token
 
 
@@ -143,7 +154,7 @@ def _decoded(tokens: Iterable[tuple[str, Beside]]) -> Iterator[tuple[str, Beside
     for token, beside in tokens:
         yield from waiting
         waiting.clear()
-        added = decoder.decode(subwords.raw(token)), beside
+        added = decoder.decode(subwords.raw(_NEWLINE if token == text.END else token)), beside
         if decoder.getstate()[0]:
             waiting.append(added)
         else:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.unsignedinteger]
 SPLITS = ("train", "valid", "test")
+END_ID = 1
+"""Of the token that ends a document, in a table and a vocabulary that have it."""
 LONGEST = 1 << 20
 """Tokens of the training split that figures are taken of, at most, or of subwords the pieces (`data.corpus.subwords`):
 more would tell little more of a text that is known, and would take longer than to learn it."""
@@ -64,7 +66,7 @@ class IndexTable:
     corpus_sha256: str
     vocab_size: int
     ends: bool = False
-    """Whether it is of several documents, and behind each stands the token of `data.tables.vocab.END_ID`."""
+    """Whether it is of several documents, and behind each stands the token `END_ID`."""
     part: Split | None = None
     """The end of the training split, where that has more than `LONGEST` tokens."""
 

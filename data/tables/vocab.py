@@ -14,6 +14,7 @@ from data.corpus.text import END
 from data.errors import StoreError
 from data.tables import arrow
 from data.tables.merges import Merges
+from data.tables.tokens import END_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from data.corpus.level import Level
 
 UNKNOWN = "<unk>"
-END_ID = 1
-"""Of the token that ends a document, in a vocabulary that has it."""
 MERGES = "merges.arrow"
 """Beside the vocabulary of subwords."""
 

@@ -50,7 +50,7 @@ def sample(
             help="The text to continue; by default the first words of what it learnt from.",
         ),
     ] = None,
-    length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many tokens to add.")] = 50,
+    length: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="Add so many tokens at most.")] = 50,
     temperature: Annotated[
         float, typer.Option(min=0, metavar="T", help="0 always takes the likeliest token, 1 draws as the model says.")
     ] = 0.0,
@@ -79,7 +79,7 @@ def sample(
     place: Place,
     as_json: Json = False,
 ) -> None:
-    """Continue a text with a trained model.
+    """Continue a text with a trained model; one of many documents begins another, and ends where that does.
 
     With --untrained, --preset, --corpus and --set describe the model whose weights are drawn at random.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from data.corpus import pieces, text, together
 from data.corpus.level import LEVELS
 from data.tables.counts import count, index, merge
-from data.tables.vocab import END_ID
+from data.tables.tokens import END_ID
 from stages.lm.spelling import Spelling
 
 if TYPE_CHECKING:

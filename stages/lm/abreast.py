@@ -72,7 +72,7 @@ def continuations(
         first: lower ids are read but never taken.
         ended: whether a text has ended, given its ids so far: more of it is then not needed.
     """
-    known = network.zero_state()
+    known = network.beginning()
     with np.errstate(all="ignore"):  # a state that grew beyond bounds is bad text, and is written alone
         for id_ in prompt:
             network.advance(id_, known)

@@ -7,7 +7,8 @@ columns, and the gates are the same rows of either product.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,14 +117,24 @@ class Layer:
         """Zeros of shape (hidden,) or (hidden, columns)."""
         return tuple(np.zeros((self._size, *columns), np.float32) for _ in range(self._arrays))
 
-    def run(self, projected: Vector, state: State) -> tuple[Vector, State]:
-        """All steps of a chunk of one sequence → outputs (steps, hidden) and the state after it."""
+    def run(self, projected: Vector, state: State, begun: Sequence[int] = ()) -> tuple[Vector, State]:
+        """All steps of a chunk of one sequence → outputs (steps, hidden) and the state after it.
+
+        ``begun`` are the steps, ascending, into which a zero state comes.
+        """
         outputs = np.empty((len(projected), self._size), projected.dtype)
         step = self.step
-        for row, output in zip(projected, outputs, strict=True):
-            state = step(row, state)
-            output[:] = state[0]
+        for number, (start, stop) in enumerate(itertools.pairwise([0, *begun, len(projected)])):
+            state = self.zero_state() if number else state
+            for row, output in zip(projected[start:stop], outputs[start:stop], strict=True):
+                state = step(row, state)
+                output[:] = state[0]
         return outputs, state
+
+
+def reset(states: list[State], columns: npt.NDArray[np.bool_]) -> list[State]:
+    """The states of several sequences, (hidden, columns), but zero in some columns."""
+    return [tuple(np.where(columns, _ZERO, array) for array in state) for state in states]
 
 
 def _rnn(product: Product, activation: str) -> Step:

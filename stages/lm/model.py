@@ -13,6 +13,7 @@ import numpy as np
 
 from data.corpus.level import LEVELS
 from data.corpus.text import CHUNK, normalize, spellings
+from data.tables.tokens import END_ID
 from data.tables.vocab import UNKNOWN, Vocab
 from stages.lm import abreast, sampling, scoring, stored
 from stages.lm.network import Network
@@ -118,10 +119,12 @@ class LanguageModel:
         sampling.chooser(0, temperature, 0, top_k, top_p)
         stops = sampling.stop_strings(stop)
         prompt = self._split(prefix)
-        ids, after = self._ids(prompt), prompt[-1] if prompt else ""
+        ids, after, ends = self._ids(prompt), prompt[-1] if prompt else "", self.architecture.ends
         begun, longest = self.kind.join(prompt), max((len(stop.encode()) for stop in stops), default=0)
 
         def ended(text: Ids) -> bool:
+            if ends and END_ID in text[-abreast.SEGMENT :]:
+                return True
             last = text[-abreast.SEGMENT - longest :].tolist() if stops else []
             return self.kind.says((self.vocab.tokens[id_] for id_ in last), stops)
 
@@ -158,7 +161,8 @@ class LanguageModel:
 
         What the vocabulary does not hold is read as ``<unk>``, with a warning that names it, and ``<unk>`` is never
         said unless the vocabulary holds nothing else. After an empty prompt the first token is the likeliest (or drawn)
-        at the zero state. A token that may be part of a stop string waits until that is known.
+        at the zero state. A token that may be part of a stop string waits until that is known. Of a model that knows
+        where documents end, the prompt begins one, and the text ends where the end of one is drawn.
 
         The pieces of text, joined to ``prompt(prefix)``, are the whole text: a word comes with the space before it, and
         the last token is cut where a stop string begins. The probability is what the model gives the token among all,
@@ -218,8 +222,11 @@ class LanguageModel:
         return ids
 
     def _tokens(self, ids: Iterable[tuple[int, float | None]], *, after: str) -> Iterator[Token]:
-        """What each id adds to a text that ends with the token ``after``, empty where there is none."""
+        """What each id adds to a text that ends with the token ``after``, empty where there is none; as far as the end
+        of a document."""
         tokens = self.vocab.tokens
+        if self.architecture.ends:
+            ids = itertools.takewhile(lambda drawn: drawn[0] != END_ID, ids)
         return self.kind.added(((tokens[id_], probability) for id_, probability in ids), after=after)
 
     # --- what it makes of a text
@@ -227,7 +234,8 @@ class LanguageModel:
     def score(
         self, text: str | Iterable[str], losses: Callable[[Iterator[Ids]], Iterable[Vector]] | None = None
     ) -> Score:
-        """Measure a text, normalised as for training; the state is carried from its first token to its last.
+        """Measure a text, normalised as for training, as one document: the state is carried from its first token,
+        which is not predicted, to its last, and what it would cost to end there is not counted.
 
         Args:
             text: in one piece, or in pieces cut anywhere.

@@ -1,7 +1,7 @@
 """A recurrent network in NumPy: ids in, logits and losses out. It knows no text.
 
-Text is made and measured with a state (`zero_state`), one token more (`advance`), what may follow (`readout`), and what
-given ids cost (`losses`).
+Text is made and measured with a state (`beginning`), one token more (`advance`), what may follow (`readout`), and what
+given ids cost (`losses`). Where documents have ends, whoever reads one does so at the zero state.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from data.tables.tokens import END_ID
 from stages.lm import side_by_side
-from stages.lm.layers import Layer, State, Vector
+from stages.lm.layers import Layer, State, Vector, reset
 from stages.lm.parameters import GATES
 
 if TYPE_CHECKING:
@@ -61,11 +62,20 @@ class Network:
         self._dense = np.ascontiguousarray(dense), weights["dense.bias"]
 
     def zero_state(self, *columns: int) -> list[State]:
-        """Where a text begins: the state of each layer, (hidden,), or (hidden, columns) for several texts."""
+        """The state of each layer before anything is read, (hidden,), or (hidden, columns) for several texts."""
         return [layer.zero_state(*columns) for layer in self._layers]
+
+    def beginning(self) -> list[State]:
+        """Where a text begins: at the zero state, and where documents have ends, behind one."""
+        states = self.zero_state()
+        if self.architecture.ends:
+            self.advance(END_ID, states)
+        return states
 
     def advance(self, id_: int, states: list[State]) -> None:
         """Read one token."""
+        if id_ == END_ID and self.architecture.ends:
+            states[:] = self.zero_state()
         inputs: Any = id_
         for number, layer in enumerate(self._layers):
             states[number] = state = layer.step(layer.project(inputs), states[number])
@@ -87,6 +97,8 @@ class Network:
 
     def advance_columns(self, ids: npt.NDArray[Any], states: list[State]) -> None:
         """Read one token of each of several texts, (columns,)."""
+        if self.architecture.ends and (ends := ids == END_ID).any():
+            states[:] = reset(states, ends)
         inputs: Any = ids
         for number, layer in enumerate(self._layers):
             states[number] = layer.step_columns(layer.project_columns(inputs), states[number])
@@ -109,9 +121,9 @@ class Network:
         Args:
             ids: integers of shape (tokens,).
             states: where the first token is read, and, once all is measured, where the last one is to be read: with it
-                ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives. None is ``zero_state()``.
+                ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives. None is ``beginning()``.
         """
-        states = self.zero_state() if states is None else states
+        states = self.beginning() if states is None else states
         done, left, held = 0, len(ids) - 1, self._rows(self.architecture.vocab_size)
         while left > 0:
             steps = left // (math.ceil(left / side_by_side.MOST) * side_by_side.ROWS)  # no short rest is left over
@@ -121,11 +133,12 @@ class Network:
             with one_thread(), np.errstate(all="ignore"):
                 if long_enough:
                     rows = inputs.reshape(-1, steps), targets.reshape(-1, steps)
-                    losses = side_by_side.losses(self._layers, self._nats, *rows, states, held)
+                    losses = side_by_side.losses(self.advance_columns, self._nats, *rows, states, held)
                 else:
+                    begun = np.flatnonzero(inputs == END_ID).tolist() if self.architecture.ends else ()
                     outputs: Any = inputs
                     for number, layer in enumerate(self._layers):
-                        outputs, states[number] = layer.run(layer.project(outputs), states[number])
+                        outputs, states[number] = layer.run(layer.project(outputs), states[number], begun)
                     losses = self._nats(outputs.T, targets)
             yield losses
             done, left = done + tokens, left - tokens
@@ -153,14 +166,13 @@ class Network:
             for step in range(min(window, len(chunk) - 1)):
                 inputs, targets = chunk[step:-1:window], chunk[step + 1 :: window]
                 with one_thread(), np.errstate(all="ignore"):
-                    states = states or self.zero_state(len(inputs))
-                    outputs: Any = inputs
-                    for number, layer in enumerate(self._layers):
-                        # The last window may have ended.
-                        state = tuple(array[:, : len(inputs)] for array in states[number])
-                        states[number] = layer.step_columns(layer.project_columns(outputs), state)
-                        outputs = states[number][0]
-                    losses = self._nats(outputs, targets)
+                    # The last window may have ended.
+                    states = [
+                        tuple(array[:, : len(inputs)] for array in state)
+                        for state in states or self.zero_state(len(inputs))
+                    ]
+                    self.advance_columns(inputs, states)
+                    losses = self._nats(states[-1][0], targets)
                 yield losses
 
     def windowed_span(self, window: int) -> int:

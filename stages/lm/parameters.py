@@ -46,7 +46,7 @@ class Architecture:
     tie_weights: bool = False
     """The output layer's weights are the embedding's; ``dense.weight`` is absent then."""
     ends: bool = False
-    """The token of `data.tables.vocab.END_ID` ends a document: where it is read, the state that comes in is zero."""
+    """The token of `data.tables.tokens.END_ID` ends a document: where it is read, the state that comes in is zero."""
 
     @classmethod
     def of(cls, config: TrainConfig, vocab_size: int, *, ends: bool = False) -> Architecture:

@@ -75,7 +75,7 @@ def continuation(
         first: lower ids are read but never taken.
         probabilities: among all ids, 0 where the logits are not finite.
     """
-    states = network.zero_state()
+    states = network.beginning()
     logits, all_logits = network.readout(first), network.readout()
 
     def following(last: int | None, number: int) -> int:

@@ -95,7 +95,7 @@ def carried(network: Network, text: Iterable[Ids]) -> Iterator[Vector]:
 
     Its pieces are joined to as many tokens as are read at once, so that how it is cut costs no time.
     """
-    states, held, length = network.zero_state(), [np.empty(0, np.uint8)], 0
+    states, held, length = network.beginning(), [np.empty(0, np.uint8)], 0
     for ids in text:
         held.append(ids)
         length += len(ids)

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from stages.lm.layers import Layer, State, Vector
+    from stages.lm.layers import State, Vector
 
 ROWS = 64
 """Rows at a time."""
@@ -46,11 +46,12 @@ _CELLS_SAME = 1e-3
 """The same for an LSTM's cells, if what comes out of them, their tanh, is the same by the measure above. A cell that is
 far out, at 20 say, forgets hundreds of tokens longer than can be seen of it."""
 
+Advance = Callable[[npt.NDArray[Any], list["State"]], None]
 Nats = Callable[["Vector", npt.NDArray[Any]], "Vector"]
 
 
 def losses(
-    layers: list[Layer],
+    advance: Advance,
     nats: Nats,
     inputs: npt.NDArray[Any],
     targets: npt.NDArray[Any],
@@ -60,7 +61,7 @@ def losses(
     """The loss of each target, nats, in the order of the text.
 
     Args:
-        layers: of the model.
+        advance: reads ids (rows,), and puts the next states in the place of those of the layers, (hidden, rows).
         nats: from outputs (hidden, rows) and targets (rows,) to losses (rows,).
         inputs: ids of shape (`ROWS`, steps), row after row the text.
         targets: the ids that follow, same shape.
@@ -78,11 +79,8 @@ def losses(
         begun = 0  # the step whose outputs are the first in `held`, which has no losses yet
         held = _space(current[-1][0], most)
         for step in range(steps):
-            outputs: Any = inputs[step, rows]
-            for number, layer in enumerate(layers):
-                current[number] = layer.step_columns(layer.project_columns(outputs), current[number])
-                outputs = current[number][0]
-            held[:, step - begun] = outputs
+            advance(inputs[step, rows], current)
+            held[:, step - begun] = current[-1][0]
             if step - begun + 1 == held.shape[1] or step in compared:
                 together = held[:, : step + 1 - begun].reshape(len(held), -1)
                 found = nats(together, targets[begun : step + 1, rows].reshape(-1))

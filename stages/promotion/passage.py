@@ -18,8 +18,7 @@ from data.corpus.level import LEVELS
 from data.tables.borders import DOCUMENTS
 from data.tables.counts import index
 from data.tables.documents import Documents
-from data.tables.tokens import SPLITS
-from data.tables.vocab import END_ID
+from data.tables.tokens import END_ID, SPLITS
 from stages.lm import spelling
 
 if TYPE_CHECKING:

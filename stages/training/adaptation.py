@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import ConfigError
+from data.tables.tokens import END_ID
 from stages.training import minibatches
 from stages.training.engine import EngineState, Recipe, Step
 
@@ -37,7 +38,8 @@ def losses(
     *,
     engine: Callable[[Recipe], Engine],
 ) -> Iterator[Vector]:
-    """The negative log-likelihood of each token but the first, nats, segment by segment; the state is carried.
+    """The negative log-likelihood of each token but the first, nats, segment by segment; the state is carried, and
+    begins as that of a document where these have ends.
 
     After a segment the weights take one step of SGD; they begin as they are given, and nothing is kept.
 
@@ -57,6 +59,9 @@ def losses(
     recipe = Recipe(architecture=architecture, batch_size=1, optimizer="sgd", clip_norm=CLIP_NORM)
     learner = engine(recipe)
     learner.restore(EngineState.initial(recipe, weights))
+    if architecture.ends:  # read, and not learnt from
+        end = np.full((1, 1), END_ID, np.int32)
+        learner.run([Step(inputs=end, targets=end, learning_rate=0.0, number=1, averaging=0.0)])
     for number, (inputs, targets) in enumerate(minibatches.single(text, SEGMENT), 1):
         step = Step(inputs=inputs, targets=targets, learning_rate=rate, number=number, averaging=0.0)
         [figures] = learner.run([step])

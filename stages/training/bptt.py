@@ -6,7 +6,8 @@ and a minibatch's rows stand side by side as columns: so the formulas below are 
 entries, σ the logistic function. Every input and every state has a 1 before its first entry, and a weight matrix its
 bias as the first column, so that no formula has to name it.
 
-Forward, t = 1 … T; h_0 (and c_0) is what the last minibatch ended with, and no gradient goes there:
+Forward, t = 1 … T; h_0 (and c_0) is what the last minibatch ended with, and no gradient goes there. A column in which
+x_t ends a document has zeros for h_{t-1} and c_{t-1}:
 
     x_t = 1-hot of the id, or its column of the embedding; in deeper layers h_t of the layer below
     z_t = W_x x_t, for all t at once;  s_t = W_h h_{t-1}, step by step
@@ -30,8 +31,9 @@ applied to:
           b_t = ξ_t W_hᵀ δz_t;  e_t = ξ_t f ∘ δc_t
     δW_h = Σ δs_t h_{t-1}ᵀ;  δW_x = Σ δz_t x_tᵀ;  the embedding's column of an id: Σ W_xᵀ δz_t where it is read
 
-with b_{T+1} = e_{T+1} = 0. ξ_t is 1, or what randomised truncation draws (see `stages.training.dropout`). A sum over t
-is one product, of matrices that have the columns of all steps side by side. The mean loss's gradient is then clipped,
+with b_{T+1} = e_{T+1} = 0. ξ_t is 1, or what randomised truncation draws (see `stages.training.dropout`), but 0 in a
+column in which x_t ends a document. A sum over t is one product, of matrices that have the columns of all steps side by
+side. The mean loss's gradient is then clipped,
 g ← min(θ / ‖g‖, 1) g ("Recurrent Neural Network Implementation from Scratch" there; Pascanu, Mikolov and Bengio, 2013).
 """
 
@@ -45,8 +47,9 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
+from data.tables.tokens import END_ID
 from stages.lm.parameters import GATES
-from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, recurrent_names
+from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, beginnings, recurrent_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -131,6 +134,9 @@ class Layer:
         self.h_columns = np.empty((1 + hidden, steps + 1, rows), dtype)
         self.d_z_columns = np.empty((gates, steps, rows), dtype)
         self.before, self.after = [self.h[0, 1:]], [self.h[-1, 1:]]
+        self.begun: dict[int, Array] = {}
+        """The steps in which a document begins, and of each a row: 0 in its columns, else 1."""
+        self._read = np.ones((1 + hidden, rows), dtype)
         self._w_h, self._w_h_t = np.empty((gates, 1 + hidden), dtype), np.empty((hidden, gates), dtype)
         self._cell: Rnn | Gru | Lstm = _CELLS[architecture.cell](self, architecture)
 
@@ -145,9 +151,19 @@ class Layer:
         self._cell.forward(self, w_h)
         self.h_columns[:] = self.h.transpose(1, 0, 2)
 
+    def read(self, t: int) -> Array:
+        """1 and h_{t-1} as step t, from 0 on, reads it."""
+        if t not in self.begun:
+            read: Array = self.h[t]
+            return read
+        np.multiply(self.h[t, 1:], self.begun[t], out=self._read[1:])
+        return self._read
+
     def backward(self, d_w_x: Array, d_w_h: Array, x: Array, mask: Array | None, xi: Array | None) -> None:
         """From ``d_h`` the gradients of the weights, and in ``d_z_columns`` that of what came in."""
         self._cell.backward(self, self._w_h_t, xi)
+        for t, kept in self.begun.items():
+            self.h_columns[1:, t] *= kept  # what is above this layer has read it
         self.d_z_columns[:] = self.z.transpose(1, 0, 2)
         np.matmul(_flat(self.d_z_columns), _flat(self.h_columns[:, :-1]).T, out=d_w_h)
         if mask is not None:
@@ -168,7 +184,7 @@ class Rnn:
     def forward(self, layer: Layer, w_h: Array) -> None:
         h, z, a = layer.h, layer.z, self._a
         for t in range(len(z)):
-            np.matmul(w_h, h[t], out=a)
+            np.matmul(w_h, layer.read(t), out=a)
             a += z[t]
             if self._relu:
                 np.maximum(a, self._zero, out=h[t + 1, 1:])
@@ -204,7 +220,8 @@ class Gru:
         hidden, h, s, a = self._hidden, layer.h, self._s, self._a
         for t, (z, r_s, h_n) in enumerate(zip(layer.z, self._r_s, self._h_n, strict=True)):
             r_u, r, u, n = z[: 2 * hidden], z[:hidden], z[hidden : 2 * hidden], z[2 * hidden :]
-            np.matmul(w_h, h[t], out=s)
+            before = layer.read(t)
+            np.matmul(w_h, before, out=s)
             r_u += s[: 2 * hidden]
             r_u *= 0.5  # σ(a) = (tanh(a / 2) + 1) / 2, and NumPy's tanh is fast
             np.tanh(r_u, out=r_u)
@@ -212,7 +229,7 @@ class Gru:
             r_u += 0.5
             n += np.multiply(r, s[2 * hidden :], out=r_s)
             np.tanh(n, out=n)
-            np.subtract(h[t, 1:], n, out=h_n)
+            np.subtract(before[1:], n, out=h_n)
             np.add(n, np.multiply(u, h_n, out=a), out=h[t + 1, 1:])
 
     def backward(self, layer: Layer, w_h_t: Array, xi: Array | None) -> None:
@@ -258,7 +275,9 @@ class Lstm:
     def forward(self, layer: Layer, w_h: Array) -> None:
         h, s, c, a = layer.h, self._s, self._c, self._a
         for t, (z, gates, tanh_c) in enumerate(zip(layer.z, self._gates, self._tanh_c, strict=True)):
-            np.matmul(w_h, h[t], out=s)
+            np.matmul(w_h, layer.read(t), out=s)
+            if t in layer.begun:
+                c[t] *= layer.begun[t]
             z += s
             gates *= self._scale
             np.tanh(z, out=z)
@@ -317,6 +336,7 @@ class Unrolled:
     ) -> None:
         vocab, hidden, embedding = architecture.vocab_size, architecture.hidden_size, architecture.embedding_size
         count, layers = steps * rows, range(architecture.layers)
+        self._architecture, self._dtype = architecture, dtype
         self._layers = [Layer(architecture, steps, rows, dtype) for _ in layers]
         self._ids, self._targets = (np.empty((steps, rows), np.intp) for _ in range(2))
         self._columns = np.arange(count)
@@ -348,7 +368,9 @@ class Unrolled:
         """From ids (rows, steps) to logits."""
         self._ids[:] = inputs.T
         self._look_up(weights, masks.get("input"))
+        documents = {t: self._within(self._ids[t]) for t in beginnings(self._architecture, inputs)}
         for number, layer in enumerate(self._layers, 1):
+            layer.begun = documents
             recurrent = masks.get(f"recurrent{number - 1}")
             layer.forward(weights.w_x[number - 1], weights.w_h[number - 1], self._x[number - 1], recurrent)
             mask = masks.get(f"hidden{number}" if number < len(self._layers) else "output")
@@ -375,6 +397,9 @@ class Unrolled:
         np.matmul(d_o, _flat(self._x[-1]).T, out=gradient.w_q)
         w, d, name = weights.w_q, d_o.reshape(-1, steps, rows), "output"
         xi = masks["gradient"][:, :, 0] if "gradient" in masks else None
+        if self._layers[0].begun:
+            within = self._within(self._ids)
+            xi = within if xi is None else within * xi
         for number in reversed(range(len(self._layers))):
             layer = self._layers[number]
             np.matmul(w[:, 1:].T, d.transpose(1, 0, 2), out=layer.d_h)
@@ -388,6 +413,11 @@ class Unrolled:
             if "input" in masks:
                 self._d_x *= masks["input"].transpose(2, 0, 1)
             self._look_up_backward(gradient)
+
+    def _within(self, ids: Array) -> Array:
+        """1 where an id is read within a document, 0 where it ends one."""
+        within: Array = (ids != END_ID).astype(self._dtype)
+        return within
 
     def _look_up(self, weights: Vector, mask: Array | None) -> None:
         """The first layer's inputs."""

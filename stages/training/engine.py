@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from data.tables.tokens import END_ID
 from stages.lm.parameters import Architecture
 from stages.training import dropout
 
@@ -131,6 +132,12 @@ class EngineState:
             and all(array.dtype == np.float32 for array in arrays.values())
             for kind, arrays in vars(self).items()
         )
+
+
+def beginnings(architecture: Architecture, inputs: npt.NDArray[np.int32]) -> list[int]:
+    """The steps of a minibatch, inputs (rows, steps), in which a row reads what ends a document; there its next one
+    begins, from the zero state. None where documents have no ends."""
+    return np.flatnonzero((inputs == END_ID).any(axis=0)).tolist() if architecture.ends else []
 
 
 def recurrent_names(architecture: Architecture) -> tuple[str, ...]:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 import numpy as np
 import numpy.typing as npt
 
+from data.tables.tokens import END_ID
 from stages.lm.parameters import Architecture
-from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, recurrent_names
+from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, beginnings, recurrent_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from stages.training.device import Device
     from stages.training.engine import Arrays
@@ -117,10 +118,16 @@ class RNNModel(gluon.HybridBlock):  # type: ignore[misc]
         for name, shape in architecture.shapes().items():
             setattr(self, name, gluon.Parameter(name, shape=shape))
 
-    def forward(self, inputs: Any, state: list[Any], masks: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
-        """Ids (batch, steps) and a state of (layers, batch, hidden) each → logits (steps · batch, vocab), new state."""
+    def forward(
+        self, inputs: Any, state: list[Any], masks: Sequence[Any] = (), begun: Sequence[int] = ()
+    ) -> tuple[Any, list[Any]]:
+        """Ids (batch, steps) and a state of (layers, batch, hidden) each → logits (steps · batch, vocab), new state.
+
+        ``begun`` are the steps in which a row begins a document (see `stages.training.engine.beginnings`).
+        """
         chance = dict(zip(self._masked, masks, strict=True)) if masks else {}
-        outputs, state = self.recur(self.embed(inputs), state, chance)
+        within = {step: (inputs[:, step : step + 1] != END_ID).astype("float32") for step in begun}
+        outputs, state = self.recur(self.embed(inputs), state, chance, within)
         outputs = self._dropped(outputs, chance.get("output")).reshape(-1, self.architecture.hidden_size)
         weight = self._weight("embedding.weight" if self.architecture.tie_weights else "dense.weight")
         logits = npx.fully_connected(
@@ -135,8 +142,13 @@ class RNNModel(gluon.HybridBlock):  # type: ignore[misc]
             return npx.one_hot(inputs.T, vocab)
         return npx.embedding(inputs.T, self._weight("embedding.weight"), input_dim=vocab, output_dim=size)
 
-    def recur(self, outputs: Any, state: list[Any], masks: dict[str, Any]) -> tuple[Any, list[Any]]:
-        """(steps, batch, in) and a state of (layers, batch, hidden) each → (steps, batch, hidden), new state."""
+    def recur(
+        self, outputs: Any, state: list[Any], masks: Mapping[str, Any], within: Mapping[int, Any]
+    ) -> tuple[Any, list[Any]]:
+        """(steps, batch, in) and a state of (layers, batch, hidden) each → (steps, batch, hidden), new state.
+
+        ``within`` is a factor of what comes into a step: 0 in the rows that begin a document there.
+        """
         outputs = self._dropped(outputs, masks.get("input"))
         states = []
         for layer in range(self.architecture.layers):
@@ -150,8 +162,8 @@ class RNNModel(gluon.HybridBlock):  # type: ignore[misc]
             parts = [array.reshape(1, -1) for array in (weight_ih, weight_hh, *biases)]
             flat = mnp.concatenate(parts, axis=1).reshape(-1)
             before = [array[layer : layer + 1] for array in state]
-            if "gradient" in masks:
-                outputs, after = self._cut(outputs, before, flat, masks["gradient"])
+            if within or "gradient" in masks:
+                outputs, after = self._cut(outputs, before, flat, within, masks.get("gradient"))
             else:
                 outputs, *after = self._layer(outputs, before, flat)
             states.append(after)
@@ -178,14 +190,20 @@ class RNNModel(gluon.HybridBlock):  # type: ignore[misc]
         )
         return result
 
-    def _cut(self, inputs: Any, state: list[Any], flat: Any, factors: Any) -> tuple[Any, list[Any]]:
-        """The same, one step at a time: what flows back into the step before is multiplied by that step's factor."""
+    def _cut(
+        self, inputs: Any, state: list[Any], flat: Any, within: Mapping[int, Any], factors: Any
+    ) -> tuple[Any, list[Any]]:
+        """The same, cut where a document begins; with ``factors`` one step at a time, and what flows back into the step
+        before is multiplied by that step's factor."""
         outputs = []
-        for number, row in enumerate(mnp.split(inputs, inputs.shape[0], axis=0)):
-            if number:
-                passed = [array * factors[number] for array in state]
+        starts = [step for step in (within if factors is None else range(len(inputs))) if step]
+        for start, rows in zip([0, *starts], mnp.split(inputs, starts, axis=0), strict=True):
+            if start and factors is not None:
+                passed = [array * factors[start] for array in state]
                 state = [npx.stop_gradient(array - own) + own for array, own in zip(state, passed, strict=True)]
-            output, *state = self._layer(row, state, flat)
+            if start in within:
+                state = [array * within[start] for array in state]
+            output, *state = self._layer(rows, state, flat)
             outputs.append(output)
         return mnp.concatenate(outputs), state
 
@@ -210,8 +228,10 @@ class _Loss(gluon.HybridBlock):  # type: ignore[misc]
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Any, targets: Any, state: list[Any], masks: Sequence[Any]) -> tuple[Any, list[Any]]:
-        logits, state = self.model(inputs, state, masks)
+    def forward(
+        self, inputs: Any, targets: Any, state: list[Any], masks: Sequence[Any], begun: Sequence[int] = ()
+    ) -> tuple[Any, list[Any]]:
+        logits, state = self.model.forward(inputs, state, masks, begun)
         return -npx.pick(npx.log_softmax(logits), targets.T.reshape(-1)).mean(), state
 
 
@@ -222,8 +242,8 @@ class _Losses(gluon.HybridBlock):  # type: ignore[misc]
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Any, targets: Any, state: list[Any]) -> tuple[Any, list[Any]]:
-        logits, state = self.model(inputs, state)
+    def forward(self, inputs: Any, targets: Any, state: list[Any], begun: Sequence[int] = ()) -> tuple[Any, list[Any]]:
+        logits, state = self.model.forward(inputs, state, begun=begun)
         return -npx.pick(npx.log_softmax(logits), targets.T.reshape(-1)), state
 
 
@@ -271,7 +291,7 @@ class GluonEngine:
         for step, (inputs, targets, masks) in zip(steps, self._upload(steps), strict=True):
             if step.reset_state:
                 self._state = self._model.begin_state(self._recipe.batch_size, self._device)
-            figures.append(self._step(inputs, targets, masks, step.learning_rate, step.number))
+            figures.append(self._step(step, inputs, targets, masks))
             self._average(step.averaging)
         return [Figures(float(loss), float(norm)) for loss, norm in figures]
 
@@ -282,12 +302,13 @@ class GluonEngine:
         with self._averaged():
             for inputs, targets in minibatches:
                 state = state or self._model.begin_state(len(inputs), self._device)
-                counted = targets >= 0
-                if counted.all():
-                    loss, state = self._measuring(self._array(inputs), self._array(targets), state, [])
+                counted, begun = targets >= 0, beginnings(self._recipe.architecture, inputs)
+                given = self._array(inputs), self._array(np.maximum(targets, 0)), state
+                if counted.all() and not begun:
+                    loss, state = self._measuring(*given, [])
                     total += float(loss) * inputs.size
                 else:
-                    losses, state = self._counting(self._array(inputs), self._array(np.maximum(targets, 0)), state)
+                    losses, state = self._counting.forward(*given, begun) if begun else self._counting(*given)
                     total += float(losses.asnumpy()[counted.T.reshape(-1)].sum(dtype=np.float64))
                 tokens += int(counted.sum())
         return total / tokens
@@ -329,15 +350,15 @@ class GluonEngine:
             uploaded.extend((ids[i, 0], ids[i, 1], [array[i] for array in masks]) for i in range(len(alike)))
         return uploaded
 
-    def _step(
-        self, inputs: Any, targets: Any, masks: Sequence[Any], learning_rate: float, number: int
-    ) -> tuple[SupportsFloat, SupportsFloat]:
+    def _step(self, step: Step, inputs: Any, targets: Any, masks: Sequence[Any]) -> tuple[SupportsFloat, SupportsFloat]:
         """One step on what was uploaded; the state is carried, detached.
 
         Returns at once: the mean loss and the gradient's norm are figures that `float` waits for.
         """
         with autograd.record():
-            loss, state = self._training(inputs, targets, self._state, masks)
+            given, begun = (inputs, targets, self._state, masks), beginnings(self._recipe.architecture, step.inputs)
+            # A graph would fit documents that begin in these steps only.
+            loss, state = self._training.forward(*given, begun) if begun else self._training(*given)
         loss.backward()
         self._state = [array.detach() for array in state]
         # `dot` adds many numbers side by side: `multi_sum_sq`, one after another, is off by 5e-4 for a million.
@@ -347,9 +368,9 @@ class GluonEngine:
         clip_norm = self._recipe.clip_norm
         scale = nd.minimum(clip_norm / norm, 1.0) if clip_norm else nd.ones_like(norm)
         if self._recipe.optimizer in ("adam", "adamw"):
-            self._adam(scale, learning_rate, number)
+            self._adam(scale, step.learning_rate, step.number)
         else:
-            self._sgd(scale, learning_rate)
+            self._sgd(scale, step.learning_rate)
         return loss, norm.as_np_ndarray()
 
     def _sgd(self, scale: Any, learning_rate: float) -> None:

@@ -24,7 +24,7 @@ import os
 import threading
 import warnings
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +34,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.errors import TrainingError
+from data.tables.tokens import END_ID
 from stages.lm.parameters import GATES, Architecture
-from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, recurrent_names
+from stages.training.engine import MOMENTS, EngineState, Figures, Recipe, Step, beginnings, recurrent_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -82,10 +83,19 @@ class _Model:
         self._vocabulary = torch.arange(architecture.vocab_size, dtype=torch.int32, device=device)
 
     def __call__(
-        self, weights: Mapping[str, Tensor], inputs: Tensor, state: Sequence[Tensor], masks: Mapping[str, Tensor]
+        self,
+        weights: Mapping[str, Tensor],
+        inputs: Tensor,
+        state: Sequence[Tensor],
+        masks: Mapping[str, Tensor],
+        begun: Sequence[int] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """Ids (steps, batch) and a state of (layers, batch, hidden) each → logits (steps · batch, vocab), new state."""
-        outputs, state = self._recur(weights, self._embed(weights, inputs), state, masks)
+        """Ids (steps, batch) and a state of (layers, batch, hidden) each → logits (steps · batch, vocab), new state.
+
+        ``begun`` are the steps in which a row begins a document (see `stages.training.engine.beginnings`).
+        """
+        within = {step: (inputs[step] != END_ID).to(torch.float32)[:, None] for step in begun}
+        outputs, state = self._recur(weights, self._embed(weights, inputs), state, masks, within)
         outputs = _dropped(outputs, masks.get("output")).reshape(-1, self._architecture.hidden_size)
         output = "embedding.weight" if self._architecture.tie_weights else "dense.weight"
         return functional.linear(outputs, weights[output], weights["dense.bias"]), state
@@ -97,9 +107,17 @@ class _Model:
         return (inputs[..., None] == self._vocabulary).to(torch.float32)
 
     def _recur(
-        self, weights: Mapping[str, Tensor], outputs: Tensor, state: Sequence[Tensor], masks: Mapping[str, Tensor]
+        self,
+        weights: Mapping[str, Tensor],
+        outputs: Tensor,
+        state: Sequence[Tensor],
+        masks: Mapping[str, Tensor],
+        within: Mapping[int, Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
-        """(steps, batch, in) and a state of (layers, batch, hidden) each → (steps, batch, hidden), new state."""
+        """(steps, batch, in) and a state of (layers, batch, hidden) each → (steps, batch, hidden), new state.
+
+        ``within`` is a factor of what comes into a step: 0 in the rows that begin a document there.
+        """
         outputs = _dropped(outputs, masks.get("input"))
         layers = self._architecture.layers
         # One call for all layers, unless something happens within them that the operator knows nothing of.
@@ -115,8 +133,8 @@ class _Model:
                 for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             ]
             before = [array[stack[0] : stack[-1] + 1] for array in state]
-            if "gradient" in masks:
-                outputs, after = self._cut(outputs, before, parameters, masks["gradient"])
+            if within or "gradient" in masks:
+                outputs, after = self._cut(outputs, before, parameters, within, masks.get("gradient"))
             else:
                 outputs, after = self._layers(outputs, before, parameters)
             states.append(after)
@@ -138,15 +156,25 @@ class _Model:
         return outputs, after
 
     def _cut(
-        self, inputs: Tensor, state: list[Tensor], parameters: list[Tensor], factors: Tensor
+        self,
+        inputs: Tensor,
+        state: list[Tensor],
+        parameters: list[Tensor],
+        within: Mapping[int, Tensor],
+        factors: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The same, one step at a time: what flows back into the step before is multiplied by that step's factor."""
+        """The same, cut where a document begins; with ``factors`` one step at a time, and what flows back into the step
+        before is multiplied by that step's factor."""
         outputs = []
-        for number, row in enumerate(torch.split(inputs, 1)):
-            if number:
-                passed = [array * factors[number] for array in state]
+        starts = [0, *(step for step in (within if factors is None else range(len(inputs))) if step)]
+        sizes = [stop - start for start, stop in pairwise([*starts, len(inputs)])]
+        for start, rows in zip(starts, torch.split(inputs, sizes), strict=True):
+            if start and factors is not None:
+                passed = [array * factors[start] for array in state]
                 state = [(array - own).detach() + own for array, own in zip(state, passed, strict=True)]
-            output, state = self._layers(row, state, parameters)
+            if start in within:
+                state = [array * within[start] for array in state]
+            output, state = self._layers(rows, state, parameters)
             outputs.append(output)
         return torch.cat(outputs), state
 
@@ -217,7 +245,7 @@ class TorchEngine:
             for inputs, targets in minibatches:
                 state = state or self._zero_state(len(inputs))
                 ids = self._upload(np.array([inputs.T, np.maximum(targets.T, -1)]))
-                logits, state = self._model(weights, ids[0], state, {})
+                logits, state = self._model(weights, ids[0], state, {}, beginnings(self._recipe.architecture, inputs))
                 losses.append(_cross_entropy(logits, ids[1], "sum"))
                 tokens += int((targets >= 0).sum())
             total: float = torch.stack(losses).cpu().numpy().sum(dtype=np.float64)
@@ -261,17 +289,18 @@ class TorchEngine:
                     if step.reset_state:
                         for tensor in self._state:
                             tensor.zero_()
-                    self._launch(row, layout)
+                    self._launch(row, layout, beginnings(self._recipe.architecture, step.inputs))
                     measured.copy_(self._figures)
         return torch.cat(figures)
 
-    def _launch(self, row: Tensor, layout: Layout) -> None:
-        """One step on what was uploaded, on a card as one graph.
+    def _launch(self, row: Tensor, layout: Layout, begun: Sequence[int]) -> None:
+        """One step on what was uploaded, on a card as one graph, unless documents begin within it: hardly another one
+        would have them in the same places.
 
         The first step of a layout is launched so too: what computes a step does not depend on where a training goes on.
         """
-        if not self._captures:
-            self._step(row, layout)
+        if begun or not self._captures:
+            self._step(row, layout, begun)
             return
         if layout in self._graphs:
             given, replay = self._graphs.pop(layout)
@@ -303,14 +332,14 @@ class TorchEngine:
                 tensor.copy_(before)
         return given, graph.replay
 
-    def _step(self, row: Tensor, layout: Layout) -> None:
+    def _step(self, row: Tensor, layout: Layout, begun: Sequence[int] = ()) -> None:
         """One step on what was uploaded; all that changes is changed in place, its figures too."""
         given = _parts(row, layout)
         rate, corrected, fraction = given.pop("numbers").unbind()
         inputs, targets = given.pop("inputs"), given.pop("targets")
         with torch.enable_grad():
             weights = self._weights.detach().requires_grad_()  # the same memory, and nothing left of another step
-            logits, state = self._model(self._named(weights), inputs, self._state, given)
+            logits, state = self._model(self._named(weights), inputs, self._state, given, begun)
             loss = _cross_entropy(logits, targets, "mean")
         [gradient] = torch.autograd.grad(loss, [weights])
         norm = torch.linalg.vector_norm(gradient)

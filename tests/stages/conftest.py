@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data.progress import Progress
-from data.tables.tokens import IndexTable, Split
+from data.tables.tokens import END_ID, IndexTable, Split
 from data.tables.vocab import Vocab
 from stages.config import TrainConfig
 from stages.train import train
@@ -64,23 +64,26 @@ def installed() -> list[Build]:
 Tokenized = Callable[..., Path]
 
 
-def _tokenized(folder: Path, text: str = TEXT, valid: float = 0.2) -> Path:
+def _tokenized(folder: Path, text: str = TEXT, valid: float = 0.2, documents: Sequence[str] = ()) -> Path:
     folder.mkdir()
-    vocab = Vocab.build(Counter(text))
+    vocab = Vocab.build(Counter("".join(documents) or text), ends=len(documents) or None)
     ids = np.array(vocab.ids(text), vocab.id_type)
+    if documents:
+        ids = np.array([id_ for one in documents for id_ in (*vocab.ids(one), END_ID)], vocab.id_type)
     bounds = [0, round(len(ids) * (1 - valid)), len(ids), len(ids)]
     splits = {
         name: Split(start, stop, stop - start, 0)
         for name, start, stop in zip(("train", "valid", "test"), bounds, bounds[1:], strict=False)
     }
-    IndexTable(ids, splits, "char", "lower", "0" * 64, len(vocab)).write(folder / "tokens.arrow")
+    IndexTable(ids, splits, "char", "lower", "0" * 64, len(vocab), ends=vocab.ends).write(folder / "tokens.arrow")
     vocab.write(folder / "vocab.arrow")
     return folder
 
 
 @pytest.fixture(scope="session")
 def tokenized() -> Tokenized:
-    """Makes a folder of `tokenize`: ``tokenized(folder, text=…, valid=0.2)``, ``valid`` being a fraction."""
+    """Makes a folder of `tokenize`: ``tokenized(folder, text=…, valid=0.2)``, ``valid`` being a fraction; with
+    ``documents=…`` of several texts."""
     return _tokenized
 
 

@@ -19,8 +19,8 @@ from data.corpus.level import LEVELS
 from data.errors import CorpusError
 from data.tables.borders import Borders
 from data.tables.documents import Documents
-from data.tables.tokens import SPLITS, IndexTable
-from data.tables.vocab import END_ID, Vocab
+from data.tables.tokens import END_ID, SPLITS, IndexTable
+from data.tables.vocab import Vocab
 from stages.config import TokenizeConfig
 from stages.tokenize import tokenize
 

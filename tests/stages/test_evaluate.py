@@ -11,7 +11,7 @@ import shutil
 import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,13 +20,14 @@ from threadpoolctl import threadpool_info
 from data.errors import Interrupted
 from data.store.collect import collect
 from data.store.folder import Store
-from data.tables.tokens import IndexTable, Split
+from data.tables.tokens import END_ID, IndexTable, Split
 from data.tables.vocab import Vocab
 from stages import evaluate as module
 from stages import tokenize as tokenizing
-from stages.config import EvaluateConfig, PromotionConfig, TrainConfig
+from stages.config import EvaluateConfig, PromotionConfig, StageConfig, TrainConfig
 from stages.evaluate import evaluate, memorized
 from stages.lm import network
+from stages.lm.baselines import baselines
 from stages.lm.model import LanguageModel
 from stages.lm.ngram import NGram
 from stages.pipeline import graph, settings
@@ -36,6 +37,9 @@ from stages.promotion.contender import Contender
 from stages.promotion.judge import judge
 from stages.report import markdown
 from stages.report.gather import gather
+
+if TYPE_CHECKING:
+    from tests.stages.conftest import Runs, Tokenized
 
 SAMPLE = Path(__file__).parents[2] / "data" / "corpus" / "sample.txt"
 WINDOW = 16
@@ -479,3 +483,26 @@ def test_there_are_four_stages_all_the_same(kept: Kept) -> None:
         "train",
         "evaluate",
     ]
+
+
+def test_each_document_is_measured_from_its_beginning_and_written_to_its_end(
+    tokenized: Tokenized, run: Runs, tmp_path: Path
+) -> None:
+    documents = ["a bad cab.", "each dead bee"] * 12
+    folders = {"tokens": tokenized(tmp_path / "tokens", documents=documents), "baselines": tmp_path / "baselines"}
+    run.on(tokens=folders["tokens"])(initializer="uniform", epochs=40)
+    folders |= {"model": run.folder / "out1", "checkpoints": tmp_path / "kept", "out": tmp_path / "out"}
+    for name in ("baselines", "out"):
+        folders[name].mkdir()
+    baselines(StageConfig(), tokens=folders["tokens"], out=folders["baselines"], progress=silent(""))
+    config = EvaluateConfig(prefixes=("a b",), length=60, window=8)
+    evaluate(config, **folders, progress=silent(""))
+    model, measured = LanguageModel.load(folders["model"]), metrics({"evaluate": folders["out"]})
+    ids = IndexTable.open(folders["tokens"] / "tokens.arrow").split("train")
+    each = np.split(ids, np.flatnonzero(ids == END_ID) + 1)
+    losses = [[*model.network.losses(np.array([END_ID, *one]), model.network.zero_state())] for one in each]
+    expected = np.concatenate([*itertools.chain(*losses)])[1:]  # the first token of all is not predicted
+    assert measured["train"]["loss"] == pytest.approx(expected.mean(), rel=1e-5)
+    assert measured["train"]["tokens"] == len(ids) - 1
+    [greedy, *_] = json.loads((folders["out"] / "samples.json").read_text(encoding="utf-8"))
+    assert greedy["text"] == documents[0]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
+from data.corpus import subwords, text
 from data.corpus.level import BPE, CHAR, LEVELS, WORD, Level
 from data.errors import CorpusError
 from data.tables.merges import Merges
@@ -77,3 +80,19 @@ def test_a_text_without_white_space_has_no_words() -> None:
     for read in (WORD.tokens, WORD.pieces):
         with pytest.raises(CorpusError, match="no words to speak of"):
             list(read(endless))
+
+
+@pytest.mark.parametrize(
+    ("level", "tokens", "joined"),
+    [
+        (CHAR.of(Vocab.build({}, ends=2)), ["a", text.END, "b", text.END], "a\nb\n"),
+        (WORD, ["a", "b", text.END, "c", text.LINE_END, text.END], "a b\nc\n\n"),
+        (SUBWORDS, ["a", subwords.written("é")[:1], text.END, "b"], "a\ufffd\nb"),
+    ],
+)
+def test_where_a_document_ends_a_line_does(level: Level, tokens: list[str], joined: str) -> None:
+    assert level.join(tokens) == joined
+    assert "".join(level.texts([tokens])).rstrip(" ") == joined
+    added = [*level.added(zip(tokens, itertools.count()))]
+    assert [beside for _, beside in added] == [*range(len(tokens))]
+    assert "".join(piece for piece, _ in added) == joined

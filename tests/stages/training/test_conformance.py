@@ -28,6 +28,7 @@ import pytest
 
 from data.errors import Interrupted
 from data.progress import Progress
+from data.tables.tokens import END_ID
 from stages.config import TrainConfig
 from stages.lm.network import Network
 from stages.lm.parameters import Architecture, Parameters
@@ -64,7 +65,12 @@ MODELS: list[dict[str, Any]] = [
     {"cell": "gru", "layers": 2, "embedding_size": HIDDEN, "tie_weights": True, **DROPOUTS, "variational": False},
     {"activation": "tanh", "layers": 3, **DROPOUTS},
 ]
-every_model = pytest.mark.parametrize("model", range(len(MODELS)), ids=lambda model: str(MODELS[model]))
+every_model = pytest.mark.parametrize(
+    ("model", "ends"),
+    # `minibatches` has all ids, and so that of the end of a document.
+    [*((model, False) for model in range(len(MODELS))), *((model, True) for model in (0, 3, 5, 7, 8))],
+    ids=lambda value: ("", "ends")[value] if isinstance(value, bool) else str(MODELS[value]),
+)
 every_cell = pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 every_optimizer = pytest.mark.parametrize("optimizer", MOMENTS)
 
@@ -82,8 +88,10 @@ def minibatches(count: int, steps: int = STEPS, seed: int = 5) -> list[Minibatch
     return [(ids[:, i : i + steps], ids[:, i + 1 : i + steps + 1]) for i in range(0, count * steps, steps)]
 
 
-def recipe(cell: Any = "lstm", optimizer: Optimizer = "sgd", layers: int = 2, **changes: Any) -> Recipe:
-    architecture = Architecture(cell, "tanh", HIDDEN, layers, VOCAB)
+def recipe(
+    cell: Any = "lstm", optimizer: Optimizer = "sgd", layers: int = 2, *, ends: bool = False, **changes: Any
+) -> Recipe:
+    architecture = Architecture(cell, "tanh", HIDDEN, layers, VOCAB, ends=ends)
     return Recipe(architecture=architecture, batch_size=BATCH, optimizer=optimizer, **changes)
 
 
@@ -136,8 +144,9 @@ def cell_step(
 
 
 def mean_loss(architecture: Architecture, weights: Mapping[str, Any], batch: Minibatch, masks: Masks) -> Any:
-    """By the formulas, from a zero state."""
+    """By the formulas, from a zero state; so is what ends a document read."""
     inputs, targets = batch
+    begins = (inputs == END_ID) & architecture.ends
     states = [
         [np.zeros((BATCH, HIDDEN))] * (2 if architecture.cell == "lstm" else 1) for _ in range(architecture.layers)
     ]
@@ -153,6 +162,7 @@ def mean_loss(architecture: Architecture, weights: Mapping[str, Any], batch: Min
             if layer:
                 row = row * mask(f"hidden{layer}")
             recurrent = masks.get(f"recurrent{layer}", np.ones(1, np.float32))
+            states[layer] = [np.where(begins[:, moment, None], 0, array) for array in states[layer]]
             states[layer] = cell_step(architecture, weights, layer, row, states[layer], recurrent)
             row = states[layer][0]
         output = weights["embedding.weight" if architecture.tie_weights else "dense.weight"]
@@ -174,10 +184,10 @@ def slopes(architecture: Architecture, weights: Parameters, batch: Minibatch, ma
 
 
 @cache
-def by_formulas(model: int) -> tuple[Minibatch, Masks, float, dict[str, Floats]]:
+def by_formulas(model: int, ends: bool) -> tuple[Minibatch, Masks, float, dict[str, Floats]]:
     """One of the models above: a minibatch, its masks, the loss and the gradient, counted once for all who ask."""
     config = TrainConfig(**PLAIN, **MODELS[model])
-    architecture = Architecture.of(config, VOCAB)
+    architecture = Architecture.of(config, VOCAB, ends=ends)
     [batch] = minibatches(1)
     masks = dropout.masks(config, architecture, STEPS, 7)
     given = weights(architecture)
@@ -203,9 +213,9 @@ class Gradients:
 
 
 @every_model
-def test_gradients_equal_those_of_an_independent_implementation(build: Build, model: int) -> None:
-    made = Recipe.of(TrainConfig(**PLAIN, **MODELS[model]), VOCAB)
-    batch, masks, expected_loss, expected = by_formulas(model)
+def test_gradients_equal_those_of_an_independent_implementation(build: Build, model: int, ends: bool) -> None:
+    made = Recipe.of(TrainConfig(**PLAIN, **MODELS[model]), VOCAB, ends=ends)
+    batch, masks, expected_loss, expected = by_formulas(model, ends)
     found, (loss, norm) = Gradients(build, made).at(weights(made.architecture), batch, masks)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     assert norm == pytest.approx(np.sqrt(sum((array**2).sum() for array in expected.values())), rel=1e-5)
@@ -213,12 +223,13 @@ def test_gradients_equal_those_of_an_independent_implementation(build: Build, mo
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=2e-7, err_msg=name)
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["", "ends"])
 @pytest.mark.parametrize(
     "changes", [*MODELS, {"cell": "gru", "bptt_keep": 0.6}, {"cell": "lstm", "bptt_keep": 0.6}], ids=str
 )
-def test_engines_agree(installed: list[Build], changes: dict[str, Any]) -> None:
+def test_engines_agree(installed: list[Build], changes: dict[str, Any], ends: bool) -> None:
     config = TrainConfig(**PLAIN | {"hidden_size": 48, "batch_size": 8, "num_steps": 35} | fitting(changes, 48))
-    made = Recipe.of(config, 28)
+    made = Recipe.of(config, 28, ends=ends)
     ids = np.random.default_rng(8).integers(0, 28, (8, 36)).astype(np.int32)
     masks = dropout.masks(config, made.architecture, 35, 7)
     given = made.architecture.initial("uniform", seed=1)
@@ -236,10 +247,10 @@ def fitting(changes: dict[str, Any], hidden: int) -> dict[str, Any]:
 
 
 @every_model
-def test_the_derivation_holds_to_the_last_digits(model: int) -> None:
+def test_the_derivation_holds_to_the_last_digits(model: int, ends: bool) -> None:
     """The engine bptt computes in the type of its arrays: here in float64."""
-    architecture = Architecture.of(TrainConfig(**PLAIN, **MODELS[model]), VOCAB)
-    batch, masks, expected_loss, expected = by_formulas(model)
+    architecture = Architecture.of(TrainConfig(**PLAIN, **MODELS[model]), VOCAB, ends=ends)
+    batch, masks, expected_loss, expected = by_formulas(model, ends)
     given, gradient = bptt.Vector(architecture, np.float64), bptt.Vector(architecture, np.float64)
     given.fill(weights(architecture))
     unrolled = bptt.Unrolled(architecture, STEPS, BATCH, tuple(masks), np.float64)
@@ -287,6 +298,56 @@ def test_dropout_is_active_while_training_and_absent_while_measuring(build: Buil
         masks = dropout.masks(config, dropping.architecture, STEPS, 3)
         [figures] = engine.run(plan([batch], 0.1, masks=masks))
         assert abs(figures.loss - loss) > 1e-4, field
+
+
+@pytest.mark.parametrize("changes", [{}, {"bptt_keep": 0.6}], ids=str)
+@every_cell
+def test_documents_teach_what_each_of_them_teaches_alone(build: Build, cell: Any, changes: dict[str, Any]) -> None:
+    config = TrainConfig(**PLAIN | {"cell": cell, "num_steps": 7, "layers": 2, **changes})
+    made = Recipe.of(config, VOCAB, ends=True)
+    given, masks = weights(made.architecture), dropout.masks(config, made.architecture, 7, 7)
+    [(inputs, targets)] = minibatches(1, 7)
+    documents: list[tuple[int, slice]] = []
+    for row, ids in enumerate(inputs):
+        ids[ids == END_ID] = 0
+        ids[[[0, 2, 3], [5], []][row]] = END_ID  # which stands before the document that it lets begin
+        bounds = [0, *(np.flatnonzero(ids[1:] == END_ID) + 1).tolist(), 7]
+        documents += [(row, slice(*bounds)) for bounds in itertools.pairwise(bounds)]
+    assert len(documents) == 6
+    recurrent = {name: np.full((2, BATCH, HIDDEN), 0.3, np.float32) for name in recurrent_names(made.architecture)}
+    found, (loss, _) = Gradients(build, made).at(given, (inputs, targets), masks, recurrent)
+    alone, expected_loss = Gradients(build, replace(made, batch_size=1)), 0.0
+    summed = {name: np.zeros_like(array) for name, array in given.items()}
+    for row, these in documents:
+        state = {name: array[:, row : row + 1] * (inputs[row, these][0] != END_ID) for name, array in recurrent.items()}
+        state = state if not these.start else {name: np.zeros_like(array) for name, array in state.items()}
+        batch = inputs[row : row + 1, these], targets[row : row + 1, these]
+        own = {name: mask[these, row : row + 1] for name, mask in masks.items()}
+        gradient, figures = alone.at(given, batch, own, state)
+        share = batch[0].size / inputs.size
+        expected_loss += share * figures.loss
+        for name, array in gradient.items():
+            summed[name] += np.float32(share) * array
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for name, array in found.items():
+        np.testing.assert_allclose(array, summed[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@every_cell
+def test_of_what_lies_before_a_document_nothing_is_left(build: Build, cell: str) -> None:
+    made = recipe(cell, ends=True)
+    [batch], found = minibatches(1), set()
+    batch[0][:, 0] = END_ID
+    for before in (0.0, 5.0):
+        engine, start = build(made), EngineState.initial(made, weights(made.architecture))
+        recurrent = {name: np.full_like(array, before) for name, array in start.recurrent.items()}
+        engine.restore(replace(start, recurrent=recurrent))
+        figures = engine.run(plan([batch], 0.1))
+        lone = engine.loss([batch])
+        other = (np.full((BATCH, 3), 4, np.int32), np.full((BATCH, 3), -1, np.int32))  # read, and not counted
+        assert engine.loss([other, batch]) == pytest.approx(lone, rel=1e-6)
+        found.add((*figures, json.dumps([array.tolist() for array in engine.state().recurrent.values()])))
+    assert len(found) == 1
 
 
 # --- steps
@@ -393,10 +454,12 @@ def test_a_state_is_a_copy(build: Build) -> None:
     assert bits(engine.state()) == before
 
 
-@every_optimizer
+@pytest.mark.parametrize(("optimizer", "ends"), [*((optimizer, False) for optimizer in MOMENTS), ("momentum", True)])
 @every_cell
-def test_stopped_after_any_step_it_goes_on_bit_for_bit(build: Build, cell: str, optimizer: Optimizer) -> None:
-    made = recipe(cell, optimizer, weight_decay=0.01, clip_norm=0.5)
+def test_stopped_after_any_step_it_goes_on_bit_for_bit(
+    build: Build, cell: str, optimizer: Optimizer, ends: bool
+) -> None:
+    made = recipe(cell, optimizer, ends=ends, weight_decay=0.01, clip_norm=0.5)
     steps = plan([*minibatches(3), *minibatches(1, steps=2)], 0.1, averaging=0.3)
     whole, second = begun(build, made), build(made)
     figures = whole.run(steps)
@@ -549,16 +612,30 @@ STOPPED: list[tuple[str, Optimizer, dict[str, Any]]] = [
 ]
 
 
+DOCUMENTS = ["the quick brown fox. " * (1 + number % 4) for number in range(12)]
+
+
 @pytest.mark.parametrize(
-    ("build", "cell", "optimizer", "changes"),
+    ("build", "cell", "optimizer", "changes", "documents"),
     # The loop is the same for all: whether an engine goes on is asked of each of its steps above.
-    [*(("bptt", *row) for row in STOPPED), *((name, *STOPPED[-1]) for name in ("mxnet", "torch"))],
+    [
+        *(("bptt", *row, []) for row in STOPPED),
+        *((name, *STOPPED[-1], []) for name in ("mxnet", "torch")),
+        ("bptt", *STOPPED[-1], DOCUMENTS),
+    ],
     indirect=["build"],
 )
 def test_a_training_stopped_at_any_minibatch_goes_on_bit_for_bit(
-    trained: Runs, cell: str, optimizer: Optimizer, changes: dict[str, Any]
+    trained: Runs,
+    tokenized: Tokenized,
+    cell: str,
+    optimizer: Optimizer,
+    changes: dict[str, Any],
+    documents: list[str],
 ) -> None:
     changes = {"cell": cell, "optimizer": optimizer, "epochs": 4, **changes}
+    if documents:
+        trained = trained.on(tokens=tokenized(trained.folder / "documents", documents=documents))
     whole = trained(**changes)
     positions = []
     for count in (1, 1, 1, 2, 3):
@@ -570,6 +647,8 @@ def test_a_training_stopped_at_any_minibatch_goes_on_bit_for_bit(
     assert len({step for _, step in positions}) > 3, "the stops have to fall within epochs"
     assert len(set(positions)) == len(positions), "every call has to get on"
     assert trained("shared", **changes) == whole
+    description = json.loads(whole["config.json"])
+    assert (description["format"], description.get("ends")) == ((4, True) if documents else (2, None))
 
 
 def interrupting(count: int) -> Progress:

@@ -84,7 +84,7 @@ def test_shapes_are_the_chapters() -> None:
     model.initialize()
     state = model.begin_state(32, gluon.mx.cpu())
     ids = gluon.mnp.zeros((32, 35), dtype="int32")
-    outputs, new_state = model.recur(model.embed(ids), state, {})
+    outputs, new_state = model.recur(model.embed(ids), state, {}, {})
     logits, _ = model(ids, state)
     assert model.embed(ids).shape == (35, 32, 28)
     assert [array.shape for array in state] == [array.shape for array in new_state] == [(1, 32, 256)]
