@@ -20,6 +20,7 @@ from stages.cli import again
 from stages.cli.options import Configuration, Dask, Force, From, Json, Model, Name, Place, as_corpus, configured
 from stages.cli.output import print_json, short, tree, written
 from stages.pipeline import graph
+from stages.pipeline.lend import workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,6 +117,8 @@ def run(
     chosen, opened = config.load(), place.open()
     forced = _forced(until, force, from_)
     if dask is not None:
+        if not any(graph.STAGES[name].lend is workers for name in graph.order(until)):
+            raise ConfigError(f"`rnnlm {until}` reads no parts of a text, which --dask is for: leave it out")
         cluster.check(dask)  # before anything takes hours
     way = walk(chosen, opened, forced, dask)
     made = way.to(until)

@@ -140,7 +140,7 @@ def perform(
         store: where its artifact is found or published.
         progress: is told how far it is.
         forced: run it although it is cached.
-        dask: the cluster that reads parts of a text, as `data.cluster.client` has it, empty for none; the same comes out.
+        dask: the cluster that reads parts of a text, as `data.cluster.client` has it; the same comes out.
 
     Raises:
         RnnlmError: what the user can mend; the last good artifact stays in place.

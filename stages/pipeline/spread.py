@@ -1,8 +1,8 @@
 """The passes over the parts of a text, made by the workers of a Dask cluster: they give what this process would.
 
-A worker reads the text where it sees the same store, or has it from the same remote. What a pass leaves for the next one
-is on its own disk; a part goes to where it was before, and whoever else gets it reads it again. So a worker that is
-killed has nothing that is missed. What comes out goes straight to whoever asks, a few parts at a time.
+A worker reads the text where it sees the same store, or has it from the same remote. What a pass leaves for the next
+one is on its own disk; a part goes to where it was before, and whoever else gets it reads it again. So a worker that
+is killed has nothing that is missed. What comes out goes straight to whoever asks, a few parts at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from data import cluster
 from data.corpus import parts
 from data.errors import CorpusError, StoreError
-from data.store import fingerprint, mirror
+from data.store import fingerprint, loaded, mirror
 from data.store.artifact import Artifact
 from data.store.folder import open_store
 from stages.pipeline import decide, graph
@@ -102,6 +102,7 @@ def spread(folder: Path, *, attempt: Attempt, corpus: str) -> Iterator[Mapped]:
             yield partial(_map, client, errand, {}, folder)
         finally:
             with suppress(Exception):  # what a worker that has gone has left, goes with its scratch folder
+                _cores(client)
                 client.run(_forget, errand, on_error="ignore")
 
 
@@ -117,38 +118,37 @@ def _map(
 ) -> Iterator[Result]:
     """One pass; ``homes`` says which worker has had a part, and is kept up."""
     # It holds a vocabulary: sent once, made again by Dask wherever it is lost, and not part of every message.
-    held = client.submit(_same, function, key=f"{errand.name}-{secrets.token_hex(4)}")
+    with _reached():
+        held = client.submit(_same, function, key=f"{errand.name}-{secrets.token_hex(4)}")
 
     def begin(part: Part, *values: int) -> Callable[[], Result]:
         if part.stop - part.start > LONGEST:
             return partial(function, part, *values, folder=folder)
         home = {"workers": [homes[part]], "allow_other_workers": True} if part in homes else {}
-        future = client.submit(_do, errand, held, part, *values, pure=False, **home)
+        with _reached():
+            future = client.submit(_do, errand, held, part, *values, pure=False, **home)
         return partial(_result, client, future, part, homes)
 
     begun = (begin(*of) for of in zip(parts_, *columns, strict=False))
-    return parts.ahead(begun, lambda: max(AHEAD * sum(client.ncores().values()), 2))
+    return parts.ahead(begun, lambda: max(AHEAD * _cores(client), 2))
 
 
 def _result(client: Client, future: Future, part: Part, homes: dict[Part, str]) -> Any:
-    """What came of a part."""
-    from distributed import CancelledError, KilledWorker
-    from distributed.comm import CommClosedError
+    """What came of a part, and in ``homes`` where."""
+    from distributed import KilledWorker
 
-    gone = "the Dask cluster went away and nothing is lost: the same command begins this stage again"
     seen = time.monotonic()
     while True:
         try:
-            homes[part], result = future.result(timeout=ALIVE / 10)
+            with _reached():
+                homes[part], result = future.result(timeout=ALIVE / 10)
             return result
         except TimeoutError:
-            if client.status != "running":
-                raise StoreError(gone) from None
-            if client.ncores():
+            if _cores(client):
                 seen = time.monotonic()
             elif time.monotonic() - seen > ALIVE:
                 raise StoreError(
-                    f"the Dask cluster has had no worker for {ALIVE:.0f} seconds: start some with `dask worker`; nothing "
+                    f"the Dask cluster has had no worker for {ALIVE:g} seconds: start some with `dask worker`; nothing "
                     "is lost, and the same command begins this stage again"
                 ) from None
         except KilledWorker:
@@ -156,14 +156,35 @@ def _result(client: Client, future: Future, part: Part, homes: dict[Part, str]) 
                 "the Dask workers that had one part of the text died, one after the other: where memory is short, they "
                 "need more, or fewer of them on one machine"
             ) from None
-        except (CancelledError, CommClosedError):
-            raise StoreError(gone) from None
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in fingerprint.PACKAGES:
+            if (error.name or "").partition(".")[0] not in loaded.PACKAGES:
                 raise
             raise StoreError(
                 "the Dask workers do not have rnnlm: install this version of it where they and the scheduler run"
             ) from None
+
+
+def _cores(client: Client) -> int:
+    """Of the workers that there are now."""
+    with _reached():
+        if client.status != "running":  # it would go on trying, and what was under way is lost to it by then
+            raise ConnectionError
+        return sum(client.ncores().values())
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Whoever gives a cluster work, and asks what came of it, finds it there."""
+    from distributed import CancelledError
+
+    try:
+        yield
+    except TimeoutError:
+        raise  # nothing came yet
+    except (CancelledError, OSError):
+        raise StoreError(
+            "the Dask cluster went away and nothing is lost: the same command begins this stage again"
+        ) from None
 
 
 # --- on a worker
@@ -186,8 +207,8 @@ def _do(errand: Errand, function: Callable[..., Result], part: Part, *values: in
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise StoreError(
-            f"a Dask worker on {socket.gethostname()} could not go on ({where}{error.strerror or error}): it needs room "
-            "for its share of the text in its `--local-directory`"
+            f"a Dask worker on {socket.gethostname()} could not go on ({where}{error.strerror or error}): it has to "
+            "read the store, and to have room for its share of the text in its `--local-directory`"
         ) from None
 
 
@@ -218,6 +239,6 @@ def _see_that_all_is_the_same(errand: Errand) -> None:
                 artifact = mirror.bring(store, *errand.text)
     if artifact is None:
         raise CorpusError(
-            f"the Dask worker on {socket.gethostname()} sees no store with this text at {store.root}: all have to see the "
-            "same store under the same path, or the same remote"
+            f"the Dask worker on {socket.gethostname()} sees no store with this text at {store.root}: all have to see "
+            "the same store under the same path, or the same remote"
         )
