@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
-    from data.corpus.parts import Mapped, Part
+    from data.corpus.parts import Part, Pass
     from stages.pipeline.lend import Attempt
 
 Result = TypeVar("Result")
@@ -70,7 +70,7 @@ def code(stage: str, libraries: Iterable[str]) -> str:
 
 
 @contextmanager
-def spread(folder: Path, *, attempt: Attempt, corpus: str) -> Iterator[Mapped]:
+def spread(folder: Path, *, attempt: Attempt, corpus: str) -> Iterator[Pass]:
     """Passes over a text, made by the workers of the cluster that somebody named.
 
     Args:
@@ -109,31 +109,31 @@ def spread(folder: Path, *, attempt: Attempt, corpus: str) -> Iterator[Mapped]:
 def _map(
     client: Client,
     errand: Errand,
-    homes: dict[Part, str],
+    homes: dict[int, str],
     folder: Path,
     function: Callable[..., Result],
-    parts_: Sequence[Part],
+    some: Sequence[Part],
     /,
-    *columns: Iterable[int],
+    *columns: Iterable[Any],
 ) -> Iterator[Result]:
     """One pass; ``homes`` says which worker has had a part, and is kept up."""
     # It holds a vocabulary: sent once, made again by Dask wherever it is lost, and not part of every message.
     with _reached():
         held = client.submit(_same, function, key=f"{errand.name}-{secrets.token_hex(4)}")
 
-    def begin(part: Part, *values: int) -> Callable[[], Result]:
+    def begin(part: Part, *values: Any) -> Callable[[], Result]:
         if part.stop - part.start > LONGEST:
             return partial(function, part, *values, folder=folder)
-        home = {"workers": [homes[part]], "allow_other_workers": True} if part in homes else {}
+        home = {"workers": [homes[part.start]], "allow_other_workers": True} if part.start in homes else {}
         with _reached():
             future = client.submit(_do, errand, held, part, *values, pure=False, **home)
         return partial(_result, client, future, part, homes)
 
-    begun = (begin(*of) for of in zip(parts_, *columns, strict=False))
+    begun = (begin(*of) for of in zip(some, *columns, strict=False))
     return parts.ahead(begun, lambda: max(AHEAD * _cores(client), 2))
 
 
-def _result(client: Client, future: Future, part: Part, homes: dict[Part, str]) -> Any:
+def _result(client: Client, future: Future, part: Part, homes: dict[int, str]) -> Any:
     """What came of a part, and in ``homes`` where."""
     from distributed import KilledWorker
 
@@ -141,7 +141,7 @@ def _result(client: Client, future: Future, part: Part, homes: dict[Part, str]) 
     while True:
         try:
             with _reached():
-                homes[part], result = future.result(timeout=ALIVE / 10)
+                homes[part.start], result = future.result(timeout=ALIVE / 10)
             return result
         except TimeoutError:
             if _cores(client):
@@ -194,7 +194,7 @@ def _same(function: Callable[..., Result]) -> Callable[..., Result]:
     return function
 
 
-def _do(errand: Errand, function: Callable[..., Result], part: Part, *values: int) -> tuple[str, Result]:
+def _do(errand: Errand, function: Callable[..., Result], part: Part, *values: Any) -> tuple[str, Result]:
     """The address of this worker, and what a function makes of a part."""
     from distributed import get_worker
 
