@@ -140,6 +140,18 @@ def test_workers_give_the_same_bytes_and_one_that_is_killed_loses_nothing(
     wait(lambda: not [*cluster.folder.glob("disk1/**/rnnlm-*")])
 
 
+def test_documents_are_read_by_workers_too(cluster: Cluster, text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    lines = text.read_text(encoding="utf-8").splitlines()
+    for number in range(40):
+        (folder / f"{number}.txt").write_text("\n".join(lines[1 + 37 * number : 37 * (number + 1)]), encoding="utf-8")
+    alone = tokenized(folder, Store(tmp_path / "alone"), "tokenize.level=word")
+    there = tokenized(folder, Store(tmp_path / "store"), "tokenize.level=word", dask=cluster.address)
+    assert "documents.arrow" in there.manifest.outputs
+    assert there.manifest.outputs == alone.manifest.outputs
+
+
 def test_workers_of_other_code_are_refused(
     cluster: Cluster, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
