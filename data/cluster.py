@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOCAL = "local:"
 MOST = 256
 """Processes of this machine."""
-SECONDS_TO_ANSWER = 10
+SECONDS_TO_ANSWER = 10.0
 
 
 def check(named: str) -> None:
@@ -63,10 +63,12 @@ def client(named: str, scratch: Path | None = None) -> Iterator[Client]:
         ConfigError: see `check`.
     """
     check(named)
+    from dask import config
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in a sentence
     with ExitStack() as stack:
+        stack.enter_context(config.set({"distributed.comm.timeouts.connect": SECONDS_TO_ANSWER}))
         at: str | LocalCluster = named
         if named.startswith(LOCAL):
             at = LocalCluster(

@@ -38,6 +38,7 @@ DOCUMENTS = {
         "stages/presets/README.md",
         "data/corpus/README.md",
         "data/store/README.md",
+        "stages/indexing/README.md",
         ".github/CONTRIBUTING.md",
         ".github/RELEASES.md",
         ".github/SECURITY.md",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data import cluster
 from data.moment import minute
 from data.shown import line
 from data.store.naming import DEFAULT
 from stages.cli import runs
-from stages.cli.options import Configuration, Json, Name, Place, as_corpus, configured
+from stages.cli.options import Configuration, Dask, Json, Name, Place, as_corpus, configured
 from stages.cli.output import print_json, short
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def night(
     other_corpus: Annotated[
         bool, typer.Option("--other-corpus", help="The corpus may be another one than the champion's.")
     ] = False,
+    dask: Dask = None,
     place: Place,
     as_json: Json = False,
 ) -> None:
@@ -51,10 +53,12 @@ def night(
     from stages.promotion.night import Night
 
     opened = place.open()
+    if dask is not None:
+        cluster.check(dask)
     one = Night(
         opened, config.load(), when=datetime.now(UTC), name=name, reference=reference, other_corpus=other_corpus
     )
-    ended = one.run(partial(runs.walk, store=opened), report=partial(runs.keep_report, opened))
+    ended = one.run(partial(runs.walk, store=opened, dask=dask), report=partial(runs.keep_report, opened))
     if as_json:
         print_json(nights.as_json(opened, ended))
         return

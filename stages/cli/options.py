@@ -72,6 +72,14 @@ RemoteAt = Annotated[
         help="What machines share: s3://BUCKET/PREFIX, gs://… or az://… [default: $RNNLM_REMOTE, else nothing]",
     ),
 ]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|local:N",
+        help="Work on the Dask cluster of this scheduler, whose workers see the same store, or remote; local:4 is four "
+        "processes of this machine.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Name = Annotated[str, typer.Option(metavar="NAME", help="Which champion: a store has one for each name.")]
 Reason = Annotated[str, typer.Option(callback=as_text, metavar="TEXT", help="Why, for the history.")]

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data import cluster
 from data.errors import ConfigError, StoreError
 from data.progress import reporting
 from data.shown import line
 from data.store.naming import DEFAULT
 from stages.cli import again
-from stages.cli.options import Configuration, Force, From, Json, Model, Name, Place, as_corpus, configured
+from stages.cli.options import Configuration, Dask, Force, From, Json, Model, Name, Place, as_corpus, configured
 from stages.cli.output import print_json, short, tree, written
 from stages.pipeline import graph
+from stages.pipeline.lend import workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,10 +43,11 @@ def verb(until: str) -> Callable[..., None]:
         config: Configuration,
         force: Force = None,
         from_: From = None,
+        dask: Dask = None,
         place: Place,
         as_json: Json = False,
     ) -> None:
-        run(until, config, force or [], from_, place, as_json)
+        run(until, config, force or [], from_, dask, place, as_json)
 
     return command
 
@@ -73,6 +76,7 @@ def evaluate(
     config: Configuration,
     force: Force = None,
     from_: From = None,
+    dask: Dask = None,
     place: Place,
     as_json: Json = False,
 ) -> None:
@@ -87,9 +91,9 @@ def evaluate(
             raise ConfigError("--name names what --on is measured with: give a text with --on FILE, or leave it out")
         if adapt is not None:
             raise ConfigError("--adapt is for the text of --on: give one with --on FILE, or leave it out")
-        run(graph.LAST, config, force or [], from_, place, as_json)
+        run(graph.LAST, config, force or [], from_, dask, place, as_json)
         return
-    for option in (*(field.name for field in fields(Configuration)), "force", "from_"):
+    for option in (*(field.name for field in fields(Configuration)), "force", "from_", "dask"):
         source = context.get_parameter_source(option)
         if source and source.name == "COMMANDLINE":
             flag = f"--{option.strip('_')}"
@@ -101,11 +105,22 @@ def evaluate(
 
 
 def run(
-    until: str, config: Configuration, force: Sequence[str], from_: str | None, place: Place, as_json: bool
+    until: str,
+    config: Configuration,
+    force: Sequence[str],
+    from_: str | None,
+    dask: str | None,
+    place: Place,
+    as_json: bool,
 ) -> None:
     """Walk to a stage and print what comes out: of a whole run its report, else the folder of the artifact."""
     chosen, opened = config.load(), place.open()
-    way = walk(chosen, opened, _forced(until, force, from_))
+    forced = _forced(until, force, from_)
+    if dask is not None:
+        if not any(graph.STAGES[name].lend is workers for name in graph.order(until)):
+            raise ConfigError(f"`rnnlm {until}` reads no parts of a text, which --dask is for: leave it out")
+        cluster.check(dask)  # before anything takes hours
+    way = walk(chosen, opened, forced, dask)
     made = way.to(until)
     report = keep_report(opened, way.outcomes) if until == graph.LAST else None
     if as_json:
@@ -122,14 +137,17 @@ def run(
         again.remember(answer, told, opened, way.artifacts.values(), chain(config.files(chosen), files))
 
 
-def walk(config: RunConfig, store: Store, forced: Collection[str] = ()) -> Walk:
-    """A walk here and now that says of each stage, on standard error, what became of it."""
+def walk(config: RunConfig, store: Store, forced: Collection[str] = (), dask: str | None = None) -> Walk:
+    """A walk here and now that says of each stage, on standard error, what became of it; parts of a text are read on
+    the cluster ``dask``."""
 
     from stages.pipeline import run as pipeline
 
     def perform(name: str, upstream: Upstream) -> Outcome:
         with reporting() as reporter:
-            outcome = pipeline.perform(name, config, upstream, store, reporter(name), forced=name in forced)
+            outcome = pipeline.perform(
+                name, config, upstream, store, reporter(name), forced=name in forced, dask=dask or ""
+            )
         if graph.STAGES[name].shown:
             print(_said(outcome), file=sys.stderr)
         return outcome

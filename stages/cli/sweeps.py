@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data import cluster
 from data.errors import ConfigError
 from data.progress import reporting
 from stages.cli import runs
-from stages.cli.options import Configuration, Json, Place, as_text, configured
+from stages.cli.options import Configuration, Dask, Json, Place, as_text, configured
 from stages.cli.output import print_json, short
 from stages.pipeline import graph
 
@@ -22,13 +23,6 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         min=1, max=10_000, metavar="N", help="Trainings at a time, which share the cores. [default: one per core]"
-    ),
-]
-Dask = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Train on the Dask cluster of this scheduler, whose workers see the same store, or remote.",
     ),
 ]
 
@@ -148,7 +142,9 @@ def _trained(
 
     if dask is not None and jobs is not None:
         raise ConfigError("--jobs is for this machine, and --dask has a worker's thread for each trial: leave out one")
-    prepare(candidates, lambda chosen: runs.walk(chosen, store))
-    trainers = pool.cluster(dask) if dask else pool.processes(pool.at_a_time(jobs, len(candidates)))
+    if dask is not None:
+        cluster.check(dask)
+    prepare(candidates, lambda chosen: runs.walk(chosen, store, dask=dask))
+    trainers = pool.cluster(dask) if dask is not None else pool.processes(pool.at_a_time(jobs, len(candidates)))
     with trainers as workers, reporting() as reporter:
         return search(candidates, keep, store, workers, reporter(name))

@@ -103,6 +103,7 @@ STAGES: dict[str, Stage] = {
                 *(["tokenizers"] if config.level == "bpe" else []),
             ),
             check=sound.tokenize,
+            lend=lend.workers,
         ),
         Stage(
             "train",

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ class Attempt:
     """Whether the user asked to run it although it is cached."""
     waiting: Callable[[], None]
     """To be called once where another process has to be waited for."""
+    dask: str = ""
+    """The Dask cluster that the user named for the work on parts of a text; empty for none."""
 
 
 Lend = Callable[[Attempt], AbstractContextManager[dict[str, Any]]]
@@ -97,6 +100,21 @@ def _says_whence(folder: Path) -> bool:
     except StoreError:
         return False
     return True
+
+
+# --- tokenize
+
+
+@contextmanager
+def workers(attempt: Attempt) -> Iterator[dict[str, Any]]:
+    """Those of a cluster, if one is named, for the passes over the text."""
+    if not attempt.dask:
+        yield {}
+        return
+
+    from stages.pipeline import spread
+
+    yield {"spread": partial(spread.spread, attempt=attempt, corpus="corpus")}
 
 
 # --- train

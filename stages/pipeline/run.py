@@ -122,9 +122,25 @@ def run(
 
 
 def perform(
-    name: str, config: RunConfig, upstream: Upstream, store: Store, progress: Progress, *, forced: bool = False
+    name: str,
+    config: RunConfig,
+    upstream: Upstream,
+    store: Store,
+    progress: Progress,
+    *,
+    forced: bool = False,
+    dask: str = "",
 ) -> Outcome:
     """Reuse a stage's artifact, or run the stage and publish one.
+
+    Args:
+        name: of the stage.
+        config: of the whole run.
+        upstream: what the stage reads.
+        store: where its artifact is found or published.
+        progress: is told how far it is.
+        forced: run it although it is cached.
+        dask: the cluster that reads parts of a text, as `data.cluster.client` has it; the same comes out.
 
     Raises:
         RnnlmError: what the user can mend; the last good artifact stays in place.
@@ -134,7 +150,7 @@ def perform(
         return reused
     sound = {one: _sound(artifact, config, store, progress) for one, artifact in upstream.items()}
     if sound != upstream:
-        return perform(name, config, sound, store, progress, forced=forced)
+        return perform(name, config, sound, store, progress, forced=forced, dask=dask)
 
     def waiting() -> None:
         logger.info("%s: another process is at work on the same artifact; waiting for it", name)
@@ -154,7 +170,9 @@ def perform(
             logger.warning("%s: the artifact is %s; running the stage again", name, decision.reason)
         # Taking the lock has left a trace of this attempt: why it was made is what was found before.
         present = replace(present, reason=decision.reason)
-        return _execute(present, upstream, store, progress, waiting, forced=forced, instead=forced or bool(brought))
+        return _execute(
+            present, upstream, store, progress, waiting, forced=forced, instead=forced or bool(brought), dask=dask
+        )
 
 
 def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progress) -> Artifact:
@@ -194,11 +212,12 @@ def _execute(
     *,
     forced: bool,
     instead: bool,
+    dask: str,
 ) -> Outcome:
     """Run a stage and publish what it makes; ``instead`` of what the remote has, or only where it has nothing."""
     stage, config, components = decision.stage, decision.config, decision.components
     folders = {keyword: upstream[one.stage].folder for keyword, one in stage.inputs.items()}
-    attempt = Attempt(config, components, folders, store, forced, waiting)
+    attempt = Attempt(config, components, folders, store, forced, waiting, dask)
     still_as_loaded(decision)
     with stage.lend(attempt) as lent, store.building(stage.name, decision.key) as folder:
         began = time.perf_counter()

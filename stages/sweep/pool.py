@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import secrets
 import signal
 import threading
@@ -12,8 +10,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_co
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from data.corpus.address import written
-from data.errors import ConfigError, FormatError, Interrupted, StoreError, TrainingError
+from data.cluster import client
+from data.errors import FormatError, Interrupted, StoreError, TrainingError
 from stages.sweep import worker
 from stages.sweep.worker import Answer, Do, Job
 from stages.training import cores, signals
@@ -46,44 +44,29 @@ def processes(at_a_time: int, do: Do = worker.do) -> Iterator[Workers]:
 
 
 @contextmanager
-def cluster(address: str) -> Iterator[Workers]:
-    """Train on the Dask cluster with this scheduler, one training per thread of its workers, of one core each.
+def cluster(named: str) -> Iterator[Workers]:
+    """Train on a Dask cluster, as `data.cluster.client` has it, one training per thread of its workers, of one core
+    each.
 
     Raises:
-        ConfigError: Dask is not installed, or nobody answers at the address.
+        ConfigError: there is no such cluster.
     """
-    try:
-        from distributed import Client, Event, KilledWorker, Security
-        from distributed.comm import connect
-    except ImportError:
-        raise ConfigError(
-            "--dask needs Dask, which this project does not bring: `pip install distributed`, here and on the workers"
-        ) from None
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what goes wrong is said here, in a sentence
+    with client(named) as whole:
+        from distributed import Event, KilledWorker
 
-    async def knock() -> None:
-        (await connect(address, timeout=10, **Security().get_connection_args("client"))).abort()
+        name = f"rnnlm-{secrets.token_hex(8)}"
+        executor = whole.get_executor(pure=False)
 
-    try:
-        asyncio.run(knock())  # a client that never got through cannot be got rid of in silence
-    except (OSError, ValueError) as error:
-        why = f" ({error})" if written(address) == address else ""  # which may repeat what is secret in it
-        raise ConfigError(f"--dask: no Dask scheduler answers at {address}{why}") from None
-    name = f"rnnlm-{secrets.token_hex(8)}"
-    client = Client(address, set_as_default=False)
-    executor = client.get_executor(pure=False)
+        def workers(jobs: Sequence[Job]) -> Iterator[tuple[int, Answer]]:
+            return _answers([executor.submit(_do_on_cluster, job, name) for job in jobs], KilledWorker)
 
-    def workers(jobs: Sequence[Job]) -> Iterator[tuple[int, Answer]]:
-        return _answers([executor.submit(_do_on_cluster, job, name) for job in jobs], KilledWorker)
+        def stop() -> None:
+            with suppress(Exception):  # a cluster that has gone can be told nothing, and that was said
+                Event(name, whole).set()
+                executor.shutdown(wait=False)
 
-    def stop() -> None:
-        with suppress(Exception):  # a cluster that has gone can be told nothing, and that was said
-            Event(name, client).set()
-            executor.shutdown(wait=False)
-            client.close()
-
-    with _stopping(stop):
-        yield workers
+        with _stopping(stop):
+            yield workers
 
 
 def _do_on_cluster(job: Job, name: str) -> Answer:

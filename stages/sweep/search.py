@@ -21,7 +21,6 @@ from data.tables import history
 from data.tables.tokens import IndexTable
 from stages.config import DownloadConfig
 from stages.lm import metrics
-from stages.lm.model import LanguageModel
 from stages.pipeline import graph
 from stages.sweep import worker
 from stages.sweep.space import settings
@@ -162,7 +161,7 @@ def search(trials: Sequence[Trial], keep: float, store: Store, workers: Workers,
     ladder = rungs(len(going), min(trial.config.train.epochs for trial in going), keep)
     done, total = 0, sum(rung.trials for rung in ladder)
     for number, rung in enumerate(ladder, 1):
-        for position, answer in workers([_job(trial, rung, store) for trial in going]):
+        for position, answer in workers([_job(trial, rung, store, last=number == len(ladder)) for trial in going]):
             _note(going[position], answer, store, number)
             done += 1
             best = min((trial.bits for trial in trials if trial.rung == number), default=math.inf)
@@ -175,20 +174,20 @@ def search(trials: Sequence[Trial], keep: float, store: Store, workers: Workers,
         for place, trial in enumerate(going[go_on:], go_on + 1):
             trial.state, trial.reason = "stopped", f"stopped: number {place} of {rung.trials}"
         going = going[:go_on]
-    for number, trial in enumerate(going, 1):
-        progress(done, total, f"measuring {number} of {len(going)} on the whole validation split")
-        _measure(trial, store)
+    for trial in going:
         if len(trial.curve) < trial.config.train.epochs:
             trial.reason = "ended by its patience"
     return sorted(trials, key=lambda trial: (trial.state == "failed", -trial.rung, trial.bits))
 
 
-def _job(trial: Trial, rung: Rung, store: Store) -> Job:
+def _job(trial: Trial, rung: Rung, store: Store, *, last: bool) -> Job:
+    """The training of a trial in a rung; after the last one whoever has trained it measures it, too."""
     config = trial.first_epochs(math.ceil(trial.config.train.epochs * rung.fraction))
     # It is on a command line, and the text is there: what lets somebody have that is nobody's business.
     config = config.model_copy(update={"download": DownloadConfig()})
     remote = store.remote.address if store.remote else ""
-    return Job(config.model_dump_json(), trial.upstream, str(store.root), worker.code(config.train), remote)
+    asked = config.model_dump_json(), trial.upstream, str(store.root), worker.code(config.train), remote
+    return Job(*asked, measured=last)
 
 
 def _note(trial: Trial, answer: Answer, store: Store, rung: int) -> None:
@@ -200,19 +199,12 @@ def _note(trial: Trial, answer: Answer, store: Store, rung: int) -> None:
     losses = [math.nan if loss is None else loss for loss in history.read(model.folder / "history.arrow")["valid_loss"]]
     trial.curve = [_bits(trial, loss) for loss in losses]
     kept = schedule.best_epoch(losses) - 1 if trial.config.train.patience else -1
-    trial.bits, trial.perplexity = trial.curve[kept], metrics.perplexity(losses[kept])
+    loss = losses[kept] if answer.loss is None else answer.loss  # the history's is that of whole minibatches
+    trial.bits, trial.perplexity = _bits(trial, loss), metrics.perplexity(loss)
     trial.rung, trial.model, trial.ran = rung, answer.key, trial.ran or answer.ran
     trial.seconds += model.manifest.timing["seconds"]
     if not math.isfinite(trial.bits):
         trial.fail("its validation loss is no longer finite: try a smaller train.learning_rate")
-
-
-def _measure(trial: Trial, store: Store) -> None:
-    """Put what `evaluate` says of the whole validation split in the place of the history's last figures."""
-    model = LanguageModel.load(_found("train", trial.model, store).folder)
-    table = IndexTable.open(_found(_tokens(), trial.upstream[_tokens()], store).folder / "tokens.arrow")
-    loss = model.network.loss(table.split("valid"))
-    trial.bits, trial.perplexity = _bits(trial, loss), metrics.perplexity(loss)
 
 
 def _bits(trial: Trial, loss: float) -> float:

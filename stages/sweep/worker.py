@@ -13,13 +13,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from data.errors import Interrupted, RnnlmError, StoreError, TrainingError
 from data.store import fingerprint, mirror
 from data.store.folder import open_store
+from data.tables.tokens import IndexTable
+from stages.lm.model import LanguageModel
 from stages.pipeline import decide, graph
 from stages.pipeline.run import perform, still_as_loaded
 from stages.pipeline.settings import parse
@@ -50,6 +52,8 @@ class Job:
     """The address of the store's remote, from which another machine brings these artifacts; empty where it has none."""
     threads: int = 1
     """How many cores it may use."""
+    measured: bool = False
+    """Whether the model is to be measured on the whole validation split as well."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Answer:
     """The key of the artifact of `train`; empty where there is none."""
     ran: bool = False
     """Whether it was trained now; else the store had it."""
+    loss: float | None = None
+    """Nats per token of the whole validation split, as `evaluate` measures it; None where that was not asked for."""
     error: str = ""
     """The name of the error's class; empty where there is a model."""
     sentence: str = ""
@@ -151,9 +157,15 @@ def train(job: Job) -> Answer:
     try:
         config, upstream, store = _read(job)
         outcome = perform("train", config, upstream, store, lambda done, total, figures: None)
+        loss = _loss(outcome.artifact, upstream) if job.measured else None
     except RnnlmError as error:
         return Answer(error=type(error).__name__, sentence=str(error))
-    return Answer(outcome.artifact.manifest.key, outcome.state == "ran")
+    return Answer(outcome.artifact.manifest.key, outcome.state == "ran", loss)
+
+
+def _loss(model: Artifact, upstream: Mapping[str, Artifact]) -> float:
+    tokens = upstream[graph.STAGES["train"].inputs["tokens"].stage].folder / "tokens.arrow"
+    return LanguageModel.load(model.folder).network.loss(IndexTable.open(tokens).split("valid"))
 
 
 def _read(job: Job) -> tuple[RunConfig, dict[str, Artifact], Store]:

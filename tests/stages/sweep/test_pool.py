@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from data.errors import ConfigError, Interrupted, StoreError
+from data.errors import Interrupted, StoreError
 from stages.sweep import pool
 from stages.sweep.worker import Answer, Job, Stopped
 from stages.training import cores
@@ -72,15 +71,7 @@ def test_what_no_trial_could_go_on_with_ends_the_sweep(error: str, raised: type[
 # --- Dask
 
 
-def test_without_dask_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ConfigError, match="pip install distributed"), pool.cluster("tcp://127.0.0.1:9"):
-        pass
-
-
-def test_an_address_where_no_scheduler_answers_is_one_sentence() -> None:
+def test_processes_of_this_machine_are_a_cluster() -> None:
     pytest.importorskip("distributed")
-    with pytest.raises(ConfigError) as caught, pool.cluster("nonsense"):
-        pass
-    assert "no Dask scheduler answers at nonsense" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(StoreError, match="the code of train is not the same"), pool.cluster("local:1") as workers:
+        list(workers(JOBS))

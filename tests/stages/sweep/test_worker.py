@@ -16,6 +16,8 @@ import pytest
 
 from data.store import fingerprint, mirror
 from data.store.folder import Store, open_store
+from data.tables.tokens import IndexTable
+from stages.lm.model import LanguageModel
 from stages.sweep import worker
 from stages.sweep.worker import Answer, Job
 
@@ -38,6 +40,17 @@ def test_what_the_store_has_needs_no_process(job: Make, monkeypatch: pytest.Monk
     assert trained.ran
     monkeypatch.delattr(subprocess, "Popen")
     assert worker.do(asked, never) == Answer(trained.key, ran=False)
+
+
+def test_who_has_trained_a_model_measures_it_on_the_whole_validation_split(job: Make, store: Store) -> None:
+    asked = job("train.epochs=1")
+    assert worker.train(asked).loss is None
+    answer = worker.train(replace(asked, measured=True))
+    tokens, model = store.find("tokenize", asked.upstream["tokenize"]), store.find("train", answer.key)
+    assert tokens
+    assert model
+    valid = IndexTable.open(tokens.folder / "tokens.arrow").split("valid")
+    assert answer.loss == LanguageModel.load(model.folder).network.loss(valid)
 
 
 def test_a_job_that_is_stopped_before_it_begins_needs_none_either(job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
