@@ -217,7 +217,7 @@ def test_what_is_much_like_a_held_out_document_is_counted_and_left_out_if_asked(
         of = max(first.texts(split), key=lambda name: len(LIBRARY[name]))
         like = (altered(LIBRARY[of], 2, seed) for seed in itertools.count())
         trained = (one for one in like if not by_content([hashlib.sha256(one.encode()).digest()], (0.6, 0.2, 0.2), 0))
-        texts |= {f"like {of} {place}": one for place, one in enumerate(itertools.islice(trained, number))}
+        texts = {f"like {of} {place}": one for place, one in enumerate(itertools.islice(trained, number))} | texts
     with caplog.at_level(logging.WARNING):
         kept = run(tmp_path, texts, "kept", **DIVIDED)
     assert kept.borders.found.near == (1, 1)
