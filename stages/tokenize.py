@@ -88,6 +88,8 @@ def tokenize(
     order = None
     if (table := corpus / DOCUMENTS).exists():
         order = documents.arrange(Documents.read(table), config, source)
+    elif config.split in ("content", "order") or config.near_duplicates == "drop":
+        logger.warning("the corpus is one document: tokenize.split and tokenize.near_duplicates say nothing of it")
     divided = order is not None and order.splits is not None
     fit_on_all, most = config.fit_vocab_on == "all", config.max_tokens or sys.maxsize
     digest, parts = _digest(path), order.parts if order else cut(path)

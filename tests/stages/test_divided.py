@@ -226,3 +226,12 @@ def test_what_is_much_like_a_held_out_document_is_counted_and_left_out_if_asked(
     assert dropped.borders.found.left_out == 5
     assert {*texts} - {*dropped.texts()} == {name for name in texts if name.startswith("like ")}
     assert dropped.texts("test") == kept.texts("test")
+
+
+def test_one_document_cannot_be_divided(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "corpus.txt").write_text(story(1, 200), encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    with caplog.at_level(logging.WARNING):
+        tokenize(TokenizeConfig(split="order"), corpus=tmp_path, out=tmp_path / "out", progress=lambda *_: None)
+    assert "the corpus is one document: tokenize.split" in caplog.text
+    assert not (tmp_path / "out" / "documents.arrow").exists()
