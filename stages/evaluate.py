@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache, partial
+from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from data.tables.tokens import SPLITS, IndexTable
+import numpy as np
+
+from data.corpus.parts import Part, passes
+from data.store.reading import digest
+from data.tables.tokens import END_ID, SPLITS, IndexTable
 from stages.lm import metrics
 from stages.lm.model import LanguageModel
 from stages.lm.network import one_thread
-from stages.lm.tally import Tally
+from stages.lm.tally import Tally, summed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from data.corpus.parts import Pass
     from data.progress import Progress
     from data.tables.tokens import Ids
     from stages.config import EvaluateConfig
-    from stages.lm.layers import State, Vector
+    from stages.lm.layers import State
+    from stages.lm.network import Network
+    from stages.lm.tally import Sum
 
 MEMORIZED = 40
 """Characters of a window that, found in the training split as well, counts as known by heart."""
 WRITTEN = 10, 500
 """What the model writes to be looked through for such windows: so many texts, from nothing and at temperature 1, of
 about so many characters each, or of fewer where it ends a document."""
+STRETCH = 1 << 20
+"""Tokens that are measured at once, and a few more, of a split of documents that has twice as many."""
 _DECODED = 1 << 20
 """Tokens of the training split that are text at once."""
 
@@ -38,6 +51,7 @@ def evaluate(
     checkpoints: Path,
     out: Path,
     progress: Progress,
+    spread: Callable[[Path], AbstractContextManager[Pass]] | None = None,
 ) -> None:
     """Write ``metrics.json`` and ``samples.json`` into ``out``, or go on where this evaluation was interrupted.
 
@@ -60,10 +74,15 @@ def evaluate(
         checkpoints: where what is measured so far is kept, of this evaluation and of no other.
         out: an empty folder.
         progress: told of tokens evaluated.
+        spread: passes over the stretches of a long split, see `data.corpus.parts.passes`: the same comes out.
     """
     language_model = LanguageModel.load(model)
     table = IndexTable.open(tokens / "tokens.arrow")
-    measured = _measure(language_model, table, config.window, Tally(checkpoints), progress)
+    stretches = {name: [*_stretches(table, name)] for name in SPLITS}
+    several = [stretch for some in stretches.values() for stretch in some]
+    with TemporaryDirectory(dir=out) as aside, passes(several, 1, _silent, Path(aside), spread, large=1) as over:
+        far = partial(over, partial(_summed, model=model, tokens=tokens, weights=digest(model / "model.safetensors")))
+        measured = _measure(language_model, table, config.window, Tally(checkpoints), progress, stretches, far)
     measured["baselines"] = _summaries(json.loads((baselines / "baselines.json").read_text(encoding="utf-8")), table)
     progress(0, 0, "looking for what it knows by heart")
     with one_thread():
@@ -79,8 +98,53 @@ def evaluate(
     _write_json(out / "samples.json", samples)
 
 
-def _measure(model: LanguageModel, table: IndexTable, window: int, tally: Tally, progress: Progress) -> dict[str, Any]:
-    """Split → figures, those with the state reset every ``window`` tokens among them unless it is 0."""
+def _stretches(table: IndexTable, name: str) -> Iterator[Part]:
+    """Of a long split of documents that have ends its tokens in stretches, each from the end of a document to that of
+    another one, where the next begins: what one costs follows from that one alone. None of any other split."""
+    split = table.measured(name)
+    if not table.ends or len(split) < 2 * STRETCH:
+        return
+    start = split.start
+    while start < split.stop - 1:
+        ends = np.flatnonzero(table.ids[start + STRETCH : split.stop] == END_ID)
+        stop = start + STRETCH + int(ends[0]) + 1 if len(ends) else split.stop
+        yield Part(start, stop)
+        start = stop - 1
+
+
+def _summed(part: Part, window: int, *, model: Path, tokens: Path, weights: str, folder: Path) -> Sum:
+    """What the losses of a stretch add up to, and how many they are; with the state reset every ``window`` tokens
+    unless it is 0."""
+    network, ids = _opened(model, tokens, weights)
+    these = ids[part.start : part.stop]
+    first = network.zero_state() if these[0] == END_ID else network.beginning()
+    sums = [*summed(network.windowed_losses(these, window) if window else network.losses(these, first))]
+    return sum(nats for nats, _ in sums), sum(number for _, number in sums)
+
+
+@lru_cache(1)
+def _opened(model: Path, tokens: Path, weights: str) -> tuple[Network, Ids]:
+    """Both, until there are other weights."""
+    return LanguageModel.load(model).network, IndexTable.open(tokens / "tokens.arrow").ids
+
+
+def _silent(done: float, total: float, figures: str) -> None:
+    """Progress is told of tokens."""
+
+
+def _measure(
+    model: LanguageModel,
+    table: IndexTable,
+    window: int,
+    tally: Tally,
+    progress: Progress,
+    stretches: Mapping[str, Sequence[Part]],
+    far: Callable[..., Iterable[Sum]],
+) -> dict[str, Any]:
+    """Split → figures, those with the state reset every ``window`` tokens among them unless it is 0.
+
+    Those of a split in ``stretches`` are measured by ``far(stretches, windows)``.
+    """
     network = model.network
     total = sum(max(len(table.measured(name)) - 1, 0) for name in SPLITS) * (2 if window else 1)
     before = 0
@@ -97,20 +161,28 @@ def _measure(model: LanguageModel, table: IndexTable, window: int, tally: Tally,
             measured[name] = None
             continue
 
-        def carried(done: int, states: list[State], ids: Ids = ids) -> Iterator[Vector]:
-            return network.losses(ids[done:], states)
+        some = stretches[name]
 
-        def windowed(done: int, states: list[State], ids: Ids = ids) -> Iterator[Vector]:
-            return network.windowed_losses(ids[done:], window)
+        def carried(done: int, states: list[State], ids: Ids = ids) -> Iterable[Sum]:
+            return summed(network.losses(ids[done:], states))
 
-        loss = tally.mean(name, carried, network.beginning(), advance)
+        def windowed(done: int, states: list[State], ids: Ids = ids) -> Iterable[Sum]:
+            return summed(network.windowed_losses(ids[done:], window))
+
+        def apart(done: int, states: list[State], some: Sequence[Part] = some, window: int = 0) -> Iterable[Sum]:
+            left = [one for one in some if one.start - some[0].start >= done]
+            return far(left, repeat(window))
+
+        sums, states = (apart, []) if some else (carried, network.beginning())
+        loss = tally.mean(name, sums, states, advance)
         before += predicted
         measured[name] = metrics.summarize(loss, predicted, split.characters, split.spelling)
         measured[name]["unknown_rate"] = split.unknown_rate
         if split is not table.splits[name]:
             measured[name]["of"] = len(table.splits[name]) - 1
         if window:
-            loss = tally.mean(f"{name}, windowed", windowed, [], advance, every=network.windowed_span(window))
+            sums, every = (partial(apart, window=window), 1) if some else (windowed, network.windowed_span(window))
+            loss = tally.mean(f"{name}, windowed", sums, [], advance, every=every)
             before += predicted
             figures = metrics.summarize(loss, predicted, split.characters, split.spelling)
             measured[name]["windowed"] = {"window": window, **figures}

@@ -113,7 +113,9 @@ CLOSURES = {
         "stages/lm/ngram.py",
     ],
     "evaluate": [
+        "data/cores.py",
         "data/corpus/level.py",
+        "data/corpus/parts.py",
         "data/corpus/subwords.py",
         "data/corpus/text.py",
         "data/corpus/words.py",

@@ -103,6 +103,7 @@ def passes(
     progress: Progress,
     folder: Path,
     spread: Callable[[Path], AbstractContextManager[Pass]] | None = None,
+    large: int | None = None,
 ) -> Iterator[Pass]:
     """Pass over a file so many times, over a large one with as many processes as there are cores.
 
@@ -112,11 +113,14 @@ def passes(
         progress: is told bytes, over all passes, and their rate.
         folder: where what one pass leaves for the next may lie.
         spread: ``spread(folder)`` makes the passes, where there is more than one part, instead of these processes.
+        large: the size from which on it is worth them, else `LARGE`.
     """
     size = parts[-1].stop if parts else 0
     done = itertools.count(0, size)  # before each pass
 
-    several = spread(folder) if spread and len(parts) > 1 else _here(len(parts) if size >= LARGE else 1, folder)
+    several = (
+        spread(folder) if spread and len(parts) > 1 else _here(len(parts) if size >= (large or LARGE) else 1, folder)
+    )
     with several as mapped:
 
         def over(function: Callable[..., Result], some: Sequence[Part], /, *columns: Iterable[Any]) -> Iterator[Result]:

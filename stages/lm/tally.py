@@ -18,15 +18,23 @@ from data.store.files import replace
 from data.store.reading import read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from stages.lm.layers import State, Vector
+
+    Sum = tuple[float, int]
+    """Of some losses, nats, and how many they are."""
 
 LARGEST = 1 << 28
 """Bytes of what is kept: the states of a large model, written out."""
 SECONDS = 10.0
 """Between two times that a sum under way is kept: what a killed process has to do again, at most."""
+
+
+def summed(losses: Iterable[Vector]) -> Iterator[Sum]:
+    """Losses in chunks, each as its sum."""
+    return ((float(chunk.sum(dtype=np.float64)), len(chunk)) for chunk in losses)
 
 
 class Tally:
@@ -43,7 +51,7 @@ class Tally:
     def mean(
         self,
         name: str,
-        losses: Callable[[int, list[State]], Iterable[Vector]],
+        sums: Callable[[int, list[State]], Iterable[Sum]],
         states: list[State],
         progress: Callable[[int], None],
         *,
@@ -53,8 +61,8 @@ class Tally:
 
         Args:
             name: of the sum, another one for each.
-            losses: ``losses(done, states)`` gives those that follow the first ``done``, in chunks, and leaves in
-                ``states`` where the next chunk begins.
+            sums: ``sums(done, states)`` gives those of the losses that follow the first ``done``, and leaves in
+                ``states`` where the next one begins.
             states: before the first.
             progress: called with how many are done.
             every: it can go on only after a multiple of so many.
@@ -67,9 +75,9 @@ class Tally:
             states = [tuple(np.array(array, np.float32) for array in state) for state in before["states"]]
             kept, due = (nats, tokens, [*states]), time.monotonic() + SECONDS
             try:
-                for chunk in losses(tokens, states):
-                    nats += float(chunk.sum(dtype=np.float64))
-                    tokens += len(chunk)
+                for more, number in sums(tokens, states):
+                    nats += more
+                    tokens += number
                     if tokens % every == 0:
                         kept = nats, tokens, [*states]
                         if time.monotonic() > due:

@@ -108,13 +108,16 @@ def _says_whence(folder: Path) -> bool:
 @contextmanager
 def workers(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """Those of a cluster, if one is named, for the passes over the text."""
+    yield _spread(attempt, "corpus")
+
+
+def _spread(attempt: Attempt, *inputs: str) -> dict[str, Any]:
     if not attempt.dask:
-        yield {}
-        return
+        return {}
 
     from stages.pipeline import spread
 
-    yield {"spread": partial(spread.spread, attempt=attempt, corpus="corpus")}
+    return {"spread": partial(spread.spread, attempt=attempt, inputs=inputs)}
 
 
 # --- train
@@ -163,9 +166,10 @@ def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def evaluation(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """What this evaluation had measured when it was interrupted; it is gone once the evaluation is published."""
+    """What this evaluation had measured when it was interrupted, which is gone once it is published; and the workers of
+    a cluster, if one is named."""
     checkpoints = attempt.store.checkpoints(fingerprint.digest(attempt.components))
     if attempt.forced:
         kernel.rmtree(checkpoints, ignore_errors=True)
-    yield {"checkpoints": checkpoints}
+    yield {"checkpoints": checkpoints, **_spread(attempt, "model", "tokens")}
     kernel.rmtree(checkpoints, ignore_errors=True)

@@ -51,8 +51,8 @@ class Errand:
     """Of this one run of a stage."""
     stage: str
     """Which is run."""
-    text: tuple[str, str]
-    """Stage and key of the artifact that holds the text."""
+    read: tuple[tuple[str, str], ...]
+    """Stage and key of each artifact that is read."""
     store: str
     """The folder of the store."""
     remote: str
@@ -70,28 +70,26 @@ def code(stage: str, libraries: Iterable[str]) -> str:
 
 
 @contextmanager
-def spread(folder: Path, *, attempt: Attempt, corpus: str) -> Iterator[Pass]:
+def spread(folder: Path, *, attempt: Attempt, inputs: Sequence[str]) -> Iterator[Pass]:
     """Passes over a text, made by the workers of the cluster that somebody named.
 
     Args:
         folder: of whoever asks, for what is left there for a later pass; and for the workers' files, where they are
             processes of this machine.
         attempt: the stage that asks.
-        corpus: keyword of its input that holds the text.
+        inputs: keywords of those that are read.
 
     Raises:
         ConfigError: there is no such cluster.
         StoreError: it went away, its workers died, or they have other code or do not see the text.
     """
-    artifact = Artifact.read(attempt.folders[corpus])
-    if artifact is None:
-        raise StoreError(f"{attempt.folders[corpus]} has gone: run again")
+    artifacts = [_artifact(attempt.folders[name]) for name in inputs]
     stage, libraries = attempt.components["stage"], tuple(attempt.components["libraries"])
     remote = attempt.store.remote.address if attempt.store.remote else ""
     errand = Errand(
         name=f"rnnlm-{secrets.token_hex(8)}",
         stage=stage,
-        text=(artifact.manifest.stage, artifact.manifest.key),
+        read=tuple((one.manifest.stage, one.manifest.key) for one in artifacts),
         store=str(attempt.store.root),
         remote=remote,
         code=code(stage, libraries),
@@ -104,6 +102,13 @@ def spread(folder: Path, *, attempt: Attempt, corpus: str) -> Iterator[Pass]:
             with suppress(Exception):  # what a worker that has gone has left, goes with its scratch folder
                 _cores(client)
                 client.run(_forget, errand, on_error="ignore")
+
+
+def _artifact(folder: Path) -> Artifact:
+    artifact = Artifact.read(folder)
+    if artifact is None:
+        raise StoreError(f"{folder} has gone: run again")
+    return artifact
 
 
 def _map(
@@ -223,7 +228,7 @@ def _forget(errand: Errand, dask_worker: Any) -> None:
 
 @cache
 def _see_that_all_is_the_same(errand: Errand) -> None:
-    """See, once, that this worker has the code of whoever asks, and the text, which it brings from the remote."""
+    """See, once, that this worker has the code of whoever asks, and what is read, which it brings from the remote."""
     module = graph.STAGES[errand.stage].function.__module__
     if fingerprint.edited(module) or code(errand.stage, errand.libraries) != errand.code:
         raise StoreError(
@@ -231,14 +236,15 @@ def _see_that_all_is_the_same(errand: Errand) -> None:
             f"{socket.gethostname()}: install the same there, and start the worker again"
         )
     store = open_store(errand.store, errand.remote)
-    artifact = store.find(*errand.text)
-    if errand.remote:
-        with store.lock(*errand.text, lambda: None):  # one worker of a machine brings it for all
-            artifact = store.find(*errand.text)
-            if artifact is None or store.damage(artifact):
-                artifact = mirror.bring(store, *errand.text)
-    if artifact is None:
-        raise CorpusError(
-            f"the Dask worker on {socket.gethostname()} sees no store with this text at {store.root}: all have to see "
-            "the same store under the same path, or the same remote"
-        )
+    for one in errand.read:
+        artifact = store.find(*one)
+        if errand.remote:
+            with store.lock(*one, lambda: None):  # one worker of a machine brings it for all
+                artifact = store.find(*one)
+                if artifact is None or store.damage(artifact):
+                    artifact = mirror.bring(store, *one)
+        if artifact is None:
+            raise CorpusError(
+                f"the Dask worker on {socket.gethostname()} sees no store with this text at {store.root}: all have to "
+                "see the same store under the same path, or the same remote"
+            )

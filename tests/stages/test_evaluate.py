@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
+from data import cores
 from data.errors import Interrupted
 from data.store.collect import collect
 from data.store.folder import Store
@@ -39,6 +40,7 @@ from stages.report import markdown
 from stages.report.gather import gather
 
 if TYPE_CHECKING:
+    from data.corpus.parts import Part
     from tests.stages.conftest import Runs, Tokenized
 
 SAMPLE = Path(__file__).parents[2] / "data" / "corpus" / "sample.txt"
@@ -232,7 +234,8 @@ def test_where_nothing_is_said_it_goes_on_from_how_its_text_begins(
         return sample(model, prefix, length, **options)
 
     monkeypatch.setattr(LanguageModel, "sample", noting)
-    given = {"model": folders["train"], "tokens": folders["tokenize"], "baselines": folders["baselines"]}
+    given: dict[str, Any] = {"model": folders["train"], "tokens": folders["tokenize"]}
+    given["baselines"] = folders["baselines"]
     evaluate(EvaluateConfig(), **given, checkpoints=tmp_path / "kept", out=tmp_path, progress=silent("evaluate"))
     samples = json.loads((tmp_path / "samples.json").read_text(encoding="utf-8"))
     assert [sample["prefix"] for sample in samples] == ["then the"] * 3
@@ -489,7 +492,8 @@ def test_each_document_is_measured_from_its_beginning_and_written_to_its_end(
     tokenized: Tokenized, run: Runs, tmp_path: Path
 ) -> None:
     documents = ["a bad cab.", "each dead bee"] * 12
-    folders = {"tokens": tokenized(tmp_path / "tokens", documents=documents), "baselines": tmp_path / "baselines"}
+    folders: dict[str, Any] = {"tokens": tokenized(tmp_path / "tokens", documents=documents)}
+    folders["baselines"] = tmp_path / "baselines"
     run.on(tokens=folders["tokens"])(initializer="uniform", epochs=40)
     folders |= {"model": run.folder / "out1", "checkpoints": tmp_path / "kept", "out": tmp_path / "out"}
     for name in ("baselines", "out"):
@@ -506,3 +510,45 @@ def test_each_document_is_measured_from_its_beginning_and_written_to_its_end(
     assert measured["train"]["tokens"] == len(ids) - 1
     [greedy, *_] = json.loads((folders["out"] / "samples.json").read_text(encoding="utf-8"))
     assert greedy["text"] == documents[0]
+
+
+def test_a_long_split_of_documents_is_measured_in_stretches_by_whoever_is_there(
+    tokenized: Tokenized, run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"tokens": tokenized(tmp_path / "tokens", documents=["a bad cab.", "each dead bee"] * 40)}
+    run.on(tokens=given["tokens"])(initializer="uniform", epochs=2)
+    given |= {"model": run.folder / "out1", "baselines": tmp_path / "baselines", "progress": silent("")}
+    given["baselines"].mkdir()
+    baselines(StageConfig(), tokens=given["tokens"], out=given["baselines"], progress=silent(""))
+
+    def made(name: str, available: int, stretch: int) -> bytes:
+        monkeypatch.setattr(cores, "available", lambda: available)
+        monkeypatch.setattr(module, "STRETCH", stretch)
+        (tmp_path / name).mkdir()
+        config = EvaluateConfig(prefixes=("a b",), length=5, window=8)
+        evaluate(config, **given, checkpoints=tmp_path / f"{name} kept", out=tmp_path / name)
+        assert {path.name for path in (tmp_path / name).iterdir()} == {"metrics.json", "samples.json"}
+        return (tmp_path / name / "metrics.json").read_bytes()
+
+    alone = made("alone", 1, 100)
+    assert made("two", 2, 100) == alone
+    whole, apart = json.loads(made("whole", 1, 1 << 20)), json.loads(alone)
+    assert apart["train"]["tokens"] == whole["train"]["tokens"]
+    assert apart["train"]["loss"] == pytest.approx(whole["train"]["loss"], rel=1e-6)
+    assert apart["train"]["windowed"]["loss"] == pytest.approx(whole["train"]["windowed"]["loss"], rel=0.02)
+
+    seen = list[int]()
+    summed = module._summed
+
+    def stopped(part: Part, *arguments: Any, **named: Any) -> Any:
+        seen.append(part.start)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return summed(part, *arguments, **named)
+
+    monkeypatch.setattr(module, "_summed", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        made("cut", 1, 100)
+    (tmp_path / "cut").rename(tmp_path / "gone")
+    assert made("cut", 1, 100) == alone
+    assert seen[3:5] == [seen[3]] * 2, "it goes on with the stretch at which it was interrupted"

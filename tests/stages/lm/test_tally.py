@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,15 +13,22 @@ import pytest
 from data.errors import Interrupted
 from stages.lm import tally
 from stages.lm.layers import State, Vector
-from stages.lm.tally import Tally
+from stages.lm.tally import Tally, summed
+
+if TYPE_CHECKING:
+    from stages.lm.tally import Sum
 
 LOSSES = np.random.default_rng(0).random(100).astype(np.float32)
 
 
-def losses(done: int, states: list[State], size: int = 7) -> Iterator[Vector]:
+def losses(done: int, states: list[State]) -> Iterator[Sum]:
     """Chunks of 7; the state after one is the sum so far, which the next chunk adds to its first loss."""
-    for start in range(done, len(LOSSES), size):
-        chunk = LOSSES[start : start + size].copy()
+    return summed(chunks(done, states))
+
+
+def chunks(done: int, states: list[State]) -> Iterator[Vector]:
+    for start in range(done, len(LOSSES), 7):
+        chunk = LOSSES[start : start + 7].copy()
         chunk[0] += states[0][0][0]
         states[0] = (states[0][0] + chunk.sum(), states[0][1] + 1)
         yield chunk
@@ -79,8 +86,8 @@ def test_it_goes_on_only_where_that_is_possible(tmp_path: Path) -> None:
 
 
 def test_sums_are_told_apart_and_what_ended_is_not_read_again(tmp_path: Path) -> None:
-    def other(done: int, states: list[State]) -> Iterator[Vector]:
-        yield np.ones(3, np.float32)
+    def other(done: int, states: list[State]) -> Iterator[Sum]:
+        yield 3.0, 3
 
     assert Tally(tmp_path).mean("ones", other, [], nobody) == 1
     with pytest.raises(Interrupted):

@@ -21,8 +21,9 @@ from data.errors import CorpusError, StoreError
 from data.store import mirror
 from data.store.artifact import Artifact
 from data.store.folder import Store, open_store
+from stages import evaluate as evaluating
 from stages.pipeline import graph, settings, spread
-from stages.pipeline.run import perform
+from stages.pipeline.run import Walk, perform
 
 if TYPE_CHECKING:
     from data.progress import Progress
@@ -165,6 +166,23 @@ def test_what_is_wrong_with_a_text_is_said_as_without_a_cluster(cluster: Cluster
         tokenized(text, Store(tmp_path / "store"), "tokenize.min_freq=1000000", dask=cluster.address)
 
 
+def test_a_long_evaluation_of_documents_is_shared_too(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "STRETCH", 300)
+    folder, store = tmp_path / "documents", Store(tmp_path / "store")
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.txt").write_text(LINE.format(number, number % 7), encoding="utf-8")
+    fields = ("train.engine=bptt", "train.hidden_size=4", "train.epochs=1", "tokenize.split=content")
+    config = settings.load("sample", str(folder), (*fields, "tokenize.valid_share=0.25", "tokenize.train_share=0.7"))
+    walk = Walk(lambda name, upstream: perform(name, config, upstream, store, silent))
+    alone = [*walk.steps("evaluate")][-1].artifact
+    shared = perform("evaluate", config, walk.artifacts, store, silent, forced=True, dask=cluster.address)
+    assert shared.state == "ran"
+    assert shared.artifact.manifest.outputs == alone.manifest.outputs
+
+
 @pytest.fixture
 def errand(text: Path, tmp_path: Path) -> spread.Errand:
     """What a worker is told that has never seen the text."""
@@ -173,7 +191,7 @@ def errand(text: Path, tmp_path: Path) -> spread.Errand:
     return spread.Errand(
         "rnnlm-0",
         stage,
-        ("download", corpus.manifest.key),
+        (("download", corpus.manifest.key),),
         str(tmp_path / "own"),
         "",
         spread.code(stage, libraries),
@@ -187,9 +205,9 @@ def test_a_worker_without_the_store_says_what_a_cluster_needs(errand: spread.Err
 
 
 def test_a_worker_without_the_store_has_the_remote(errand: spread.Errand, tmp_path: Path, bucket: str) -> None:
-    mirror.share(open_store(str(tmp_path / "store"), bucket), *errand.text)
+    mirror.share(open_store(str(tmp_path / "store"), bucket), *errand.read[0])
     spread._see_that_all_is_the_same(replace(errand, remote=bucket))
-    brought = Store(tmp_path / "own").find(*errand.text)
+    brought = Store(tmp_path / "own").find(*errand.read[0])
     assert brought
     assert (brought.folder / "corpus.txt").read_bytes() == (tmp_path / "text.txt").read_bytes()
 
