@@ -111,6 +111,10 @@ FIELDS: dict[str, Row] = {
     "tokenize.train_share": Row("0.7", STAGES[1:], also="tokenize.valid_share=0.2"),
     "tokenize.valid_share": Row("0.05", STAGES[1:], also="tokenize.test_share=0.15"),
     "tokenize.test_share": Row("0.2", STAGES[1:], also="tokenize.valid_share=0"),
+    "tokenize.split": Row("order", STAGES[1:2]),  # of one document nothing changes
+    "tokenize.split_seed": Row("1", STAGES[1:2]),
+    "tokenize.end_tokens": Row("false", STAGES[1:2]),
+    "tokenize.near_duplicates": Row("drop", STAGES[1:2]),
     "train.cell": Row("gru", STAGES[2:]),
     "train.activation": Row("tanh", STAGES[2:]),
     "train.hidden_size": Row("9", STAGES[2:]),
