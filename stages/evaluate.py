@@ -104,10 +104,10 @@ def _stretches(table: IndexTable, name: str) -> Iterator[Part]:
     split = table.measured(name)
     if not table.ends or len(split) < 2 * STRETCH:
         return
-    start = split.start
+    start, ends = split.start, split.start + np.flatnonzero(table.ids[split.start : split.stop] == END_ID)
     while start < split.stop - 1:
-        ends = np.flatnonzero(table.ids[start + STRETCH : split.stop] == END_ID)
-        stop = start + STRETCH + int(ends[0]) + 1 if len(ends) else split.stop
+        after = ends.searchsorted(start + STRETCH)
+        stop = int(ends[after]) + 1 if after < len(ends) else split.stop
         yield Part(start, stop)
         start = stop - 1
 
