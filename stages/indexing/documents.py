@@ -75,7 +75,7 @@ class Order:
     def _borders(self) -> Iterable[int]:
         if self.splits:
             yield from itertools.accumulate(self.splits)
-        if self.last:  # alone
+        if self.last and self.last[0] in self.numbers:  # alone
             at = self.numbers.index(self.last[0])
             yield from (at, at + 1)
 

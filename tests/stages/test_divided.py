@@ -226,6 +226,11 @@ def test_what_is_much_like_a_held_out_document_is_counted_and_left_out_if_asked(
     assert dropped.borders.found.left_out == 5
     assert {*texts} - {*dropped.texts()} == {name for name in texts if name.startswith("like ")}
     assert dropped.texts("test") == kept.texts("test")
+    # Of the last document not all is read, and then it is left out.
+    last = next(name for name in texts if name.startswith("like "))
+    some = sum(map(len, LIBRARY.values())) + 50
+    fewer = run(tmp_path, {**LIBRARY, last: texts[last]}, "fewer", near_duplicates="drop", max_tokens=some, **DIVIDED)
+    assert {*fewer.texts()} == {*LIBRARY}
 
 
 def test_one_document_cannot_be_divided(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
