@@ -73,7 +73,8 @@ def _sketched(contents: Sequence[bytes]) -> Iterator[Hashes]:
     found, owners = hashes[low], owners[low]
     order = np.lexsort((found, owners))
     found, owners = found[order], owners[order]
-    first = np.append(True, (found[1:] != found[:-1]) | (owners[1:] != owners[:-1]))
+    first = np.ones(len(found), np.bool_)
+    first[1:] = (found[1:] != found[:-1]) | (owners[1:] != owners[:-1])
     found, owners = found[first], owners[first]
     ends = owners.searchsorted(np.arange(len(contents) + 1))
     for start, width, (begin, end) in zip(starts.tolist(), windows.tolist(), pairwise(ends.tolist()), strict=True):

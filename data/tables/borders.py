@@ -100,7 +100,7 @@ class Borders:
             if min(tokens.min(), size.min()) < 1 or start.min() < 0 or (first != tokens.cumsum() - tokens).any():
                 raise ValueError("its documents do not lie one behind another")
             found = _found(json.loads(batch.schema.metadata[b"found"]))
-        except (OSError, KeyError, TypeError, ValueError, RecursionError, pa.ArrowException) as error:
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
             raise StoreError(f"{path} is no table of documents that can be read ({error}): tokenize again") from None
         return cls(batch.column("name").to_pylist(), first, tokens, start, size, found)
 
