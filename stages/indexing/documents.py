@@ -141,6 +141,8 @@ def _first(table: Documents, source: Source, most: int) -> tuple[range, tuple[in
         if before + tokens >= most:
             return range(row + 1), (row, most - before)
         before += tokens
+    if read == most:  # in the middle of a long one, which was not read to its end
+        return range(len(had) + 1), (len(had), most - before)
     return range(len(table)), None
 
 

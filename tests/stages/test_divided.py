@@ -165,7 +165,12 @@ def test_without_ends_there_are_documents_all_the_same(tmp_path: Path, level: st
 
 
 @pytest.mark.parametrize("split", ["content", "position"])
-def test_the_first_tokens_are_those_of_the_first_documents(tmp_path: Path, split: str) -> None:
+@pytest.mark.parametrize("short", [1 << 16, 30], ids=["together", "alone"])
+def test_the_first_tokens_are_those_of_the_first_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, short: int
+) -> None:
+    monkeypatch.setattr(together, "SHORT", short)
+    monkeypatch.setattr("data.corpus.text.CHUNK", 100)
     found = run(tmp_path, LIBRARY, split=split, max_tokens=5000)
     texts = {name: text.lower() for name, text in LIBRARY.items()}
     kept, left = {}, 5000
