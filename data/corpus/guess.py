@@ -17,7 +17,7 @@ MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs
 """Byte order marks, with which such texts begin."""
 _KINDS = (
     (rb"%PDF-", "a PDF"),
-    (rb".{257}ustar", "a tar archive"),
+    (rb".{257}ustar(\x00|  \x00)", "a tar archive"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
     (rb"Rar!\x1a\x07", "a RAR archive"),
     (rb"PK\x03\x04", "a zip archive within what was unpacked"),

@@ -25,8 +25,8 @@ DIRECTORY = 1 << 24
 what a tar archive says of one member beside its content."""
 MEMBERS = 1 << 20
 """The most members of an archive."""
-ZIP, TAR = rb"PK(\x03\x04|\x05\x06)", rb".{257}ustar"
-"""How an archive begins; of zip the second is one of nothing."""
+ZIP, TAR = rb"PK(\x03\x04|\x05\x06)", rb".{257}ustar(\x00|  \x00)"
+"""How an archive begins; of zip the second is one of nothing. A text may say "mustard" there, but has no zero byte."""
 
 _UNZIPPING = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),

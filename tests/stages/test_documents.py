@@ -391,3 +391,12 @@ def test_an_address_of_a_table_is_carried_over_with_its_documents(server: Server
     (first / "documents.arrow").unlink()  # as a version that read tables as texts has left it
     assert read(fetched("third", first)) == read(tmp_path / "second")
     assert server.sent > sent
+
+
+def test_a_text_that_says_what_begins_a_tar_archive_is_a_text(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    said = " " * 256 + "mustard with the beef\n"
+    (folder / "a.txt").write_text(said)
+    assert made(tmp_path, folder) == {"a.txt": said}
+    assert not (tmp_path / "out" / "scratch").exists()
