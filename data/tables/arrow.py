@@ -10,10 +10,21 @@ from data.store.reading import check
 from data.tables.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pyarrow as pa
+
+
+def write(path: Path, columns: Mapping[str, pa.Array], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file of one batch, of columns that lack no value; the same columns give the same bytes."""
+    import pyarrow as pa
+
+    fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
+    schema = pa.schema(fields, metadata=dict(metadata) if metadata else None)
+    options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2³¹ - 1 rows, or bytes of strings
+    with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
+        writer.write_batch(pa.record_batch([*columns.values()], schema=schema))
 
 
 def batch(path: Path, fits: Callable[[pa.Schema], bool]) -> pa.RecordBatch:

@@ -14,7 +14,6 @@ The rows are in the order of the tokens, without gaps. The schema's metadata hol
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -73,14 +72,9 @@ class Borders:
         """The same documents give the same bytes."""
         import pyarrow as pa
 
-        columns = {"name": pa.array(self.names, pa.string())}
+        columns: dict[str, pa.Array] = {"name": pa.array(self.names, pa.string())}
         columns |= {name: pa.array(getattr(self, name), pa.int64()) for name in _COLUMNS}
-        fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
-        schema = pa.schema(fields, metadata={"found": json.dumps(asdict(self.found))})
-        batch = pa.record_batch([*columns.values()], schema=schema)
-        options = pa.ipc.IpcWriteOptions(allow_64bit=True)
-        with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
-            writer.write_batch(batch)
+        arrow.write(path, columns, {"found": json.dumps(asdict(self.found))})
 
     @classmethod
     def read(cls, path: Path) -> Borders:

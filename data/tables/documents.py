@@ -12,7 +12,6 @@ The rows are in the documents' order, which is that of the text.
 
 from __future__ import annotations
 
-import os
 import re
 from array import array
 from dataclasses import dataclass, field
@@ -67,11 +66,7 @@ class Documents:
             "bytes": pa.array(self.sizes, pa.int64()),
             "sha256": pa.array((digest.hex() for digest in self.digests), pa.string(), size=len(self.digests)),
         }
-        schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
-        batch = pa.record_batch([*columns.values()], schema=schema)
-        options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # more than 2³¹ - 1 bytes of names
-        with pa.OSFile(os.fsencode(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
-            writer.write_batch(batch)
+        arrow.write(path, columns)
 
     @classmethod
     def read(cls, path: Path) -> Documents:
