@@ -71,7 +71,10 @@ class Api:
         deadline = time.monotonic() + 30
         while True:
             found = {task["name"].rpartition("-")[0]: task for task in self.task_runs(flow_run)}
-            if all(task["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") for task in found.values()):
+            if all(
+                task["state"] and task["state"]["type"] in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+                for task in found.values()
+            ):
                 return found
             assert time.monotonic() < deadline, found
             time.sleep(0.1)
