@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache, partial
-from itertools import repeat
+from itertools import accumulate, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from data.corpus.parts import Part, passes
 from data.store.reading import digest
-from data.tables.tokens import END_ID, SPLITS, IndexTable
-from stages.lm import metrics
+from data.tables.tokens import SPLITS, IndexTable
+from stages.lm import metrics, stretches
 from stages.lm.model import LanguageModel
 from stages.lm.network import one_thread
 from stages.lm.tally import Tally, summed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from data.corpus.parts import Pass
     from data.progress import Progress
-    from data.tables.tokens import Ids
+    from data.tables.tokens import Ids, Split
     from stages.config import EvaluateConfig
     from stages.lm.layers import State
     from stages.lm.network import Network
+    from stages.lm.stretches import Chunks, Stretch
     from stages.lm.tally import Sum
 
 MEMORIZED = 40
@@ -36,8 +35,6 @@ MEMORIZED = 40
 WRITTEN = 10, 500
 """What the model writes to be looked through for such windows: so many texts, from nothing and at temperature 1, of
 about so many characters each, or of fewer where it ends a document."""
-STRETCH = 1 << 20
-"""Tokens that are measured at once, and a few more, of a split of documents that has twice as many."""
 _DECODED = 1 << 20
 """Tokens of the training split that are text at once."""
 
@@ -74,15 +71,20 @@ def evaluate(
         checkpoints: where what is measured so far is kept, of this evaluation and of no other.
         out: an empty folder.
         progress: told of tokens evaluated.
-        spread: passes over the stretches of a long split, see `data.corpus.parts.passes`: the same comes out.
+        spread: a pass over the stretches of a long split, see `data.corpus.parts.passes`: the same comes out.
     """
     language_model = LanguageModel.load(model)
     table = IndexTable.open(tokens / "tokens.arrow")
-    stretches = {name: [*_stretches(table, name)] for name in SPLITS}
-    several = [stretch for some in stretches.values() for stretch in some]
+    several = [
+        Part(stretch[1], stretch[-1])
+        for name in SPLITS
+        for split in [table.measured(name)]
+        if len(split) > 2 * stretches.LENGTH
+        for stretch in stretches.cut(_edges(language_model.network, split, 0), split.start)
+    ]
     with TemporaryDirectory(dir=out) as aside, passes(several, 1, _silent, Path(aside), spread, large=1) as over:
-        far = partial(over, partial(_summed, model=model, tokens=tokens, weights=digest(model / "model.safetensors")))
-        measured = _measure(language_model, table, config.window, Tally(checkpoints), progress, stretches, far)
+        far = partial(over, partial(_read, model=model, tokens=tokens, weights=digest(model / "model.safetensors")))
+        measured = _measure(language_model, table, config.window, Tally(checkpoints), progress, far)
     measured["baselines"] = _summaries(json.loads((baselines / "baselines.json").read_text(encoding="utf-8")), table)
     progress(0, 0, "looking for what it knows by heart")
     with one_thread():
@@ -98,28 +100,23 @@ def evaluate(
     _write_json(out / "samples.json", samples)
 
 
-def _stretches(table: IndexTable, name: str) -> Iterator[Part]:
-    """Of a long split of documents that have ends its tokens in stretches, each from the end of a document to that of
-    another one, where the next begins: what one costs follows from that one alone. None of any other split."""
-    split = table.measured(name)
-    if not table.ends or len(split) < 2 * STRETCH:
-        return
-    start, ends = split.start, split.start + np.flatnonzero(table.ids[split.start : split.stop] == END_ID)
-    while start < split.stop - 1:
-        after = ends.searchsorted(start + STRETCH)
-        stop = int(ends[after]) + 1 if after < len(ends) else split.stop
-        yield Part(start, stop)
-        start = stop - 1
+def _edges(network: Network, split: Split, window: int) -> list[int]:
+    """Where the chunks of a split begin, and the last one ends; those of windows unless ``window`` is 0."""
+    losses = max(len(split) - 1, 0)
+    if window:
+        span = network.windowed_span(window)
+        return [*range(split.start, split.start + losses, span), split.start + losses]
+    return [*accumulate(network.chunks(losses), initial=split.start)]
 
 
-def _summed(part: Part, window: int, *, model: Path, tokens: Path, weights: str, folder: Path) -> Sum:
-    """What the losses of a stretch add up to, and how many they are; with the state reset every ``window`` tokens
-    unless it is 0."""
+def _read(
+    part: Part, stretch: Stretch, window: int, *, model: Path, tokens: Path, weights: str, folder: Path
+) -> tuple[list[State], Chunks]:
+    """What was read of a stretch; with the state reset every ``window`` tokens unless it is 0."""
     network, ids = _opened(model, tokens, weights)
-    these = ids[part.start : part.stop]
-    first = network.zero_state() if these[0] == END_ID else network.beginning()
-    sums = [*summed(network.windowed_losses(these, window) if window else network.losses(these, first))]
-    return sum(nats for nats, _ in sums), sum(number for _, number in sums)
+    if window:
+        return [], [(one, []) for one in summed(network.windowed_losses(ids[part.start : part.stop + 1], window))]
+    return stretches.read(network, ids, stretch)
 
 
 @lru_cache(1)
@@ -138,12 +135,11 @@ def _measure(
     window: int,
     tally: Tally,
     progress: Progress,
-    stretches: Mapping[str, Sequence[Part]],
-    far: Callable[..., Iterable[Sum]],
+    far: Callable[..., Iterable[tuple[list[State], Chunks]]],
 ) -> dict[str, Any]:
     """Split → figures, those with the state reset every ``window`` tokens among them unless it is 0.
 
-    Those of a split in ``stretches`` are measured by ``far(stretches, windows)``.
+    A long split is read by ``far(parts, stretches, windows)``.
     """
     network = model.network
     total = sum(max(len(table.measured(name)) - 1, 0) for name in SPLITS) * (2 if window else 1)
@@ -153,36 +149,31 @@ def _measure(
     def advance(done: int) -> None:
         progress(before + done, total, f"evaluating the {name} split")
 
+    def sums(done: int, states: list[State], *, split: Split, window: int) -> Iterable[Sum]:
+        if len(split) <= 2 * stretches.LENGTH:
+            ids = table.ids[split.start + done : split.stop]
+            return summed(network.windowed_losses(ids, window) if window else network.losses(ids, states))
+        some = [*stretches.cut(_edges(network, split, window), split.start + done)]
+        found = far([Part(one[1], one[-1]) for one in some], some, repeat(window))
+        return stretches.joined(network, table.ids, some, found, states)
+
     measured: dict[str, Any] = {}
     for name in SPLITS:
         split = table.measured(name)
-        ids, predicted = table.ids[split.start : split.stop], len(split) - 1
+        predicted = len(split) - 1
         if predicted < 1:
             measured[name] = None
             continue
 
-        some = stretches[name]
-
-        def carried(done: int, states: list[State], ids: Ids = ids) -> Iterable[Sum]:
-            return summed(network.losses(ids[done:], states))
-
-        def windowed(done: int, states: list[State], ids: Ids = ids) -> Iterable[Sum]:
-            return summed(network.windowed_losses(ids[done:], window))
-
-        def apart(done: int, states: list[State], some: Sequence[Part] = some, window: int = 0) -> Iterable[Sum]:
-            left = [one for one in some if one.start - some[0].start >= done]
-            return far(left, repeat(window))
-
-        sums, states = (apart, []) if some else (carried, network.beginning())
-        loss = tally.mean(name, sums, states, advance)
+        loss = tally.mean(name, partial(sums, split=split, window=0), network.beginning(), advance)
         before += predicted
         measured[name] = metrics.summarize(loss, predicted, split.characters, split.spelling)
         measured[name]["unknown_rate"] = split.unknown_rate
         if split is not table.splits[name]:
             measured[name]["of"] = len(table.splits[name]) - 1
         if window:
-            sums, every = (partial(apart, window=window), 1) if some else (windowed, network.windowed_span(window))
-            loss = tally.mean(f"{name}, windowed", sums, [], advance, every=every)
+            windowed, every = partial(sums, split=split, window=window), network.windowed_span(window)
+            loss = tally.mean(f"{name}, windowed", windowed, [], advance, every=every)
             before += predicted
             figures = metrics.summarize(loss, predicted, split.characters, split.spelling)
             measured[name]["windowed"] = {"window": window, **figures}

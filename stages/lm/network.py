@@ -124,15 +124,12 @@ class Network:
                 ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives. None is ``beginning()``.
         """
         states = self.beginning() if states is None else states
-        done, left, held = 0, len(ids) - 1, self._rows(self.architecture.vocab_size)
-        while left > 0:
-            steps = left // (math.ceil(left / side_by_side.MOST) * side_by_side.ROWS)  # no short rest is left over
-            long_enough = steps >= side_by_side.SHORTEST
-            tokens = steps * side_by_side.ROWS if long_enough else min(left, held)
+        done, held = 0, self._rows(self.architecture.vocab_size)
+        for tokens in self.chunks(len(ids) - 1):
             inputs, targets = ids[done : done + tokens], ids[done + 1 : done + tokens + 1]
             with one_thread(), np.errstate(all="ignore"):
-                if long_enough:
-                    rows = inputs.reshape(-1, steps), targets.reshape(-1, steps)
+                if tokens >= side_by_side.ROWS * side_by_side.SHORTEST:
+                    rows = inputs.reshape(side_by_side.ROWS, -1), targets.reshape(side_by_side.ROWS, -1)
                     losses = side_by_side.losses(self.advance_columns, self._nats, *rows, states, held)
                 else:
                     begun = np.flatnonzero(inputs == END_ID).tolist() if self.architecture.ends else ()
@@ -141,7 +138,17 @@ class Network:
                         outputs, states[number] = layer.run(layer.project(outputs), states[number], begun)
                     losses = self._nats(outputs.T, targets)
             yield losses
-            done, left = done + tokens, left - tokens
+            done += tokens
+
+    def chunks(self, left: int) -> Iterator[int]:
+        """How many of so many ``losses`` are computed at once, one chunk behind another. A chunk alone is one, too."""
+        while left > 0:
+            steps = left // (math.ceil(left / side_by_side.MOST) * side_by_side.ROWS)  # no short rest is left over
+            long_enough = steps >= side_by_side.SHORTEST
+            held = self._rows(self.architecture.vocab_size)
+            tokens = steps * side_by_side.ROWS if long_enough else min(left, held)
+            yield tokens
+            left -= tokens
 
     def loss(self, ids: npt.NDArray[Any]) -> float:
         """The mean of ``losses``, nats per token; not a number where there are none."""

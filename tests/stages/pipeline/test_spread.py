@@ -21,7 +21,7 @@ from data.errors import CorpusError, StoreError
 from data.store import mirror
 from data.store.artifact import Artifact
 from data.store.folder import Store, open_store
-from stages import evaluate as evaluating
+from stages.lm import stretches
 from stages.pipeline import graph, settings, spread
 from stages.pipeline.run import Walk, perform
 
@@ -166,16 +166,12 @@ def test_what_is_wrong_with_a_text_is_said_as_without_a_cluster(cluster: Cluster
         tokenized(text, Store(tmp_path / "store"), "tokenize.min_freq=1000000", dask=cluster.address)
 
 
-def test_a_long_evaluation_of_documents_is_shared_too(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluating, "STRETCH", 300)
-    folder, store = tmp_path / "documents", Store(tmp_path / "store")
-    folder.mkdir()
-    for number in range(60):
-        (folder / f"{number:02}.txt").write_text(LINE.format(number, number % 7), encoding="utf-8")
-    fields = ("train.engine=bptt", "train.hidden_size=4", "train.epochs=1", "tokenize.split=content")
-    config = settings.load("sample", str(folder), (*fields, "tokenize.valid_share=0.25", "tokenize.train_share=0.7"))
+def test_a_long_evaluation_is_shared_too(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stretches, "LENGTH", 4_000)
+    corpus, store = tmp_path / "long.txt", Store(tmp_path / "store")
+    corpus.write_text("".join(LINE.format(number, number % 7) for number in range(400)), encoding="utf-8")
+    fields = ("train.engine=bptt", "train.hidden_size=4", "train.epochs=1")
+    config = settings.load("sample", str(corpus), fields)
     walk = Walk(lambda name, upstream: perform(name, config, upstream, store, silent))
     alone = [*walk.steps("evaluate")][-1].artifact
     shared = perform("evaluate", config, walk.artifacts, store, silent, forced=True, dask=cluster.address)
