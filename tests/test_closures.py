@@ -140,6 +140,7 @@ CLOSURES = {
         "stages/lm/side_by_side.py",
         "stages/lm/spelling.py",
         "stages/lm/stored.py",
+        "stages/lm/stretches.py",
         "stages/lm/tally.py",
     ],
 }
