@@ -13,6 +13,8 @@ from data.corpus.parts import Part, passes
 from data.store.reading import digest
 from data.tables.tokens import SPLITS, IndexTable
 from stages.lm import metrics, stretches
+from stages.lm.compared import Compared
+from stages.lm.mixture import Mixture
 from stages.lm.model import LanguageModel
 from stages.lm.network import one_thread
 from stages.lm.tally import Tally, summed
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
     from data.progress import Progress
     from data.tables.tokens import Ids, Split
     from stages.config import EvaluateConfig
-    from stages.lm.layers import State
     from stages.lm.network import Network
+    from stages.lm.predictor import State
     from stages.lm.stretches import Chunks, Stretch
     from stages.lm.tally import Sum
+
+    Reader = Network | Compared
 
 MEMORIZED = 40
 """Characters of a window that, found in the training split as well, counts as known by heart."""
@@ -37,6 +41,8 @@ WRITTEN = 10, 500
 about so many characters each, or of fewer where it ends a document."""
 _DECODED = 1 << 20
 """Tokens of the training split that are text at once."""
+_ROWS = {"train": 4, "valid": 2, "test": 4}
+"""Of what `_reader` reads with a mixture, the row of the mixture that a split is measured by."""
 
 
 def evaluate(
@@ -58,14 +64,20 @@ def evaluate(
     tokens is measured on so many, its last; its figures, and those of the baselines beside them, are then of that part,
     and ``of`` says how many tokens the whole would have predicted.
 
+    Of a mixture the training and the test split are measured with the n-gram that is in it, the validation split with
+    one of the training split alone, by which the shares were chosen.
+
     ``metrics.json`` holds for each split ``loss`` (nats per token), ``perplexity``, ``bits_per_character`` (unknown
-    tokens spelled out), ``tokens`` and ``unknown_rate``, with the same of ``windowed`` among them if asked for; beside
+    tokens spelled out), ``tokens`` and ``unknown_rate``, with the same of ``windowed`` among them if asked for, and
+    of a mixture of its ``parts``, ``network`` and ``ngram``, and for the test split of it ``before`` its n-gram counted
+    the validation split; beside
     the splits ``baselines`` (baseline → split → figures) and ``memorization``, as `memorized` returns it.
     ``samples.json`` is a list of ``prefix``, ``temperature`` and ``text``.
 
     Args:
         config: what to continue, and how.
-        model: a folder of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``, maybe ``merges.arrow``.
+        model: a folder of `train`: ``model.safetensors``, ``config.json``, ``vocab.arrow``, maybe ``merges.arrow`` and
+            ``ngrams.arrow``.
         tokens: the folder of `tokenize` that it was trained from: ``tokens.arrow``.
         baselines: the folder of ``stages.lm.baselines`` for the same tokens: ``baselines.json``.
         checkpoints: where what is measured so far is kept, of this evaluation and of no other.
@@ -82,9 +94,10 @@ def evaluate(
         if len(split) > 2 * stretches.LENGTH
         for stretch in stretches.cut(_edges(language_model.network, split, 0), split.start)
     ]
+    reader = _reader(language_model, table)
     with TemporaryDirectory(dir=out) as aside, passes(several, 1, _silent, Path(aside), spread, large=1) as over:
         far = partial(over, partial(_read, model=model, tokens=tokens, weights=digest(model / "model.safetensors")))
-        measured = _measure(language_model, table, config.window, Tally(checkpoints), progress, far)
+        measured = _measure(reader, table, config.window, Tally(checkpoints), progress, far)
     measured["baselines"] = _summaries(json.loads((baselines / "baselines.json").read_text(encoding="utf-8")), table)
     progress(0, 0, "looking for what it knows by heart")
     with one_thread():
@@ -100,29 +113,38 @@ def evaluate(
     _write_json(out / "samples.json", samples)
 
 
-def _edges(network: Network, split: Split, window: int) -> list[int]:
+def _edges(reader: Reader, split: Split, window: int) -> list[int]:
     """Where the chunks of a split begin, and the last one ends; those of windows unless ``window`` is 0."""
     losses = max(len(split) - 1, 0)
     if window:
-        span = network.windowed_span(window)
+        span = reader.windowed_span(window)
         return [*range(split.start, split.start + losses, span), split.start + losses]
-    return [*accumulate(network.chunks(losses), initial=split.start)]
+    return [*accumulate(reader.chunks(losses), initial=split.start)]
 
 
 def _read(
     part: Part, stretch: Stretch, window: int, *, model: Path, tokens: Path, weights: str, folder: Path
 ) -> tuple[list[State], Chunks]:
     """What was read of a stretch; with the state reset every ``window`` tokens unless it is 0."""
-    network, ids = _opened(model, tokens, weights)
+    reader, ids = _opened(model, tokens, weights)
     if window:
-        return [], [(one, []) for one in summed(network.windowed_losses(ids[part.start : part.stop + 1], window))]
-    return stretches.read(network, ids, stretch)
+        return [], [(one, []) for one in summed(reader.windowed_losses(ids[part.start : part.stop + 1], window))]
+    return stretches.read(reader, ids, stretch)
 
 
 @lru_cache(1)
-def _opened(model: Path, tokens: Path, weights: str) -> tuple[Network, Ids]:
+def _opened(model: Path, tokens: Path, weights: str) -> tuple[Reader, Ids]:
     """Both, until there are other weights."""
-    return LanguageModel.load(model).network, IndexTable.open(tokens / "tokens.arrow").ids
+    table = IndexTable.open(tokens / "tokens.arrow")
+    return _reader(LanguageModel.load(model), table), table.ids
+
+
+def _reader(model: LanguageModel, table: IndexTable) -> Reader:
+    """What reads a text for the figures: the network, or a mixture beside its parts, and before it as it was when its
+    n-gram had not counted the validation split. No figure of that split is of a model that knows it."""
+    if isinstance(model.predictor, Mixture):
+        return Compared(model.predictor.counting(table.split("train")), model.predictor)
+    return model.network
 
 
 def _silent(done: float, total: float, figures: str) -> None:
@@ -130,7 +152,7 @@ def _silent(done: float, total: float, figures: str) -> None:
 
 
 def _measure(
-    model: LanguageModel,
+    reader: Reader,
     table: IndexTable,
     window: int,
     tally: Tally,
@@ -141,7 +163,6 @@ def _measure(
 
     A long split is read by ``far(parts, stretches, windows)``.
     """
-    network = model.network
     total = sum(max(len(table.measured(name)) - 1, 0) for name in SPLITS) * (2 if window else 1)
     before = 0
     name = ""
@@ -152,10 +173,10 @@ def _measure(
     def sums(done: int, states: list[State], *, split: Split, window: int) -> Iterable[Sum]:
         if len(split) <= 2 * stretches.LENGTH:
             ids = table.ids[split.start + done : split.stop]
-            return summed(network.windowed_losses(ids, window) if window else network.losses(ids, states))
-        some = [*stretches.cut(_edges(network, split, window), split.start + done)]
+            return summed(reader.windowed_losses(ids, window) if window else reader.losses(ids, states))
+        some = [*stretches.cut(_edges(reader, split, window), split.start + done)]
         found = far([Part(one[1], one[-1]) for one in some], some, repeat(window))
-        return stretches.joined(network, table.ids, some, found, states)
+        return stretches.joined(reader, table.ids, some, found, states)
 
     measured: dict[str, Any] = {}
     for name in SPLITS:
@@ -165,18 +186,23 @@ def _measure(
             measured[name] = None
             continue
 
-        loss = tally.mean(name, partial(sums, split=split, window=0), network.beginning(), advance)
+        figures = partial(metrics.summarize, tokens=predicted, characters=split.characters, spelling=split.spelling)
+        losses = tally.means(name, partial(sums, split=split, window=0), reader.beginning(), advance)
         before += predicted
-        measured[name] = metrics.summarize(loss, predicted, split.characters, split.spelling)
-        measured[name]["unknown_rate"] = split.unknown_rate
+        row = _ROWS[name] if len(losses) > 1 else 0
+        measured[name] = {**figures(losses[row]), "unknown_rate": split.unknown_rate}
         if split is not table.splits[name]:
             measured[name]["of"] = len(table.splits[name]) - 1
+        if row:
+            parts = {"network": losses[0], "ngram": losses[row - 1]}
+            if name == "test" and len(table.splits["valid"]):
+                parts["before"] = losses[_ROWS["valid"]]
+            measured[name]["parts"] = {part: figures(loss) for part, loss in parts.items()}
         if window:
-            windowed, every = partial(sums, split=split, window=window), network.windowed_span(window)
-            loss = tally.mean(f"{name}, windowed", windowed, [], advance, every=every)
+            windowed, every = partial(sums, split=split, window=window), reader.windowed_span(window)
+            losses = tally.means(f"{name}, windowed", windowed, [], advance, every=every)
             before += predicted
-            figures = metrics.summarize(loss, predicted, split.characters, split.spelling)
-            measured[name]["windowed"] = {"window": window, **figures}
+            measured[name]["windowed"] = {"window": window, **figures(losses[row])}
     return measured
 
 
@@ -228,8 +254,9 @@ def _written(model: LanguageModel, table: IndexTable, seed: int) -> Iterator[str
 
 
 def _text(model: LanguageModel, table: IndexTable) -> Iterator[str]:
-    """The training split as the model would write it, in pieces."""
-    ids, tokens = table.split("train"), model.vocab.tokens
+    """The training split as the model would write it, in pieces; and the validation split, if an n-gram counts it."""
+    last = "valid" if isinstance(model.predictor, Mixture) else "train"
+    ids, tokens = table.ids[: table.splits[last].stop], model.vocab.tokens
     pieces = ((tokens[row] for row in ids[start : start + _DECODED].tolist()) for start in range(0, len(ids), _DECODED))
     return model.kind.texts(pieces)
 

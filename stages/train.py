@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data import memory
 from data.errors import ConfigError, Interrupted
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from data.progress import Progress
     from stages.config import TrainConfig
     from stages.training.engine import Engine
+    from stages.training.mixing import Mixing
 
 
 def train(
@@ -36,9 +37,10 @@ def train(
     progress: Progress,
     checkpoints: Path,
     engine: Callable[[Recipe], Engine],
+    mixing: Callable[[TrainConfig, IndexTable], Mixing] | None = None,
 ) -> dict[str, float]:
     """Write ``model.safetensors``, ``config.json``, ``vocab.arrow`` and ``history.arrow`` into ``out``, and of subwords
-    ``merges.arrow``.
+    ``merges.arrow``, of a mixture ``ngrams.arrow``.
 
     The weights are an average over the steps, as `TrainConfig.averaging` says, and so is what the validation loss is
     measured on. With ``patience`` they are those of the best epoch.
@@ -51,6 +53,7 @@ def train(
         checkpoints: a folder that belongs to this configuration, whatever its ``epochs``, and to no other. The newest
             checkpoint there at or before ``config.epochs`` is where training goes on.
         engine: builds what computes, in the thread of this call; see `stages.training.engine`.
+        mixing: counts what stands beside the network, where the configuration asks for an n-gram.
 
     Returns:
         ``tokens_per_second`` over the training of this call; nothing where all of it had been done before.
@@ -64,6 +67,7 @@ def train(
     """
     table = IndexTable.open(tokens / "tokens.arrow")
     recipe = Recipe.of(config, table.vocab_size, ends=table.ends)
+    beside = mixing(config, table) if mixing else None
     learnt, held_out = table.split("train"), table.split("valid")
     minibatches.check_length(len(learnt), config.batch_size, config.num_steps, config.partition)
     _check_memory(config, recipe, len(learnt))
@@ -77,7 +81,7 @@ def train(
             f"{config.epochs:,} and nothing is lost: the same command goes on from there",
             received[0],
         )
-    _export(loop, table, out)
+    _export(loop, table, out, beside.publish(loop.architecture, loop.weights(), out) if beside else None)
     for name in ("vocab.arrow", *(["merges.arrow"] if table.level == "bpe" else [])):
         shutil.copyfile(tokens / name, out / name)
     return {"tokens_per_second": round(loop.tokens / loop.seconds)} if loop.tokens else {}
@@ -104,7 +108,7 @@ def _check_validation(config: TrainConfig, tokens: int) -> None:
         )
 
 
-def _export(loop: Loop, table: IndexTable, out: Path) -> None:
+def _export(loop: Loop, table: IndexTable, out: Path, mixture: dict[str, Any] | None) -> None:
     """Write the weights, what is needed to use them, and the history."""
     from safetensors.numpy import save
 
@@ -112,7 +116,7 @@ def _export(loop: Loop, table: IndexTable, out: Path) -> None:
     # Written by us, so that a disk that cannot take it is an OSError like any other.
     (out / "model.safetensors").write_bytes(save(loop.weights()))
     description = {
-        "format": 4 if table.ends else 3 if table.level == "bpe" else 2,
+        "format": 5 if mixture else 4 if table.ends else 3 if table.level == "bpe" else 2,
         **loop.architecture.description(),
         "level": table.level,
         "normalizer": table.normalizer,
@@ -121,6 +125,8 @@ def _export(loop: Loop, table: IndexTable, out: Path) -> None:
     if loop.part:
         tokens = loop.state.tokens
         description |= {"tokens": tokens, "passes": round(tokens / len(table.splits["train"]), 6)}
+    if mixture:
+        description["ngram"] = mixture
     (out / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     columns: dict[str, list[float]] = {}
     for name, values in figures.items():

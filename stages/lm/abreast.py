@@ -29,7 +29,7 @@ from stages.lm import sampling
 
 if TYPE_CHECKING:
     from stages.lm.layers import State, Vector
-    from stages.lm.network import Network
+    from stages.lm.predictor import Predictor
 
 COLUMNS = 64
 """Texts at once."""
@@ -52,7 +52,7 @@ Ids = npt.NDArray[np.int64]
 
 
 def continuations(
-    network: Network,
+    predictor: Predictor,
     prompt: Sequence[int],
     length: int,
     seeds: Sequence[int],
@@ -64,7 +64,7 @@ def continuations(
     """The ids that follow those of a prompt, for each seed; None where they have to be written alone.
 
     Args:
-        network: reads the prompt, and each id that was taken.
+        predictor: reads the prompt, and each id that was taken.
         prompt: ids.
         length: ids to take at most.
         seeds: one for each text.
@@ -72,20 +72,20 @@ def continuations(
         first: lower ids are read but never taken.
         ended: whether a text has ended, given its ids so far: more of it is then not needed.
     """
-    known = network.beginning()
+    known = predictor.beginning()
     with np.errstate(all="ignore"):  # a state that grew beyond bounds is bad text, and is written alone
         for id_ in prompt:
-            network.advance(id_, known)
+            predictor.advance(id_, known)
         for drift in _DRIFTS:
             texts = np.full((len(seeds), length), -1, np.int32)
-            if _write(texts, network, known, seeds, how, first, ended, drift):
+            if _write(texts, predictor, known, seeds, how, first, ended, drift):
                 return [ids[ids >= 0].tolist() for ids in texts]
     return None
 
 
 def _write(
     texts: npt.NDArray[np.int32],
-    network: Network,
+    predictor: Predictor,
     known: list[State],
     seeds: Sequence[int],
     how: How,
@@ -94,7 +94,7 @@ def _write(
     drift: float,
 ) -> bool:
     """Write into ``texts``, (seeds, length), after the states of a prompt; stop where there is more drift than this."""
-    readout, readout_columns = network.readout(first), network.readout_columns(first)
+    readout, readout_columns = predictor.readout(first), predictor.readout_columns(first)
     streams, length = [np.random.default_rng(seed) for seed in seeds], texts.shape[1]
     alone, read = [[*known] for _ in seeds], [0 for _ in seeds]  # each one's state to the bit, and ids read until then
     live = np.arange(len(seeds))  # column i is that of text live[i]
@@ -107,7 +107,7 @@ def _write(
             live, columns = live[going], [tuple(array.take(going, 1) for array in state) for state in columns]
             uniforms = np.array([streams[text].random(min(SEGMENT, length - number)) for text in live])
         if number:
-            network.advance_columns(texts[live, number - 1], columns)
+            predictor.advance_columns(texts[live, number - 1], columns)
         logits, uniform = readout_columns(columns), uniforms[:, number % SEGMENT]
         allowed = drift * (1 + np.abs(logits).max(axis=1))
         taken, doubtful = draw(logits, uniform, *how, allowed)
@@ -115,7 +115,7 @@ def _write(
         for column in np.flatnonzero(doubtful).tolist():
             text = int(live[column])
             for id_ in texts[text, read[text] : number].tolist():
-                network.advance(id_, alone[text])
+                predictor.advance(id_, alone[text])
             read[text] = number
             exactly = readout(alone[text])
             if not np.abs(exactly - logits[column]).max() <= allowed[column] / 2:

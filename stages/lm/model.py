@@ -16,6 +16,7 @@ from data.corpus.text import CHUNK, normalize, spellings
 from data.tables.tokens import END_ID
 from data.tables.vocab import UNKNOWN, Vocab
 from stages.lm import abreast, sampling, scoring, stored
+from stages.lm.mixture import Mixture
 from stages.lm.network import Network
 from stages.lm.parameters import Architecture
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from data.tables.tokens import Ids
     from stages.config import TrainConfig
     from stages.lm.layers import Vector
+    from stages.lm.ngram import NGram
     from stages.lm.parameters import Parameters
+    from stages.lm.predictor import Predictor
     from stages.lm.sampling import Token
     from stages.lm.scoring import Score
 
@@ -39,9 +42,9 @@ _READ, _OPENING = 1000, 20
 
 
 class LanguageModel:
-    """A network, its vocabulary, and how text becomes ids.
+    """What predicts tokens, their vocabulary, and how text becomes ids.
 
-    ``network`` computes with the ids themselves.
+    ``predictor`` computes with the ids themselves: ``network``, or a mixture that it is part of.
 
     Args:
         architecture: which model it is.
@@ -49,13 +52,22 @@ class LanguageModel:
         vocab: row = id.
         level: `char`, `word` or `bpe`.
         normalizer: what a text is normalised by.
+        ngram: what stands beside the network, with ``shares`` of each as `stages.lm.mixture.Mixture` has them.
     """
 
     def __init__(
-        self, architecture: Architecture, weights: Parameters, vocab: Vocab, level: LevelName, normalizer: Normalizer
+        self,
+        architecture: Architecture,
+        weights: Parameters,
+        vocab: Vocab,
+        level: LevelName,
+        normalizer: Normalizer,
+        ngram: NGram | None = None,
+        shares: Sequence[float] = (),
     ) -> None:
         self.architecture = architecture
         self.network = Network(architecture, weights)
+        self.predictor: Predictor = self.network if ngram is None else Mixture(self.network, ngram, shares)
         self.vocab = vocab
         self.level = level
         self.kind = LEVELS[level].of(vocab)
@@ -66,8 +78,9 @@ class LanguageModel:
 
     @classmethod
     def load(cls, folder: str | PathLike[str], *, finite: bool = True) -> LanguageModel:
-        """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``, and of subwords
-        ``merges.arrow``. Where ``manifest.json`` lies beside them, they have to be what it names.
+        """Read a model artifact: ``config.json``, ``model.safetensors``, ``vocab.arrow``, of subwords
+        ``merges.arrow``, and of a mixture ``ngrams.arrow``. Where ``manifest.json`` lies beside them, they have to be
+        what it names.
 
         Args:
             folder: of the artifact.
@@ -83,6 +96,11 @@ class LanguageModel:
         """The model that training would start from."""
         architecture = Architecture.of(config, len(vocab), ends=vocab.ends)
         return cls(architecture, architecture.initial(config.initializer, config.seed), vocab, level, normalizer)
+
+    def held_out(self, training: Ids) -> Predictor:
+        """What predicts the validation split without having seen it: a mixture with an n-gram of ``training`` alone,
+        the ids of the training split, for the one that it has counts the validation split as well."""
+        return self.predictor.counting(training) if isinstance(self.predictor, Mixture) else self.predictor
 
     # --- text out of it
 
@@ -132,7 +150,7 @@ class LanguageModel:
             texts = None
             if temperature and len(some) >= abreast.FEWEST:
                 texts = abreast.continuations(
-                    self.network, ids, length, some, (temperature, top_k, top_p), first=self._first, ended=ended
+                    self.predictor, ids, length, some, (temperature, top_k, top_p), first=self._first, ended=ended
                 )
             if texts is None:
                 for seed in some:
@@ -186,7 +204,7 @@ class LanguageModel:
         stops = sampling.stop_strings(stop)
         prompt = self._split(prefix)
         ids = sampling.continuation(
-            self.network, self._ids(prompt), length, choose, first=self._first, probabilities=probabilities
+            self.predictor, self._ids(prompt), length, choose, first=self._first, probabilities=probabilities
         )
         tokens = self._tokens(ids, after=prompt[-1] if prompt else "")
         return sampling.until(tokens, stops) if stops else tokens
@@ -239,14 +257,14 @@ class LanguageModel:
 
         Args:
             text: in one piece, or in pieces cut anywhere.
-            losses: from a text's ids, in pieces, to the loss of each but the first, nats; by default what these weights
-                make of it.
+            losses: from a text's ids, in pieces, to the loss of each but the first, nats; by default what this model
+                makes of it.
 
         Raises:
             ConfigError: fewer than two tokens, so that nothing is predicted.
             CorpusError: a text for words that has none to speak of.
         """
-        losses = losses or partial(scoring.carried, self.network)
+        losses = losses or partial(scoring.carried, self.predictor)
         return scoring.score(self._read(text), losses, self.kind, self.normalizer)
 
     def log_probabilities(self, text: str | Iterable[str]) -> Iterator[tuple[str, float]]:
@@ -254,7 +272,7 @@ class LanguageModel:
 
         Of a token that the vocabulary lacks it is that of ``<unk>``; a subword stands as what it adds to the text.
         """
-        return scoring.log_probabilities(self._read(text), self.network, self.kind)
+        return scoring.log_probabilities(self._read(text), self.predictor, self.kind)
 
     def _read(self, text: str | Iterable[str]) -> Iterator[tuple[list[str], Ids]]:
         """Tokens and ids of a text a piece at a time."""

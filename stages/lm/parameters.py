@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, npt.NDArray[np.float32]]
 
-FORMAT = 4
+FORMAT = 5
 """Of the model that a folder holds, as its ``config.json`` says, at most: 1 knew neither embeddings nor tied weights, 2
-no subwords, 3 no ends of documents. Each model has the first that knows all it is of, but none has 1 any more."""
+no subwords, 3 no ends of documents, 4 no n-gram beside the network. Each model has the first that knows all it is of,
+but none has 1 any more."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates per cell, stacked along the first axis: `gru` reset, update, new; `lstm` input, forget, cell, output."""
 
@@ -74,8 +75,9 @@ class Architecture:
         if description["format"] == 1:
             activation = "relu" if description.get("cell") == "rnn" else "tanh"
             description = {"activation": activation, "embedding_size": 0, "tie_weights": False, **description}
-        if description["format"] < FORMAT:
+        if description["format"] < 4:
             description = {**description, "ends": False}
+        description = {"ends": False, **description}
         names = [field.name for field in fields(cls)]
         if missing := [name for name in names if name not in description]:
             raise ValueError(f"it has no {missing[0]}")

@@ -14,7 +14,7 @@ from data.errors import ConfigError
 
 if TYPE_CHECKING:
     from stages.lm.layers import Vector
-    from stages.lm.network import Network
+    from stages.lm.predictor import Predictor
 
 Token: TypeAlias = tuple[str, float | None]
 """What a token adds to the text, and its probability. A plain tuple: making one is part of the time per token."""
@@ -63,24 +63,24 @@ def _passed(likelihoods: npt.NDArray[np.float64], uniform: float) -> int:
 
 
 def continuation(
-    network: Network, prompt: Iterable[int], length: int, choose: Choose, *, first: int, probabilities: bool
+    predictor: Predictor, prompt: Iterable[int], length: int, choose: Choose, *, first: int, probabilities: bool
 ) -> Iterator[tuple[int, float | None]]:
     """The ids that follow those of a prompt, each with its probability at temperature 1 if asked for, else None.
 
     Args:
-        network: reads the prompt, and each id that was taken.
+        predictor: reads the prompt, and each id that was taken.
         prompt: ids.
         length: ids to take.
         choose: takes one of the logits from the id ``first`` on.
         first: lower ids are read but never taken.
         probabilities: among all ids, 0 where the logits are not finite.
     """
-    states = network.beginning()
-    logits, all_logits = network.readout(first), network.readout()
+    states = predictor.beginning()
+    logits, all_logits = predictor.readout(first), predictor.readout()
 
     def following(last: int | None, number: int) -> int:
         if last is not None:
-            network.advance(last, states)
+            predictor.advance(last, states)
         return choose(logits(states), number) + first
 
     def probability(id_: int) -> float:
@@ -97,7 +97,7 @@ def continuation(
     last = None
     for id_ in prompt:
         if last is not None:
-            quietly.run(network.advance, last, states)
+            quietly.run(predictor.advance, last, states)
         last = id_
     for number in range(length):
         last = quietly.run(following, last, number)

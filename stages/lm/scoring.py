@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from data.corpus.level import Level
     from data.tables.tokens import Ids
     from stages.lm.layers import Vector
-    from stages.lm.network import Network
+    from stages.lm.predictor import Predictor
 
     Pieces = Iterable[tuple[list[str], Ids]]
     """A text, cut anywhere between two tokens: the tokens of each piece, and their ids."""
@@ -77,11 +77,11 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
     return Score(**figures, unknown_rate=read.unknown / read.tokens)
 
 
-def log_probabilities(text: Pieces, network: Network, level: Level) -> Iterator[tuple[str, float]]:
+def log_probabilities(text: Pieces, predictor: Predictor, level: Level) -> Iterator[tuple[str, float]]:
     """Each token of a text but the first, and its log-probability, nats; of a subword, what it adds to the text."""
     pieces, again = itertools.tee(text)
     tokens = itertools.chain.from_iterable(piece for piece, _ in pieces)
-    nats = itertools.chain.from_iterable((-some).tolist() for some in carried(network, (ids for _, ids in again)))
+    nats = itertools.chain.from_iterable((-some).tolist() for some in carried(predictor, (ids for _, ids in again)))
     if level.merged:
         added = level.added(zip(tokens, itertools.chain([0.0], nats), strict=True))
         yield from itertools.islice(added, 1, None)
@@ -90,18 +90,18 @@ def log_probabilities(text: Pieces, network: Network, level: Level) -> Iterator[
         yield from zip(tokens, nats, strict=True)
 
 
-def carried(network: Network, text: Iterable[Ids]) -> Iterator[Vector]:
+def carried(predictor: Predictor, text: Iterable[Ids]) -> Iterator[Vector]:
     """The losses of a text, in chunks, with the state carried from its first token, which has none, to its last.
 
     Its pieces are joined to as many tokens as are read at once, so that how it is cut costs no time.
     """
-    states, held, length = network.beginning(), [np.empty(0, np.uint8)], 0
+    states, held, length = predictor.beginning(), [np.empty(0, np.uint8)], 0
     for ids in text:
         held.append(ids)
         length += len(ids)
         while length > 2 * side_by_side.MOST:  # so that the rest can be halved, and is not too short to gain anything
             joined = np.concatenate(held)
-            yield from network.losses(joined[: side_by_side.MOST + 1], states)
+            yield from predictor.losses(joined[: side_by_side.MOST + 1], states)
             held = [joined[side_by_side.MOST :]]  # its first token was predicted, and is not read yet
             length = len(held[0])
-    yield from network.losses(np.concatenate(held), states)
+    yield from predictor.losses(np.concatenate(held), states)

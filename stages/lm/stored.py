@@ -13,7 +13,9 @@ from data.corpus.level import LEVELS
 from data.corpus.text import NORMALIZERS
 from data.errors import StoreError
 from data.store import reading
+from data.tables.ngrams import NGRAMS
 from data.tables.vocab import MERGES, Vocab
+from stages.lm.ngram import NGram
 from stages.lm.parameters import FORMAT, Architecture
 
 if TYPE_CHECKING:
@@ -35,12 +37,16 @@ class Stored(NamedTuple):
     vocab: Vocab
     level: LevelName
     normalizer: Normalizer
+    ngram: NGram | None
+    """Which stands beside the network, in a mixture."""
+    shares: tuple[float, ...]
+    """See `stages.lm.mixture.Mixture`."""
 
 
 def read(folder: Path, *, finite: bool) -> Stored:
-    """Read ``config.json``, ``model.safetensors``, ``vocab.arrow`` and, of subwords, ``merges.arrow``; see
-    `stages.lm.model.LanguageModel.load`."""
-    architecture, level, normalizer = _described(folder / "config.json")
+    """Read ``config.json``, ``model.safetensors``, ``vocab.arrow`` and, of subwords, ``merges.arrow``, of a mixture
+    ``ngrams.arrow``; see `stages.lm.model.LanguageModel.load`."""
+    architecture, level, normalizer, shares = _described(folder / "config.json")
     _as_published(folder)
     weights = _weights(folder / "model.safetensors", architecture, finite=finite)
     path, noun = folder / "vocab.arrow", LEVELS[level].noun
@@ -51,19 +57,27 @@ def read(folder: Path, *, finite: bool) -> Stored:
         raise StoreError(f"{path} and the model do not agree on whether documents have ends: train again")
     if misfit := vocab.misfit(LEVELS[level]):
         raise StoreError(f"{path} has {misfit}, which is no {noun}: train again")
-    return Stored(architecture, weights, vocab, level, normalizer)
+    ngram = _ngram(folder / NGRAMS, architecture, shares) if shares else None
+    return Stored(architecture, weights, vocab, level, normalizer, ngram, shares)
+
+
+def _ngram(path: Path, architecture: Architecture, shares: tuple[float, ...]) -> NGram:
+    ngram = NGram.open(path, architecture.vocab_size)
+    if ngram.ends is not architecture.ends or len(ngram.orders) > len(shares):
+        raise StoreError(f"{path} and the model in config.json do not belong together: train again")
+    return ngram
 
 
 def _as_published(folder: Path) -> None:
     """See that the files are those that a manifest beside them names; what it does not name is taken at its word."""
     with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         outputs = json.loads(reading.read(folder / "manifest.json", reading.SMALL))["outputs"]
-        for name in ("config.json", "model.safetensors", "vocab.arrow", *({MERGES} & {*outputs})):
+        for name in ("config.json", "model.safetensors", "vocab.arrow", *({MERGES, NGRAMS} & {*outputs})):
             if reading.digest(folder / name) != outputs[name]["sha256"]:
                 raise StoreError(f"the content of {folder / name} is not what was published: train again")
 
 
-def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer]:
+def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer, tuple[float, ...]]:
     written = b""
     try:
         config = json.loads(written := reading.read(path, reading.SMALL))
@@ -71,10 +85,14 @@ def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer]:
         level, normalizer = config["level"], config["normalizer"]
         if level not in [*LEVELS] or normalizer not in NORMALIZERS:
             raise ValueError("its level or its normalizer is unknown")
+        mixed = config["format"] == FORMAT
+        shares = tuple(config["ngram"]["shares"]) if mixed else ()
+        if not all(type(share) is float and 0 < share < 1 for share in shares) or (mixed and not shares):
+            raise ValueError("its shares of network and n-gram are none")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reading.known(path, written, FORMAT, "use a model that this version has trained")
         raise StoreError(f"{path} does not describe a model ({_said(error)}): train again") from None
-    return architecture, level, normalizer
+    return architecture, level, normalizer, shares
 
 
 def _weights(path: Path, architecture: Architecture, *, finite: bool) -> Parameters:

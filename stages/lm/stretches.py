@@ -20,8 +20,8 @@ from stages.lm.tally import summed
 
 if TYPE_CHECKING:
     from data.tables.tokens import Ids
-    from stages.lm.layers import State
-    from stages.lm.network import Network
+    from stages.lm.compared import Compared
+    from stages.lm.predictor import Predictor, State
     from stages.lm.tally import Sum
 
 Stretch = tuple[int, ...]
@@ -43,15 +43,15 @@ def cut(edges: Sequence[int], start: int) -> Iterator[Stretch]:
         at = stop
 
 
-def read(network: Network, ids: Ids, stretch: Stretch) -> tuple[list[State], Chunks]:
+def read(reader: Predictor | Compared, ids: Ids, stretch: Stretch) -> tuple[list[State], Chunks]:
     """The states in which a stretch began, for whoever has not read what is before, and its chunks."""
-    states = network.beginning()
-    _read(network, ids, stretch[:2], states)
-    return [*states], _read(network, ids, stretch[1:], states)
+    states = reader.beginning()
+    _read(reader, ids, stretch[:2], states)
+    return [*states], _read(reader, ids, stretch[1:], states)
 
 
 def joined(
-    network: Network,
+    reader: Predictor | Compared,
     ids: Ids,
     stretches: Iterable[Stretch],
     found: Iterable[tuple[list[State], Chunks]],
@@ -60,24 +60,24 @@ def joined(
     """What the losses of each chunk add up to, in order; in ``states`` stands where the next one begins.
 
     Args:
-        network: which is measured.
+        reader: which is measured.
         ids: of the whole table.
         stretches: one behind another.
         found: what `read` gave for each.
         states: where the first of them begins.
     """
     for stretch, (begun, chunks) in zip(stretches, found, strict=True):
-        right = chunks if _same(begun, states) else _read(network, ids, stretch[1:], states)
+        right = chunks if _same(begun, states) else _read(reader, ids, stretch[1:], states)
         for one, after in right:
             states[:] = after
             yield one
 
 
-def _read(network: Network, ids: Ids, edges: Sequence[int], states: list[State]) -> Chunks:
+def _read(reader: Predictor | Compared, ids: Ids, edges: Sequence[int], states: list[State]) -> Chunks:
     return [
         (one, [*states])
         for start, stop in itertools.pairwise(edges)
-        for one in summed(network.losses(ids[start : stop + 1], states))
+        for one in summed(reader.losses(ids[start : stop + 1], states))
     ]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
     from stages.lm.layers import State, Vector
 
-    Sum = tuple[float, int]
-    """Of some losses, nats, and how many they are."""
+    Sum = tuple[tuple[float, ...], int]
+    """Of some losses, nats, of whoever read the text, and how many tokens they are."""
 
 LARGEST = 1 << 28
 """Bytes of what is kept: the states of a large model, written out."""
@@ -33,8 +32,10 @@ SECONDS = 10.0
 
 
 def summed(losses: Iterable[Vector]) -> Iterator[Sum]:
-    """Losses in chunks, each as its sum."""
-    return ((float(chunk.sum(dtype=np.float64)), len(chunk)) for chunk in losses)
+    """Losses in chunks, (tokens,), or (readers, tokens), each as its sum."""
+    return (
+        (tuple(float(row.sum(dtype=np.float64)) for row in np.atleast_2d(chunk)), chunk.shape[-1]) for chunk in losses
+    )
 
 
 class Tally:
@@ -48,7 +49,7 @@ class Tally:
         self._file = folder / "tally.json"
         self._sums: dict[str, dict[str, Any]] = _read(self._file)
 
-    def mean(
+    def means(
         self,
         name: str,
         sums: Callable[[int, list[State]], Iterable[Sum]],
@@ -56,8 +57,8 @@ class Tally:
         progress: Callable[[int], None],
         *,
         every: int = 1,
-    ) -> float:
-        """The mean of losses, nats; not a number where there are none.
+    ) -> tuple[float, ...]:
+        """The mean of the losses of each reader, nats.
 
         Args:
             name: of the sum, another one for each.
@@ -69,14 +70,17 @@ class Tally:
         """
         before = self._sums.get(name)
         if before is None or not (before["ended"] or _alike(before["states"], states)):
-            before = {"nats": 0.0, "tokens": 0, "states": _lists(states), "ended": False}
-        nats, tokens = before["nats"], before["tokens"]
+            before = {"nats": [], "tokens": 0, "states": _lists(states), "ended": False}
+        nats, tokens = tuple(before["nats"]), before["tokens"]
         if not before["ended"]:
-            states = [tuple(np.array(array, np.float32) for array in state) for state in before["states"]]
+            states = [
+                tuple(np.array(values, array.dtype) for values, array in zip(lists, state, strict=True))
+                for lists, state in zip(before["states"], states, strict=True)
+            ]
             kept, due = (nats, tokens, [*states]), time.monotonic() + SECONDS
             try:
                 for more, number in sums(tokens, states):
-                    nats += more
+                    nats = tuple(one + other for one, other in zip(nats, more, strict=True)) if nats else more
                     tokens += number
                     if tokens % every == 0:
                         kept = nats, tokens, [*states]
@@ -88,9 +92,11 @@ class Tally:
                 self._keep(name, *kept)
                 raise
             self._keep(name, nats, tokens, [], ended=True)
-        return nats / tokens if tokens else math.nan
+        return tuple(sum_ / tokens for sum_ in nats)
 
-    def _keep(self, name: str, nats: float, tokens: int, states: list[State], *, ended: bool = False) -> None:
+    def _keep(
+        self, name: str, nats: tuple[float, ...], tokens: int, states: list[State], *, ended: bool = False
+    ) -> None:
         self._sums[name] = {"nats": nats, "tokens": tokens, "states": _lists(states), "ended": ended}
         body = json.dumps(self._sums)
         with suppress(OSError):  # what cannot be kept is measured again, should it come to that
@@ -104,7 +110,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
         digest, body = read(file, LARGEST).decode().split("\n", 1)
         sums: dict[str, dict[str, Any]] = json.loads(body) if digest == _digest(body) else {}
         sound = all(
-            type(one["nats"]) is float
+            all(type(nats) is float for nats in one["nats"])
             and type(one["tokens"]) is int
             and one["tokens"] >= 0
             and one["ended"] in (True, False)
@@ -118,7 +124,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
 def _alike(kept: list[list[list[float]]], states: list[State]) -> bool:
     """Whether what was kept are states like these."""
     try:
-        shapes = [[np.array(array, np.float32).shape for array in state] for state in kept]
+        shapes = [[np.array(array, np.float64).shape for array in state] for state in kept]
     except (ValueError, TypeError):
         return False
     return shapes == [[array.shape for array in state] for state in states]

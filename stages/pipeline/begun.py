@@ -138,6 +138,8 @@ def _settings(config: TrainConfig, components: Components) -> dict[str, Any]:
     bound on tokens, how long it makes an epoch.
     """
     settings = {**components["config"], "epochs": None}
+    for name in ("ngram", "ngram_min_count"):  # what is counted beside the network
+        settings.pop(name, None)
     if part := schedule.part(config):
         settings["max_tokens"] = part
     if (horizon := schedule.horizon(config)) is not None:

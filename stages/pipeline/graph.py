@@ -111,7 +111,7 @@ STAGES: dict[str, Stage] = {
             late("stages.train"),
             inputs={"tokens": Input("tokenize", ("tokens.arrow", "vocab.arrow"), maybe=("merges.arrow",))},
             sources=lend.computing,
-            modules=lambda config: engines.choose(config).modules,
+            modules=lambda config: (*engines.choose(config).modules, *([lend.MIXING] if config.ngram else [])),
             libraries=lambda config: (*engines.choose(config).libraries, "numpy", "pyarrow", "safetensors"),
             check=sound.train,
             lost=lend.lost,
@@ -131,7 +131,9 @@ STAGES: dict[str, Stage] = {
             "Measure the model and write the report.",
             late("stages.evaluate"),
             inputs={
-                "model": Input("train", ("model.safetensors", "config.json", "vocab.arrow"), maybe=("merges.arrow",)),
+                "model": Input(
+                    "train", ("model.safetensors", "config.json", "vocab.arrow"), maybe=("merges.arrow", "ngrams.arrow")
+                ),
                 "tokens": Input("tokenize", ("tokens.arrow",)),
                 "baselines": Input("baselines", ("baselines.json",)),
             },

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,9 @@ def _spread(attempt: Attempt, *inputs: str) -> dict[str, Any]:
 
 # --- train
 
+MIXING = "stages.training.mixing"
+"""Loaded by those trainings alone that ask for it, and in no other's key."""
+
 
 def computing(config: TrainConfig) -> dict[str, str | None]:
     """What stands for engine and device in the key: what they come down to on this machine."""
@@ -138,7 +142,7 @@ def lost(config: TrainConfig, components: Mapping[str, Any], store: Store) -> st
 
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """An engine, and the checkpoints of this training and of no other.
+    """An engine, the checkpoints of this training and of no other, and what counts n-grams, if it is to.
 
     Raises:
         FormatError: a newer version has begun it, and is not kept from going on.
@@ -158,7 +162,8 @@ def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
         elif said := begun.lost(attempt.config, attempt.components, attempt.store):
             logger.info("%s", said)
         begun.note(checkpoints, attempt.config, attempt.components)
-        yield {"checkpoints": checkpoints, "engine": choice.build}
+        mixing = {"mixing": import_module(MIXING).Mixing} if attempt.config.ngram else {}
+        yield {"checkpoints": checkpoints, "engine": choice.build, **mixing}
 
 
 # --- evaluate

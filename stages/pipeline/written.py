@@ -86,6 +86,8 @@ class Measured(Figures):
     unknown_rate: float
     of: Count | None = None
     windowed: Windowed | None = None
+    parts: Annotated[dict[str, Figures], FEW] | None = None
+    """Of a mixture: ``network``, ``ngram``, maybe ``before``."""
 
 
 class Memorization(Written):

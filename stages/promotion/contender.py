@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from data.tables.ngrams import NGRAMS
 from numpy.typing import NDArray
 
 from data.errors import CorpusError, StoreError
@@ -48,7 +49,13 @@ class Side:
     def __init__(self, contender: Contender) -> None:
         self.model = LanguageModel.load(contender.model, finite=False)
         self.level = self.model.kind
-        self.weights = file_digest(contender.model / "model.safetensors")
+        mixed = self.model.predictor is not self.model.network
+        self.learnt = ("train", "valid") if mixed else ("train",)
+        """The splits that it knows: an n-gram has counted what its share was chosen on."""
+        self.weights = [
+            file_digest(contender.model / name) for name in ("model.safetensors", *([NGRAMS] if mixed else []))
+        ]
+        """Digests of all that is in it."""
         self._table = IndexTable.open(contender.tokens / "tokens.arrow")
         self._corpus = contender.corpus / "corpus.txt"
         documents = contender.tokens / DOCUMENTS
@@ -97,7 +104,7 @@ class Side:
         reading = passage.read(self.level, self.model.vocab)
         sums = np.zeros(number)
         done = 1  # nothing predicts the first token
-        for losses in self.model.network.losses(reading.ids):
+        for losses in self.model.predictor.losses(reading.ids):
             these = slice(done, done + len(losses))
             bits = losses.astype(np.float64) / math.log(2) + reading.cost[these]
             places, bits = reading.spread(these, bits)

@@ -52,8 +52,8 @@ class Bench:
         of_words = [bool(side.level.separator) for side in sides]
         self._by_words, self._joined = any(of_words), all(of_words)
         self._merged = any(side.level.merged for side in sides)
-        # A training split that several have is read once.
-        self._trainings = {side.which("train"): side for side in sides}.values()
+        # A split that several have learnt is read once.
+        self._learnt = {side.which(name): (side, name) for side in sides for name in side.learnt}.values()
 
     def measure(self, text: Callable[[bool], Iterator[Ids]], fewest: int) -> Measured:
         """Read a text.
@@ -63,8 +63,8 @@ class Bench:
             fewest: characters to count that are worth reading.
         """
         passage = Passage(text(self._joined), by_words=self._by_words, joined=self._joined, merged=self._merged)
-        trainings = [side.split("train", joined=self._joined) for side in self._trainings]
-        seen = passage.whole(seen_in(passage.codes, *trainings))
+        learnt = [side.split(name, joined=self._joined) for side, name in self._learnt]
+        seen = passage.whole(seen_in(passage.codes, *learnt))
         counted = ~seen
         counted[passage.first] = False
         total = int(np.count_nonzero(counted))

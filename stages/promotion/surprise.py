@@ -104,7 +104,9 @@ def surprise(champion: Contender, corpus: Path, fewest_characters: int) -> Surpr
 def _read(side: Side, text: Callable[[], Iterator[Ids]]) -> _Sum:
     words = bool(side.level.separator)
     stretches = _stretches(text)
-    seen = seen_in(np.concatenate([np.empty(0, np.uint8), *stretches]), side.split("train", joined=words))
+    seen = seen_in(
+        np.concatenate([np.empty(0, np.uint8), *stretches]), *(side.split(name, joined=words) for name in side.learnt)
+    )
     bits, new, characters, start = 0.0, 0, 0, 0
     for codes in stretches:
         passage = Passage([codes], by_words=words, joined=words, merged=side.level.merged)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data.moment import minute
 from data.shown import visible
 from data.tables.tokens import SPLITS
-from stages.report import charts, documents, svg, words
+from stages.report import beside, charts, documents, svg, words
 from stages.report.words import figure, signed
 
 if TYPE_CHECKING:
@@ -45,24 +45,24 @@ def inline(picture: str) -> str:
 
 
 def _model(report: Report, picture: str) -> Iterator[str]:
-    metrics, noun, baselines = report.metrics, report.level.noun, words.BASELINES
+    metrics, noun, others = report.metrics, report.level.noun, beside.beside(report.model, report.metrics)
     yield from (report.description, "", f"**{report.summary}**", "", "## How well it predicts", "")
-    yield (
-        f"| split | {noun}s | perplexity | bits per character | loss (nats) | unknown | "
-        f"{' | '.join(baselines.values())} |"
-    )
-    yield f"|---|{'--:|' * (5 + len(baselines))}"
+    yield (f"| split | {noun}s | perplexity | bits per character | loss (nats) | unknown | {' | '.join(others)} |")
+    yield f"|---|{'--:|' * (5 + len(others))}"
     for name in SPLITS:
         row = metrics[name]
         if row is None:
-            yield f"| {name} | too short to measure |{' |' * (4 + len(baselines))}"
+            yield f"| {name} | too short to measure |{' |' * (4 + len(others))}"
             continue
-        beside = (figure(metrics["baselines"][baseline][name]["perplexity"]) for baseline in baselines)
+        perplexities = (figure(rows[name]["perplexity"]) for rows in others.values())
         yield (
             f"| {name} | {row['tokens']:,} | {figure(row['perplexity'])} | {row['bits_per_character']:.4g} | "
-            f"{row['loss']:.5g} | {row['unknown_rate']:.2%} | {' | '.join(beside)} |"
+            f"{row['loss']:.5g} | {row['unknown_rate']:.2%} | {' | '.join(perplexities)} |"
         )
-    yield from ("", f"The last three columns are perplexities too. {words.baselines(metrics, noun)}", "")
+    last = {3: "three", 5: "five"}[len(others)]
+    yield from ("", f"The last {last} columns are perplexities too. {beside.baselines(metrics, noun)}", "")
+    if mixture := beside.mixture(report.model, metrics, noun):
+        yield from (mixture, "")
     if part := words.part(metrics, noun):
         yield from (part, "")
     if unknown := words.unknown(metrics, noun):

@@ -9,7 +9,7 @@ from data.corpus.text import spellings
 from data.moment import minute
 from data.shown import visible
 from data.tables.tokens import SPLITS
-from stages.report import charts, documents, svg, words
+from stages.report import beside, charts, documents, svg, words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,10 @@ def html(report: Report) -> str:
             split=_first_split(report.metrics),
             splits=SPLITS,
             dropout=words.dropout(train),
-            bars=_bars(report.metrics),
+            beside=beside.beside(report.model, report.metrics),
+            baselines=beside.baselines(report.metrics, report.level.noun),
+            mixture=beside.mixture(report.model, report.metrics, report.level.noun),
+            bars=_bars(report),
             charts=[chart for chart in drawn if chart is not None],
             compared=_compared(report.verdict),
             samples=[{**sample, **_parted(sample, report)} for sample in report.samples],
@@ -68,18 +71,15 @@ def _first_split(metrics: words.Metrics) -> str | None:
     return next((name for name in reversed(SPLITS) if metrics[name]), None)
 
 
-def _bars(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Split → bits per character of the model and of its baselines; ``width`` is a percentage."""
+def _bars(report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Split → bits per character of the model and of what stands beside it; ``width`` is a percentage."""
+    others = beside.beside(report.model, report.metrics)
     bits = {
         split: {
-            "this model": metrics[split]["bits_per_character"],
-            **{
-                called: metrics["baselines"][name][split]["bits_per_character"]
-                for name, called in words.BASELINES.items()
-            },
+            name: rows[split]["bits_per_character"] for name, rows in {"this model": report.metrics, **others}.items()
         }
         for split in SPLITS
-        if metrics[split]
+        if report.metrics[split]
     }
     longest = max((value for row in bits.values() for value in row.values()), default=0) or 1
     return {

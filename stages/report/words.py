@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     History = Mapping[str, Sequence[Any]]
     """The columns of ``history.arrow`` of `train`, one value per epoch."""
 
-BASELINES = {"5gram": "5-gram", "unigram": "unigram", "uniform": "uniform"}
-"""Baseline in ``metrics.json`` → its name for people, the one that knows most first."""
-
 MOSTLY_UNKNOWN = 0.5
 """A larger share of unknown tokens is warned of."""
 
@@ -61,6 +58,8 @@ def description(model: Mapping[str, Any], epochs: int) -> str:
     embedding = f", an embedding of {size}" if size else ""
     if model.get("tie_weights"):
         embedding += " tied to the output layer"
+    if ngram := model.get("ngram"):
+        embedding += f", beside an n-gram of order {ngram['order']}"
     kept, noun, share = model.get("epoch", epochs), LEVELS[model["level"]].noun, passes(model)
     length, part = f"for {epochs:,} epoch{'s' if epochs > 1 else ''}", f"epoch {kept:,}"
     if share:
@@ -182,18 +181,6 @@ def windowed(metrics: Metrics, noun: str) -> str:
         f"With the state reset every {window:,} {noun}s, as models of a fixed context are measured (windows one after "
         f"the other over the whole split, the mean over all {noun}s that are predicted): {figures}."
     )
-
-
-def baselines(metrics: Metrics, noun: str) -> str:
-    """What the baselines know."""
-    fitted_on = metrics["baselines"]["5gram"]["fitted_on"]
-    known = (
-        f"The 5-gram knows what follows any four {noun}s of the training split, the unigram how often each {noun} "
-        "stands in it, and uniform nothing."
-    )
-    if metrics["train"] and fitted_on <= metrics["train"].get("of", metrics["train"]["tokens"]):
-        known += f" The 5-gram was counted on the last {fitted_on:,} {noun}s of it."
-    return known
 
 
 def part(metrics: Metrics, noun: str) -> str:

@@ -165,7 +165,8 @@ def train(job: Job) -> Answer:
 
 def _loss(model: Artifact, upstream: Mapping[str, Artifact]) -> float:
     tokens = upstream[graph.STAGES["train"].inputs["tokens"].stage].folder / "tokens.arrow"
-    return LanguageModel.load(model.folder).network.loss(IndexTable.open(tokens).split("valid"))
+    table = IndexTable.open(tokens)
+    return LanguageModel.load(model.folder).held_out(table.split("train")).loss(table.split("valid"))
 
 
 def _read(job: Job) -> tuple[RunConfig, dict[str, Artifact], Store]:

@@ -107,8 +107,13 @@ def test_a_model_of_the_first_format_is_one_hot_and_relu(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 5}, "config.json has format 5, of a newer version of rnnlm, and this one reads formats up to 4"),
-        ({"format": 0}, "config.json does not describe a model .it has format 0, this version reads 1 to 4"),
+        ({"format": 6}, "config.json has format 6, of a newer version of rnnlm, and this one reads formats up to 5"),
+        ({"format": 0}, "config.json does not describe a model .it has format 0, this version reads 1 to 5"),
+        ({"format": 5}, "it has no 'ngram'"),
+        ({"format": 5, "ngram": {"shares": []}}, "its shares of network and n-gram are none"),
+        ({"format": 5, "ngram": {"shares": [0.5, 1.0]}}, "its shares of network and n-gram are none"),
+        ({"format": 5, "ngram": {"shares": [0.5, "half"]}}, "its shares of network and n-gram are none"),
+        ({"format": 5, "ngram": {"shares": [0.5]}}, "ngrams.arrow"),
         ({"format": None}, "it has format None"),
         ({"cell": "elman"}, "its cell cannot be 'elman'"),
         ({"cell": ["gru"]}, "its cell cannot be"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data.corpus.level import BPE, CHAR, LEVELS
-from stages.report import words
+from stages.report import beside, words
 from stages.report.gather import Report
 
 Run = Callable[..., Report]
@@ -183,8 +183,8 @@ def test_what_it_knows_by_heart_is_told(run: Run, tiny: Report) -> None:
 def test_a_5_gram_counted_on_a_part_says_so(tiny: Report) -> None:
     baselines = {**tiny.metrics["baselines"], "5gram": {**tiny.metrics["baselines"]["5gram"], "fitted_on": 1000}}
     said = "The 5-gram was counted on the last 1,000 characters of it."
-    assert said in words.baselines({**tiny.metrics, "baselines": baselines}, "character")
-    assert "was counted on" not in words.baselines(tiny.metrics, "character")
+    assert said in beside.baselines({**tiny.metrics, "baselines": baselines}, "character")
+    assert "was counted on" not in beside.baselines(tiny.metrics, "character")
 
 
 def test_the_metrics_of_old_artifacts_may_hold_sentences_of_their_own(tiny: Report) -> None:

@@ -1,0 +1,195 @@
+"""A network and an n-gram that say together what comes next: better than either, for they are wrong in other places.
+
+With s the network's share, p(w | h) = s · p_network(w | h) + (1 - s) · p_counts(w | h). There is a share for each
+length of the context that the n-gram has found: what is known of a long one is worth more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.tables.tokens import END_ID
+
+if TYPE_CHECKING:
+    from data.tables.tokens import Ids
+    from stages.lm.network import Network
+    from stages.lm.ngram import NGram
+    from stages.lm.predictor import State, Vector
+
+    Floats = NDArray[np.float64]
+
+SHARE = 0.5
+"""The network's, where there are fewer than `FEWEST` tokens to choose it on."""
+FEWEST = 200
+MOST = 1 << 20
+"""Tokens that shares are chosen on, at most."""
+_PRIOR = 10.0
+"""Tokens whose weight the common share has in that of each length."""
+_ROUNDS, _SETTLED = 1000, 1e-7
+_CERTAIN = 1e-6
+"""No share is nearer to 0 or 1: what one part calls impossible never is."""
+
+
+class Mixture:
+    """A `stages.lm.predictor.Predictor` made of two.
+
+    Its states are those of the network, and behind them that of the n-gram.
+
+    Args:
+        network: reads the same ids.
+        ngram: of the same vocabulary.
+        shares: the network's, (order,): ``shares[k]`` where the n-gram knows what followed the last k tokens.
+    """
+
+    def __init__(self, network: Network, ngram: NGram, shares: Sequence[float]) -> None:
+        self.network, self.ngram = network, ngram
+        self.shares = np.array(shares, np.float64)
+        self._ends = network.architecture.ends
+
+    def counting(self, ids: Ids) -> Mixture:
+        """The same network and shares beside an n-gram of another text."""
+        return Mixture(self.network, self.ngram.counting(ids, len(self.shares)), self.shares.tolist())
+
+    def zero_state(self, *columns: int) -> list[State]:
+        return [*self.network.zero_state(*columns), (self.ngram.zero_state(*columns),)]
+
+    def beginning(self) -> list[State]:
+        states = self.zero_state()
+        if self._ends:
+            self.advance(END_ID, states)
+        return states
+
+    def advance(self, id_: int, states: list[State]) -> None:
+        *inner, (rows,) = states
+        self.network.advance(id_, inner)
+        states[:] = [*inner, (self.ngram.advance(id_, rows),)]
+
+    def readout(self, first: int = 0) -> Callable[[list[State]], Vector]:
+        logits = self.network.readout()
+
+        def mixed(states: list[State]) -> Vector:
+            *inner, (rows,) = states
+            likely = _softmax(logits(inner))
+            share = self.shares[self.ngram.found(rows)]
+            likely *= share
+            counted = self.ngram.probabilities(rows)
+            counted *= 1 - share
+            likely += counted
+            return _log(likely[first:])
+
+        return mixed
+
+    def advance_columns(self, ids: NDArray[Any], states: list[State]) -> None:
+        *inner, (rows,) = states
+        self.network.advance_columns(ids, inner)
+        states[:] = [*inner, (self.ngram.advance_columns(ids, rows),)]
+
+    def readout_columns(self, first: int = 0) -> Callable[[list[State]], Vector]:
+        logits = self.network.readout_columns()
+
+        def mixed(states: list[State]) -> Vector:
+            *inner, (rows,) = states
+            likely = _softmax(logits(inner))
+            share = self.shares[self.ngram.found(rows)][:, None]
+            likely *= share
+            counted = self.ngram.probabilities_columns(rows)
+            counted *= 1 - share
+            likely += counted
+            return _log(likely[:, first:])
+
+        return mixed
+
+    def losses(self, ids: NDArray[Any], states: list[State] | None = None) -> Iterator[Vector]:
+        for network, counted, found in self.read(ids, self.beginning() if states is None else states):
+            yield self.together(network, counted, found)
+
+    def read(self, ids: NDArray[Any], states: list[State]) -> Iterator[tuple[Vector, Floats, NDArray[np.int64]]]:
+        """As ``losses``: those of the network, those of the n-gram, and the length of the context that this knew."""
+        *inner, (rows,) = states
+        done = 0
+        for network in self.network.losses(ids, inner):
+            counted, found, rows = self.ngram.read(ids[done : done + len(network) + 1], rows)
+            states[:] = [*inner, (rows,)]
+            done += len(network)
+            yield network, counted, found
+
+    def together(self, network: Vector, counted: Floats, found: NDArray[np.int64]) -> Vector:
+        """The losses of the mixture, from what ``read`` gives."""
+        share = self.shares[found]
+        mixed: Floats = -np.logaddexp(np.log(share) - network, np.log1p(-share) - counted)
+        return mixed.astype(np.float32)
+
+    def loss(self, ids: NDArray[Any]) -> float:
+        losses = np.concatenate([np.empty(0, np.float32), *self.losses(ids)])
+        return float(losses.mean(dtype=np.float64)) if len(losses) else math.nan
+
+    def chunks(self, left: int) -> Iterator[int]:
+        return self.network.chunks(left)
+
+    def windowed_losses(self, ids: NDArray[Any], window: int) -> Iterator[Vector]:
+        span = self.windowed_span(window)
+        for start in range(0, len(ids) - 1, span):
+            chunk = ids[start : start + span + 1]
+            counted, found = self.windowed(chunk, window)
+            for step, network in enumerate(self.network.windowed_losses(chunk, window)):
+                yield self.together(network, counted[step::window], found[step::window])
+
+    def windowed(self, ids: NDArray[Any], window: int) -> tuple[Floats, NDArray[np.int64]]:
+        """The losses of the n-gram, and the length of the context that it knew, where it reads windows."""
+        counted, found, _ = self.ngram.read(ids, self.ngram.zero_state(), window)
+        return counted, found
+
+    def windowed_span(self, window: int) -> int:
+        return self.network.windowed_span(window)
+
+
+def choose(mixture: Mixture, ids: Ids) -> list[float]:
+    """The shares under which a text is likeliest, by expectation and maximisation, which what the mixture has do not
+    matter to.
+
+    First there is one for all tokens, then one for each length of the context, in which that one has some weight.
+
+    Args:
+        mixture: its parts have not seen the text.
+        ids: of which at most `MOST` tokens are read.
+    """
+    order = len(mixture.shares)
+    if len(ids) - 1 < FEWEST:
+        return [SHARE] * order
+    read = [*mixture.read(ids[: MOST + 1], mixture.beginning())]
+    ratio = np.exp(np.clip(np.concatenate([counted - network for network, counted, _ in read]), -700, 700))
+    found = np.concatenate([lengths for *_, lengths in read])
+    common = _settled(ratio, SHARE, 0.0)
+    return [_settled(ratio[found == length], common, _PRIOR) for length in range(order)]
+
+
+def _settled(ratio: Floats, common: float, prior: float) -> float:
+    """The network's share, given the network's probability over the n-gram's, of each token; as many as ``prior`` more
+    have the common one."""
+    share = common
+    for _ in range(_ROUNDS):
+        own = share * ratio
+        better = float((prior * common + (own / (own + (1 - share))).sum()) / (prior + len(ratio)))
+        before, share = share, min(max(better, _CERTAIN), 1 - _CERTAIN)
+        if abs(share - before) < _SETTLED:
+            break
+    return share
+
+
+def _softmax(logits: Vector) -> Floats:
+    """In double precision, along the last axis."""
+    likely = logits.astype(np.float64)
+    likely -= likely.max(axis=-1, keepdims=True)
+    np.exp(likely, out=likely)
+    likely /= likely.sum(axis=-1, keepdims=True)
+    return likely
+
+
+def _log(likely: Floats) -> Vector:
+    """In place, and in the precision of a network's logits."""
+    return np.log(likely, out=likely).astype(np.float32)
