@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 ORDER = 5
 """Tokens of an n-gram: four that are known, and the one that follows."""
 _CHUNK = 1 << 20
-_REMEMBERED = 1 << 21
-"""Probabilities of contexts that are kept once they were made: 16 MB. Short contexts come again and again."""
+_REMEMBERED = 1 << 22
+"""Probabilities of contexts that are kept once they were made: 32 MB. Short contexts come again and again."""
 
 
 def uniform_loss(vocab_size: int) -> float:
@@ -140,30 +140,26 @@ class NGram:
 
     def probabilities(self, rows: Rows) -> Floats:
         """Of each token to come next, (vocab,); they add up to 1."""
-        probabilities = self._first
+        tokens, own, (_, starts, rests) = self._tokens, self._own, self._numbers
+        remembered, most = self._remembered, _REMEMBERED // self.vocab_size
+        result = self._first
         for number in rows.tolist():
+            if number in remembered:
+                result = remembered[number]
+                continue
             if number < 0:
                 break
-            if number * self.vocab_size > _REMEMBERED:
-                probabilities = self._behind(number, probabilities)
-            elif number in self._remembered:
-                probabilities = self._remembered[number]
+            start, stop = starts[number], starts[number + 1]
+            if start == stop:
+                continue
+            result = result * rests[number]
+            if stop - start == 1:
+                result[tokens.item(start)] += own.item(stop)
             else:
-                probabilities = self._remembered[number] = self._behind(number, probabilities)
-        return probabilities.copy()
-
-    def _behind(self, number: int, shorter: Floats) -> Floats:
-        """The probabilities behind a context, given those behind the next shorter one."""
-        _, starts, rests = self._numbers
-        start, stop = starts[number], starts[number + 1]
-        if start == stop:
-            return shorter
-        probabilities: Floats = shorter * rests[number]
-        if stop - start == 1:
-            probabilities[self._tokens[start]] += self._own[stop]
-        else:
-            probabilities[self._tokens[start:stop]] += self._own[start + 1 : stop + 1]
-        return probabilities
+                result[tokens[start:stop]] += own[start + 1 : stop + 1]
+            if number <= most:
+                remembered[number] = result
+        return result.copy()
 
     def probabilities_columns(self, rows: Rows) -> Floats:
         """As ``probabilities``, for several texts: (columns, vocab)."""
@@ -180,8 +176,9 @@ class NGram:
         places += self._tokens[followers]
         own = self._own[1:][followers]
         for length, (start, stop) in enumerate(pairwise((0, *stops))):
-            probabilities *= rests[length]
-            probabilities.reshape(-1)[places[start:stop]] += own[start:stop]
+            if start < stop:
+                probabilities *= rests[length]
+                probabilities.reshape(-1)[places[start:stop]] += own[start:stop]
         return probabilities
 
     def found(self, rows: Rows) -> Any:
@@ -254,9 +251,9 @@ class NGram:
         return self._table.key.data, self._starts.data, self._rest.data
 
     @cached_property
-    def _tokens(self) -> Ids:
-        """The last token of each n-gram, which takes as little room as may be; only what samples needs them."""
-        return (self._table.key % self.vocab_size).astype(np.min_scalar_type(self.vocab_size))
+    def _tokens(self) -> npt.NDArray[np.int64]:
+        """The last token of each n-gram, made once what may follow is asked for."""
+        return self._table.key % self.vocab_size
 
     @cached_property
     def _first(self) -> Floats:
