@@ -108,9 +108,12 @@ CLOSURES = {
         "data/store/reading.py",
         "data/tables/arrow.py",
         "data/tables/message.py",
+        "data/tables/ngrams.py",
         "data/tables/tokens.py",
         "stages/lm/baselines.py",
+        "stages/lm/counts.py",
         "stages/lm/ngram.py",
+        "stages/lm/smoothing.py",
     ],
     "evaluate": [
         "data/cores.py",

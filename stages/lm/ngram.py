@@ -1,28 +1,38 @@
-"""N-grams, models that only count: how often each token comes, or what followed the four before it."""
+"""N-grams, models that only count: how often each token comes, or what followed the few before it."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data.tables.ngrams import NGrams
+from data.tables.tokens import END_ID
+from stages.lm.counts import count, find, key
+from stages.lm.smoothing import Smoothed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from data.tables.tokens import Ids
 
     Rows = npt.NDArray[np.integer[Any]]
-    Counts = npt.NDArray[np.int64]
+    Keys = npt.NDArray[np.int64]
+    Counts = npt.NDArray[np.integer[Any]]
     Floats = npt.NDArray[np.float64]
 
 ORDER = 5
 """Tokens of an n-gram: four that are known, and the one that follows."""
 _CHUNK = 1 << 20
-_FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts where the counts are too few to estimate them: those that KenLM falls back to."""
+_REMEMBERED = 1 << 22
+"""Probabilities of contexts that are kept once they were made: 32 MB. Short contexts come again and again."""
 
 
 def uniform_loss(vocab_size: int) -> float:
@@ -49,67 +59,181 @@ class Unigram:
         return float(-(counts * self.log_probabilities).sum() / counts.sum())
 
 
-@dataclass(frozen=True)
 class NGram:
-    """Each token by what followed the few before it: n-grams with interpolated modified Kneser-Ney smoothing.
-
-    With h the n - 1 tokens before w, and h' those but the first:
-
-        p(w | h) = (c(hw) - D(c(hw))) / c(h·) + Σ D(c(h·)) / c(h·) · p(w | h'),
-
-    and p(w | h) = p(w | h') where h never came. c counts occurrences in the highest order, and below it the different
-    tokens that n-grams follow; below the first order stands the uniform distribution. D is D₁, D₂ or D₃ for counts of
-    1, 2 and more: D_j = j - (j + 1) Y n_{j+1} / n_j with Y = n₁ / (n₁ + 2 n₂) and n_j the n-grams of that order that
-    are counted j times. Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling" (Harvard
-    TR-10-98, 1998).
+    """Each token by what followed the few before it: n-grams, smoothed as `stages.lm.smoothing` says.
 
     On the last tenth of Tiny Shakespeare, fitted on the rest, it needs 1.561 nats per character and 7.307 per word;
     interpolated Witten-Bell smoothing, 1.669 and 7.758.
+
+    What was read is known by ``rows``, int64 of shape (order - 1,), or (order - 1, columns) for several texts: the
+    numbers that the last token, the last two, … have as n-grams, or -1 where they never came.
     """
 
-    orders: tuple[_Order, ...]
-    """From the first on."""
-    vocab_size: int
+    def __init__(self, table: NGrams) -> None:
+        self.vocab_size, self.ends = table.vocab_size, table.ends
+        self.orders = table.sizes
+        """How many n-grams there are of one token, of two, …; of as many orders as there are."""
+        self._table = table
+        smoothed = Smoothed(table)
+        self._own, self._rest, self._starts = smoothed.own, smoothed.rest, smoothed.starts
+        self._remembered: dict[int, Floats] = {}
 
     @classmethod
-    def fit(cls, ids: Ids, vocab_size: int, order: int = ORDER) -> NGram:
+    def fit(cls, ids: Ids, vocab_size: int, order: int = ORDER, *, ends: bool = False, min_count: int = 1) -> NGram:
         """Count the n-grams of a text up to an order; not across its ends.
 
-        N-grams are told apart order by order: a context's row among those of its length and the token behind it make
-        up one number, which 64 bits always hold.
+        Args:
+            ids: integers of shape (tokens,).
+            vocab_size: above all ids.
+            order: tokens of the longest n-grams; there are fewer orders where the text has none so long.
+            ends: whether `END_ID` ends a document: what stands behind it follows it alone, and nothing before it. An
+                n-gram that begins with it counts how often it comes in each order, for no token stands before it.
+            min_count: n-grams of three and more tokens that come less often are left out. What they had goes to the
+                shorter context; of n-grams that stay, all parts stay too.
+
+        Raises:
+            ConfigError: an order that is out of bounds, or more n-grams than a table holds.
         """
-        rows: Rows = np.zeros(len(ids) + 1, np.int32)  # of the empty context, before every token and behind the last
-        orders: list[_Order] = []
-        keys, contexts = np.empty(0, np.int64), 1
-        for length in range(min(order, len(ids))):
-            shorter, below = rows, keys
-            keys, rows = _distinct(_keys(rows[:-1], ids[length:], vocab_size))
-            if length:
-                # Each n-gram, and the row of its last n - 1 tokens: as often as one of these has a different token in
-                # front of it.
-                endings = np.empty(len(keys), np.int32)
-                endings[rows] = shorter[1:]
-                orders.append(_Order.of(below, np.bincount(endings, minlength=len(below)), contexts, vocab_size))
-                contexts = len(below)
-        orders.append(_Order.of(keys, np.bincount(rows, minlength=len(keys)), contexts, vocab_size))
-        return cls(tuple(orders), vocab_size)
+        return cls(count(ids, vocab_size, order, ends, min_count))
+
+    def write(self, path: Path) -> None:
+        """All that was counted, as `data.tables.ngrams` has it."""
+        self._table.write(path)
+
+    @classmethod
+    def open(cls, path: Path, vocab_size: int) -> NGram:
+        """What ``write`` wrote: its probabilities are the same to the last bit.
+
+        Raises:
+            StoreError: no such file, or none that holds n-grams of such a vocabulary.
+        """
+        return cls(NGrams.open(path, vocab_size))
+
+    def zero_state(self, *columns: int) -> Rows:
+        """Where nothing was read."""
+        return np.full((len(self.orders) - 1, *columns), -1)
+
+    def advance(self, id_: int, rows: Rows) -> Rows:
+        """Read one token; ``rows`` stay as they are."""
+        keys, starts, _ = self._numbers
+        numbers, context = [-1] * len(rows), 0
+        for length, longer in enumerate(rows.tolist()):
+            wanted, stop = context * self.vocab_size + id_, starts[context + 1]
+            found = bisect_left(keys, wanted, starts[context], stop)
+            if found == stop or keys[found] != wanted:
+                break  # nor did what ends with it ever come
+            numbers[length] = found + 1
+            if longer < 0 or (id_ == END_ID and self.ends):
+                break
+            context = longer
+        return np.array(numbers, np.int64)
+
+    def advance_columns(self, ids: Ids, rows: Rows) -> Rows:
+        """Read one token of each of several texts, (columns,)."""
+        keys = np.zeros(rows.shape, np.int64)
+        np.multiply(rows[:-1], self.vocab_size, out=keys[1:])
+        keys += ids
+        numbers = find(self._table.key, keys)
+        if self.ends:
+            numbers[1:, ids == END_ID] = -1
+        return numbers
+
+    def probabilities(self, rows: Rows) -> Floats:
+        """Of each token to come next, (vocab,); they add up to 1."""
+        tokens, own, (_, starts, rests) = self._tokens, self._own, self._numbers
+        remembered, most = self._remembered, _REMEMBERED // self.vocab_size
+        result = self._first
+        for number in rows.tolist():
+            if number in remembered:
+                result = remembered[number]
+                continue
+            if number < 0:
+                break
+            start, stop = starts[number], starts[number + 1]
+            if start == stop:
+                continue
+            result = result * rests[number]
+            if stop - start == 1:
+                result[tokens.item(start)] += own.item(stop)
+            else:
+                result[tokens[start:stop]] += own[start + 1 : stop + 1]
+            if number <= most:
+                remembered[number] = result
+        return result.copy()
+
+    def probabilities_columns(self, rows: Rows) -> Floats:
+        """As ``probabilities``, for several texts: (columns, vocab)."""
+        columns = rows.shape[1]
+        probabilities = np.repeat(self._first[None], columns, axis=0)
+        starts, rests = self._starts[rows], self._rest[rows][:, :, None]
+        lengths = self._starts[1:][rows] - starts
+        stops = lengths.sum(axis=1).cumsum().tolist()
+        # The followers of all contexts, one behind another.
+        contexts = np.arange(lengths.size).repeat(lengths.reshape(-1))
+        shifts = starts.reshape(-1) - lengths.cumsum() + lengths.reshape(-1)
+        followers = np.arange(len(contexts)) + shifts[contexts]
+        places = (np.zeros_like(rows) + np.arange(columns) * self.vocab_size).reshape(-1)[contexts]
+        places += self._tokens[followers]
+        own = self._own[1:][followers]
+        for length, (start, stop) in enumerate(pairwise((0, *stops))):
+            if start < stop:
+                probabilities *= rests[length]
+                probabilities.reshape(-1)[places[start:stop]] += own[start:stop]
+        return probabilities
+
+    def found(self, rows: Rows) -> Any:
+        """How many tokens the longest context has that something followed, 0 to order - 1: an int, or int64 (columns,)
+        for several texts."""
+        if rows.ndim > 1:
+            return ((self._rest[rows] < 1) * np.arange(1, len(rows) + 1)[:, None]).max(axis=0, initial=0)
+        rests = self._numbers[2]
+        return max((length for length, number in enumerate(rows.tolist(), 1) if rests[number] < 1), default=0)
+
+    def read(self, ids: Ids, rows: Rows) -> tuple[Floats, npt.NDArray[np.int64], Rows]:
+        """The negative log-likelihood of each token but the first, nats; how long the context was that was `found`; and
+        where the last token is to be read: with it ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives.
+
+        Args:
+            ids: integers of shape (tokens,).
+            rows: where the first token is read.
+        """
+        nats, found = np.empty(max(len(ids) - 1, 0)), np.empty(max(len(ids) - 1, 0), np.int64)
+        after = self.advance(int(ids[0]), rows) if len(ids) > 1 else rows
+        for start in range(1, len(ids), _CHUNK):
+            here = slice(start - 1, start - 1 + _CHUNK)
+            nats[here], found[here], rows, after = self._read(ids[start : start + _CHUNK], after, np.float64)
+        return nats, found, rows
 
     def losses(self, ids: Ids) -> Iterator[Floats]:
         """The negative log-likelihood of each token but the first, nats, in chunks.
 
-        What comes before these ids is unknown: the second token has a context of one.
+        What comes before these ids is unknown: the second token has a context of one. Parts of probabilities are
+        rounded to 32 bits, as they are in all baselines that were ever written.
         """
+        after = self.advance(int(ids[0]), self.zero_state()) if len(ids) > 1 else self.zero_state()
         for start in range(1, len(ids), _CHUNK):
-            begin = max(start - len(self.orders) + 1, 0)
-            tokens = ids[begin : start + _CHUNK]
-            probabilities = np.full(len(tokens), 1 / self.vocab_size)
-            contexts: Rows = np.zeros(len(tokens), np.int64)
-            for order in self.orders:
-                rows = order.find(_keys(contexts, tokens, self.vocab_size))
-                probabilities *= order.rest[contexts]
-                probabilities += order.own[rows]
-                contexts = np.concatenate(([-1], rows[:-1]))
-            yield -np.log(probabilities[start - begin :])
+            nats, _, _, after = self._read(ids[start : start + _CHUNK], after, np.float32)
+            yield nats
+
+    def _read(
+        self, tokens: Ids, rows: Rows, kind: type[np.floating[Any]]
+    ) -> tuple[Floats, npt.NDArray[np.int64], Rows, Rows]:
+        """The nats of these tokens, and the contexts found; where the last of them is read, and where the next one."""
+        probabilities, found = np.full(len(tokens), 1 / self.vocab_size), np.zeros(len(tokens), np.int64)
+        before, after = self.zero_state(), self.zero_state()
+        contexts: Rows = np.zeros(len(tokens), np.int64)
+        for length, order in enumerate(self._table.lengths()):
+            numbers = find(self._table.key[order], key(contexts, tokens, self.vocab_size), order.start + 1)
+            rest = self._rest[contexts]
+            found[rest < 1] = length
+            probabilities *= rest.astype(kind)
+            probabilities += self._own[numbers].astype(kind)
+            if length < len(rows):
+                if self.ends and length:
+                    numbers[tokens == END_ID] = -1
+                contexts = np.concatenate((rows[length : length + 1], numbers[:-1]))
+                before[length], after[length] = contexts[-1], numbers[-1]
+        return -np.log(probabilities), found, before, after
 
     def loss(self, ids: Ids, progress: Callable[[int], None] | None = None) -> float:
         """The mean of ``losses``, nats per token; ``progress`` is called with how many tokens are done."""
@@ -121,64 +245,23 @@ class NGram:
                 progress(tokens)
         return total / tokens if tokens else math.nan
 
+    @cached_property
+    def _numbers(self) -> tuple[memoryview, memoryview, memoryview]:
+        """Keys, starts and rests, to take one of them: quicker so than from an array."""
+        return self._table.key.data, self._starts.data, self._rest.data
 
-@dataclass(frozen=True)
-class _Order:
-    """The n-grams of one length. Row -1 of ``own`` and ``rest`` is that of an n-gram or a context never seen."""
+    @cached_property
+    def _tokens(self) -> npt.NDArray[np.int64]:
+        """The last token of each n-gram, made once what may follow is asked for."""
+        return self._table.key % self.vocab_size
 
-    keys: npt.NDArray[np.int64]
-    """Row of the context times vocabulary, plus the token; ascending, of shape (n-grams,)."""
-    own: npt.NDArray[np.float32]
-    """What an n-gram's own count gives it: (c(hw) - D(c(hw))) / c(h·), of shape (n-grams + 1,)."""
-    rest: npt.NDArray[np.float32]
-    """What a context leaves to the next shorter one: Σ D(c(h·)) / c(h·), of shape (contexts + 1,)."""
-
-    @classmethod
-    def of(cls, keys: npt.NDArray[np.int64], counts: Counts, contexts: int, vocab_size: int) -> _Order:
-        """The order that these counts of its n-grams make; ``contexts`` is how many n-grams the order below has."""
-        context = keys // vocab_size
-        discounts = np.array((0.0, *_discounts(counts)))[np.minimum(counts, 3)]
-        totals = np.bincount(context, counts, contexts)
-        rest = np.bincount(context, discounts, contexts)
-        # A context that stands at the beginning of the text alone is followed by n-grams that follow nothing.
-        followed = totals > 0
-        totals[~followed] = rest[~followed] = 1
-        own = (counts - discounts) / totals[context]
-        return cls(keys, np.append(own, 0).astype(np.float32), np.append(rest / totals, 1).astype(np.float32))
-
-    def find(self, keys: npt.NDArray[np.int64]) -> Rows:
-        """The row of each of these keys, or -1."""
-        rows = np.minimum(self.keys.searchsorted(keys), len(self.keys) - 1)
-        rows[self.keys[rows] != keys] = -1
-        return rows
-
-
-def _keys(contexts: Rows, tokens: Ids, vocab_size: int) -> npt.NDArray[np.int64]:
-    keys = contexts.astype(np.int64)
-    keys *= vocab_size
-    keys += tokens
-    return keys
-
-
-def _distinct(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Rows]:
-    """The different keys, ascending, and the row of each key among them."""
-    order = keys.argsort()
-    ascending = keys[order]
-    first = np.append(True, ascending[1:] != ascending[:-1])
-    rows = np.empty(len(keys), np.int32)
-    rows[order] = first.cumsum(dtype=np.int32) - 1
-    return ascending[first], rows
-
-
-def _discounts(counts: Counts) -> tuple[float, ...]:
-    """What is taken off a count of 1, of 2, and of 3 or more."""
-    seen = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
-    if all(seen):
-        y = seen[0] / (seen[0] + 2 * seen[1])
-        estimated = tuple(j - (j + 1) * y * seen[j] / seen[j - 1] for j in (1, 2, 3))
-        if min(estimated) > 0:
-            return estimated
-    return _FALLBACK
+    @cached_property
+    def _first(self) -> Floats:
+        """The probabilities where nothing is known of what was read."""
+        probabilities = np.full(self.vocab_size, 1 / self.vocab_size)
+        probabilities *= self._rest[0]
+        probabilities[self._table.key[: self.orders[0]]] += self._own[1 : self.orders[0] + 1]
+        return probabilities
 
 
 def _count(ids: Ids, vocab_size: int) -> Counts:

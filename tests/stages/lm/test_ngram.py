@@ -6,12 +6,18 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from stages.lm import metrics, ngram
+from data.errors import ConfigError
+from data.tables.tokens import END_ID
+from stages.lm import counts, metrics, ngram
 from stages.lm.ngram import NGram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[3]
 TEXTS = {
@@ -21,81 +27,223 @@ TEXTS = {
     "one token": ([3] * 50, 5),
     "shorter than an n-gram": ([1, 2, 1], 4),
     "a single token": ([1], 3),
+    "two tokens": ([1, 2], 3),
+    "documents": ([1 if at % 9 == 8 else random.Random(at).randrange(2, 6) for at in range(250)], 6),
+    "documents of nothing": ([1, 1, 2, 1, 1, 1, 3, 2, 1], 4),
     "ids as large as they get": (random.Random(2).choices([0, 7, 2**31, 2**32 - 1], k=200), 2**32),
 }
+SMALL = [name for name, (_, vocab_size) in TEXTS.items() if vocab_size <= 100]
 
 
 class Dictionaries:
     """Interpolated modified Kneser-Ney as it is written down, a sum at a time."""
 
-    def __init__(self, text: list[int], vocab_size: int) -> None:
-        self.order = min(ngram.ORDER, len(text))
-        self.vocab_size = vocab_size
+    def __init__(
+        self, text: list[int], vocab_size: int, order: int = ngram.ORDER, ends: bool = False, min_count: int = 1
+    ) -> None:
+        self.vocab_size, self.ends = vocab_size, ends
         seen = {
-            length: Counter(tuple(text[at : at + length]) for at in range(len(text) - length + 1))
-            for length in range(1, self.order + 1)
+            length: Counter(
+                gram
+                for gram in (tuple(text[at : at + length]) for at in range(len(text) - length + 1))
+                if not ends or END_ID not in gram[1:-1]
+            )
+            for length in range(1, order + 1)
         }
-        self.counts = {self.order: dict(seen[self.order])}
-        for length in range(1, self.order):
-            before = {gram: {longer[0] for longer in seen[length + 1] if longer[1:] == gram} for gram in seen[length]}
-            self.counts[length] = {gram: len(tokens) for gram, tokens in before.items()}
+        seen = {length: some for length, some in seen.items() if some}
+        counts = {max(seen): dict(seen[max(seen)])}
+        for length in range(1, max(seen)):
+            before: dict[tuple[int, ...], set[int]] = {gram: set() for gram in seen[length]}
+            for longer in seen[length + 1]:
+                before[longer[1:]].add(longer[0])
+            counts[length] = {gram: len(tokens) for gram, tokens in before.items()}
+            if ends and length > 1:
+                counts[length] |= {gram: number for gram, number in seen[length].items() if gram[0] == END_ID}
+        self.discounts = {length: self.estimated(Counter(some.values())) for length, some in counts.items()}
+        self.kept = {
+            gram for length in counts for gram, often in seen[length].items() if length < 3 or often >= min_count
+        }
+        self.order = max(map(len, self.kept))
+        self.followers: dict[tuple[int, ...], dict[int, int]] = {}
+        for length in range(1, self.order + 1):
+            for gram, number in counts[length].items():
+                if number and (length == 1 or gram[:-1] in self.kept):
+                    self.followers.setdefault(gram[:-1], {})[gram[-1]] = number
 
-    def discount(self, length: int, count: int) -> float:
-        if count == 0:
-            return 0.0
-        n = Counter(self.counts[length].values())
-        fallback = {1: 0.5, 2: 1.0, 3: 1.5}[min(count, 3)]
-        if not all(n[j] for j in (1, 2, 3, 4)):
-            return fallback
-        y = n[1] / (n[1] + 2 * n[2])
-        discounts = {1: 1 - 2 * y * n[2] / n[1], 2: 2 - 3 * y * n[3] / n[2], 3: 3 - 4 * y * n[4] / n[3]}
-        return discounts[min(count, 3)] if min(discounts.values()) > 0 else fallback
+    def estimated(self, n: Counter[int]) -> tuple[float, ...]:
+        if all(n[j] for j in (1, 2, 3, 4)):
+            y = n[1] / (n[1] + 2 * n[2])
+            discounts = 0.0, 1 - 2 * y * n[2] / n[1], 2 - 3 * y * n[3] / n[2], 3 - 4 * y * n[4] / n[3]
+            if min(discounts[1:]) > 0:
+                return discounts
+        return 0.0, 0.5, 1.0, 1.5
 
-    def probability(self, token: int, context: tuple[int, ...]) -> float:
-        shorter = self.probability(token, context[1:]) if context else 1 / self.vocab_size
-        length = len(context) + 1
-        followers = {gram[-1]: count for gram, count in self.counts[length].items() if gram[:-1] == context and count}
-        total = sum(followers.values())
-        if not total:
-            return shorter
-        own = followers.get(token, 0)
-        rest = sum(self.discount(length, count) for count in followers.values())
-        return (own - self.discount(length, own)) / total + rest / total * shorter
+    def parts(self, token: int, context: tuple[int, ...]) -> tuple[float, float] | None:
+        """What a context gives to a token, and leaves to the shorter one; None where none followed it that is kept."""
+        followers = self.followers.get(context, {})
+        total, discounts = sum(followers.values()), self.discounts[len(context) + 1]
+        own = {one: (c - discounts[min(c, 3)]) / total for one, c in followers.items() if (*context, one) in self.kept}
+        return (own.get(token, 0.0), 1 - math.fsum(own.values())) if own else None
 
-    def losses(self, ids: list[int]) -> list[float]:
-        longest = self.order - 1
-        return [
-            -math.log(self.probability(ids[at], tuple(ids[max(at - longest, 0) : at]))) for at in range(1, len(ids))
-        ]
+    def probability(self, token: int, context: tuple[int, ...], kind: Callable[[float], Any] = float) -> float:
+        shorter = self.probability(token, context[1:], kind) if context else 1 / self.vocab_size
+        own, rest = self.parts(token, context) or (0.0, 1.0)
+        return shorter * float(kind(rest)) + float(kind(own))
+
+    def context(self, read: list[int]) -> tuple[int, ...]:
+        known = read[max(len(read) - self.order + 1, 0) :]
+        if self.ends and END_ID in known:
+            known = known[len(known) - 1 - known[::-1].index(END_ID) :]
+        return tuple(known)
+
+    def found(self, context: tuple[int, ...]) -> int:
+        return max((n for n in range(len(context) + 1) if n and self.parts(0, context[len(context) - n :])), default=0)
 
 
 def losses(model: NGram, ids: list[int]) -> list[float]:
     return [float(loss) for chunk in model.losses(np.array(ids, np.uint32)) for loss in chunk]
 
 
+def array(ids: list[int]) -> np.ndarray:
+    return np.array(ids, np.uint32)
+
+
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_probability_is_that_of_counting_in_dictionaries(name: str) -> None:
+@pytest.mark.parametrize(("ends", "min_count"), [(False, 1), (True, 1), (False, 2), (True, 3)])
+def test_it_is_what_counting_in_dictionaries_gives(name: str, ends: bool, min_count: int) -> None:
     text, vocab_size = TEXTS[name]
-    model = NGram.fit(np.array(text, np.uint32), vocab_size)
-    slow = Dictionaries(text, vocab_size)
     rng = random.Random(3)
-    unseen = [rng.choice([*text, 0, vocab_size - 1]) for _ in range(100)]
-    for ids in (text, unseen, [0, 0, 0, text[0]]):
-        assert losses(model, ids) == pytest.approx(slow.losses(ids), rel=1e-6, abs=1e-6)
+    unseen = [rng.choice([*text, 0, vocab_size - 1]) for _ in range(60)]
+    for order in range(1, 7):
+        model = NGram.fit(array(text), vocab_size, order, ends=ends, min_count=min_count)
+        slow = Dictionaries(text, vocab_size, order, ends, min_count)
+        assert len(model.orders) == slow.order
+        for ids in (text[:60], unseen, [0, 0, 0, text[0]]):
+            contexts = [slow.context(ids[:at]) for at in range(1, len(ids))]
+            nats, found, _ = model.read(array(ids), model.zero_state())
+            expected = [-math.log(slow.probability(*one)) for one in zip(ids[1:], contexts, strict=True)]
+            assert nats == pytest.approx(expected, rel=1e-12, abs=1e-12)
+            assert found.tolist() == [slow.found(context) for context in contexts]
 
 
-@pytest.mark.parametrize("name", [name for name in TEXTS if TEXTS[name][1] <= 100])
-def test_the_probabilities_of_what_may_follow_add_up_to_one(name: str) -> None:
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_baselines_add_parts_of_32_bits(name: str) -> None:
     text, vocab_size = TEXTS[name]
-    model = NGram.fit(np.array(text, np.uint8), vocab_size)
+    slow = Dictionaries(text, vocab_size)
+    contexts = [slow.context(text[:at]) for at in range(1, 60)]
+    expected = [-math.log(slow.probability(*one, np.float32)) for one in zip(text[1:], contexts, strict=False)]
+    assert losses(NGram.fit(array(text), vocab_size), text[:60]) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("order", "ends", "min_count"), [(1, False, 1), (2, True, 1), (5, True, 1), (6, False, 2)])
+def test_a_token_at_a_time_it_says_what_it_reads(name: str, order: int, ends: bool, min_count: int) -> None:
+    text, vocab_size = TEXTS[name]
+    model = NGram.fit(array(text), vocab_size, order, ends=ends, min_count=min_count)
     rng = random.Random(4)
-    contexts = [text[at : at + 4] for at in range(0, len(text), 29)]
-    contexts += [text[:1], text[:4], text[-4:], text[-1:], [0], [0] * 4, [vocab_size - 1] * 3]
-    contexts += [[rng.randrange(vocab_size) for _ in range(4)] for _ in range(10)]
-    contexts += [[0, *text[:3]], [*text[:3], 0]]
-    for context in contexts:
-        total = sum(math.exp(-losses(model, [*context, token])[-1]) for token in range(vocab_size))
-        assert total == pytest.approx(1, abs=1e-6), context
+    ids = [*text[:40], *(rng.choice([*text, 0, vocab_size - 1]) for _ in range(60)), 0, 0, *text[:9]]
+    nats, found, last = model.read(array(ids), model.zero_state())
+    rows = model.zero_state()
+    for at, id_ in enumerate(ids):
+        probabilities = model.probabilities(rows)
+        assert probabilities.sum() == pytest.approx(1, abs=1e-12)
+        if at:
+            assert -np.log(probabilities[[id_]]) == nats[at - 1]  # to the bit
+            assert model.found(rows) == found[at - 1]
+        probabilities[:] = 0  # what is remembered is not the caller's
+        if at == len(ids) - 1:
+            np.testing.assert_array_equal(rows, last)
+        before = rows.copy()
+        after = model.advance(id_, rows)
+        np.testing.assert_array_equal(rows, before)
+        rows = after
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("order", "ends"), [(1, False), (5, True), (6, False)])
+def test_several_texts_side_by_side_are_what_each_is_alone(name: str, order: int, ends: bool) -> None:
+    text, vocab_size = TEXTS[name]
+    model = NGram.fit(array(text), vocab_size, order, ends=ends)
+    texts = random.Random(5).choices([*text, 0, vocab_size - 1], k=20 * 6)
+    columns, alone = model.zero_state(6), [model.zero_state() for _ in range(6)]
+    for start in range(0, len(texts), 6):
+        np.testing.assert_array_equal(columns, np.stack(alone, axis=-1))
+        together = model.probabilities_columns(columns)
+        np.testing.assert_array_equal(together, [model.probabilities(rows) for rows in alone])
+        assert model.found(columns).tolist() == [model.found(rows) for rows in alone]
+        ids = texts[start : start + 6]
+        columns = model.advance_columns(np.array(ids, np.uint8), columns)
+        alone = [model.advance(id_, rows) for id_, rows in zip(ids, alone, strict=True)]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_it_may_be_read_in_pieces(ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, vocab_size = TEXTS["few tokens"]
+    model = NGram.fit(array(text), vocab_size, ends=ends)
+    nats, found, last = model.read(array(text), model.zero_state())
+    for cut in (1, 2, 3, 4, 6, 17, 150, 299, 300):
+        before = model.read(array(text[:cut]), model.zero_state())
+        behind = model.read(array(text[cut - 1 :]), before[2])
+        np.testing.assert_array_equal(np.append(before[0], behind[0]), nats)
+        np.testing.assert_array_equal(np.append(before[1], behind[1]), found)
+        np.testing.assert_array_equal(behind[2], last)
+    monkeypatch.setattr(ngram, "_CHUNK", 7)
+    for chunked, whole in zip(model.read(array(text), model.zero_state()), (nats, found, last), strict=True):
+        np.testing.assert_array_equal(chunked, whole)
+    empty, none, rows = model.read(array([]), last)
+    assert (len(empty), len(none)) == (0, 0)
+    np.testing.assert_array_equal(rows, last)
+
+
+def test_a_document_costs_the_same_whatever_stands_before_it() -> None:
+    rng = random.Random(6)
+    documents = [[*rng.choices([2, 3, 4, 5], k=rng.randrange(12)), END_ID] for _ in range(60)]
+    text = [id_ for one in [[END_ID], *documents] for id_ in one]
+    model = NGram.fit(array(text), 6, ends=True)
+    for document in documents[:9]:
+        costs = {
+            tuple(model.read(array([*before, END_ID, *document]), model.zero_state())[0][-len(document) :])
+            for before in ([], [2], [3, 3, 4, 2, 5], [END_ID, 4])
+        }
+        assert len(costs) == 1
+    # In another order, they are counted the same.
+    rng.shuffle(documents)
+    again = NGram.fit(array([id_ for one in [[END_ID], *documents] for id_ in one]), 6, ends=True)
+    nats, others = (some.read(array(text), some.zero_state())[0] for some in (model, again))
+    np.testing.assert_array_equal(nats, others)
+
+
+def test_what_comes_seldom_is_left_out_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, vocab_size = TEXTS["few tokens"]
+    sizes = [NGram.fit(array(text), vocab_size, min_count=least).orders for least in (1, 2, 5, 1000)]
+    assert [len(some) for some in sizes] == [5, 5, 5, 2]
+    assert {some[:2] for some in sizes} == {sizes[3]}
+    assert sum(sizes[0]) > sum(sizes[1]) > sum(sizes[2])
+    monkeypatch.setattr(counts, "LARGEST", sum(sizes[1]))
+    NGram.fit(array(text), vocab_size, min_count=2)
+    with pytest.raises(ConfigError, match=r"set train\.ngram_min_count above 1, or train\.ngram below 4"):
+        NGram.fit(array(text), vocab_size)
+
+
+@pytest.mark.parametrize("order", [0, 65])
+def test_an_order_that_cannot_be_is_refused(order: int) -> None:
+    with pytest.raises(ConfigError, match=f"train.ngram must be 1 to 64, not {order}"):
+        NGram.fit(array([1, 2, 3]), 4, order)
+
+
+@pytest.mark.parametrize("min_count", [1, 2])
+def test_what_was_written_says_the_same_to_the_bit(tmp_path: Path, min_count: int) -> None:
+    text, vocab_size = TEXTS["few tokens"]
+    model = NGram.fit(array(text), vocab_size, 6, ends=True, min_count=min_count)
+    model.write(tmp_path / "a.arrow")
+    opened = NGram.open(tmp_path / "a.arrow", vocab_size)
+    opened.write(tmp_path / "b.arrow")
+    assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
+    assert (opened.orders, opened.vocab_size, opened.ends) == (model.orders, vocab_size, True)
+    for one, other in zip(*(some.read(array(text), some.zero_state()) for some in (model, opened)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    rows = model.advance(2, model.zero_state())
+    np.testing.assert_array_equal(model.probabilities(rows), opened.probabilities(rows))
 
 
 def test_where_it_is_cut_into_chunks_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,18 +269,27 @@ def test_a_token_that_depends_on_four_others_is_foreseen() -> None:
     assert NGram.fit(ids[:4000], 3, order=4).loss(ids[4000:]) == pytest.approx(math.log(2), rel=0.05)
 
 
-@pytest.mark.parametrize(("level", "valid"), [("char", 1.5612), ("word", 7.3074)])
-def test_tiny_shakespeare(level: str, valid: float) -> None:
+@pytest.mark.parametrize(
+    ("level", "order", "share", "expected"),
+    [
+        ("char", 5, 90, 1.5612),
+        ("char", 6, 90, 1.523),
+        ("char", 8, 90, 1.519),
+        ("char", 8, 85, 1.679),
+        ("word", 5, 90, 7.3074),
+    ],
+)
+def test_tiny_shakespeare(level: str, order: int, share: int, expected: float) -> None:
     path = ROOT.parent / "shared" / "corpora" / "tinyshakespeare.txt"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     text = path.read_text(encoding="utf-8")
     tokens = list(text) if level == "char" else text.split()
-    stop = len(tokens) * 9 // 10
+    stop, begin = len(tokens) * share // 100, len(tokens) * 9 // 10
     known = {token: id_ for id_, token in enumerate(sorted(set(tokens[:stop])), 1)}
     ids = np.array([known.get(token, 0) for token in tokens], np.uint16)
-    model = NGram.fit(ids[:stop], len(known) + 1)
-    assert model.loss(ids[stop:]) == pytest.approx(valid, abs=1e-4)
+    model = NGram.fit(ids[:stop], len(known) + 1, order)
+    assert model.loss(ids[begin:]) == pytest.approx(expected, abs=1e-4 if order == 5 else 5e-4)
 
 
 def test_uniform_is_the_vocabulary_size() -> None:
