@@ -19,7 +19,7 @@ from data.store import fingerprint
 from data.store.artifact import Artifact
 from data.store.folder import Store
 from stages.config import TrainConfig
-from stages.pipeline import graph, settings
+from stages.pipeline import graph, lend, settings
 from stages.pipeline.run import Outcome, Walk, perform
 from stages.training import engines
 
@@ -129,18 +129,24 @@ CLOSURES = {
         "data/tables/arrow.py",
         "data/tables/merges.py",
         "data/tables/message.py",
+        "data/tables/ngrams.py",
         "data/tables/tokens.py",
         "data/tables/vocab.py",
         "stages/evaluate.py",
         "stages/lm/abreast.py",
+        "stages/lm/compared.py",
+        "stages/lm/counts.py",
         "stages/lm/layers.py",
         "stages/lm/metrics.py",
+        "stages/lm/mixture.py",
         "stages/lm/model.py",
         "stages/lm/network.py",
+        "stages/lm/ngram.py",
         "stages/lm/parameters.py",
         "stages/lm/sampling.py",
         "stages/lm/scoring.py",
         "stages/lm/side_by_side.py",
+        "stages/lm/smoothing.py",
         "stages/lm/spelling.py",
         "stages/lm/stored.py",
         "stages/lm/stretches.py",
@@ -182,6 +188,19 @@ function(config, **given, progress=lambda done, total, figures: None)
 print(*[name for name in sys.modules if name.partition(".")[0] in ("data", "stages", "flows")])
 """
 
+MIXTURE = [
+    "data/tables/ngrams.py",
+    "stages/lm/counts.py",
+    "stages/lm/layers.py",
+    "stages/lm/mixture.py",
+    "stages/lm/network.py",
+    "stages/lm/ngram.py",
+    "stages/lm/side_by_side.py",
+    "stages/lm/smoothing.py",
+    "stages/training/mixing.py",
+]
+"""What a training with an n-gram adds to the key of `train`."""
+
 
 def in_key(name: str, engine: str = "") -> list[str]:
     """The project's files in a stage's key, and in that of `train` with an engine."""
@@ -192,6 +211,14 @@ def in_key(name: str, engine: str = "") -> list[str]:
 @pytest.mark.parametrize("name", graph.STAGES)
 def test_a_key_covers_exactly_these_files(name: str) -> None:
     assert in_key(name) == CLOSURES[name]
+
+
+def test_an_n_gram_adds_exactly_these_and_only_where_there_is_one() -> None:
+    train = graph.STAGES["train"]
+    files = fingerprint.code(train.function.__module__, lend.MIXING)
+    assert [*files] == sorted([*CLOSURES["train"], *MIXTURE])
+    with_ngram, without = (train.modules(TrainConfig(ngram=ngram)) for ngram in (3, 0))
+    assert with_ngram == (*without, lend.MIXING)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

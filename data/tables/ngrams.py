@@ -51,6 +51,8 @@ class NGrams:
     discounts: tuple[tuple[float, float, float], ...]
     """Of each length, what is taken off a count of 1, of 2, and of more."""
     vocab_size: int
+    min_count: int
+    """N-grams of three and more tokens that came less often were left out."""
     ends: bool
     """Whether `END_ID` ends a document: it is the first or the last token of an n-gram then, or none."""
 
@@ -63,7 +65,8 @@ class NGrams:
         """The same n-grams give the same bytes."""
         import pyarrow as pa
 
-        facts = {name: json.dumps(getattr(self, name)) for name in ("sizes", "discounts", "vocab_size", "ends")}
+        names = ("sizes", "discounts", "vocab_size", "min_count", "ends")
+        facts = {name: json.dumps(getattr(self, name)) for name in names}
         # Arrays of buffers: what is counted goes from where it lies to the file.
         columns = {
             name: pa.Array.from_buffers(kind, len(self.key), [None, pa.py_buffer(getattr(self, name))])
@@ -96,6 +99,8 @@ class NGrams:
         """Raise a `ValueError` where something does not fit the rest."""
         if type(self.vocab_size) is not int or self.vocab_size != vocab_size or type(self.ends) is not bool:
             raise ValueError("they are of another vocabulary")
+        if type(self.min_count) is not int or self.min_count < 1:
+            raise ValueError("it does not say which were left out")
         if not 0 < len(self.sizes) <= LONGEST or not len(self.key) <= LARGEST:
             raise ValueError("there are too many, or none")
         if not all(type(size) is int and size > 0 for size in self.sizes) or sum(self.sizes) != len(self.key):

@@ -63,6 +63,7 @@ def count(ids: Ids, vocab_size: int, order: int, ends: bool, min_count: int) -> 
         tuple(len(keys) for keys, _, _ in found),
         tuple(discounts),
         vocab_size,
+        min_count,
         ends,
     )
 

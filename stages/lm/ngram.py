@@ -96,6 +96,10 @@ class NGram:
         """
         return cls(count(ids, vocab_size, order, ends, min_count))
 
+    def counting(self, ids: Ids, order: int) -> NGram:
+        """Another one, of the same vocabulary and likewise, of another text."""
+        return NGram.fit(ids, self.vocab_size, order, ends=self.ends, min_count=self._table.min_count)
+
     def write(self, path: Path) -> None:
         """All that was counted, as `data.tables.ngrams` has it."""
         self._table.write(path)
@@ -189,19 +193,22 @@ class NGram:
         rests = self._numbers[2]
         return max((length for length, number in enumerate(rows.tolist(), 1) if rests[number] < 1), default=0)
 
-    def read(self, ids: Ids, rows: Rows) -> tuple[Floats, npt.NDArray[np.int64], Rows]:
+    def read(self, ids: Ids, rows: Rows, window: int = 0) -> tuple[Floats, npt.NDArray[np.int64], Rows]:
         """The negative log-likelihood of each token but the first, nats; how long the context was that was `found`; and
         where the last token is to be read: with it ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives.
 
         Args:
             ids: integers of shape (tokens,).
             rows: where the first token is read.
+            window: nothing is known any more at each so many tokens, from the first on; 0 is at none.
         """
         nats, found = np.empty(max(len(ids) - 1, 0)), np.empty(max(len(ids) - 1, 0), np.int64)
         after = self.advance(int(ids[0]), rows) if len(ids) > 1 else rows
         for start in range(1, len(ids), _CHUNK):
             here = slice(start - 1, start - 1 + _CHUNK)
-            nats[here], found[here], rows, after = self._read(ids[start : start + _CHUNK], after, np.float64)
+            begun = slice(-start % window, None, window) if window else slice(0)
+            read = self._read(ids[start : start + _CHUNK], after, np.float64, begun)
+            nats[here], found[here], rows, after = read
         return nats, found, rows
 
     def losses(self, ids: Ids) -> Iterator[Floats]:
@@ -216,9 +223,10 @@ class NGram:
             yield nats
 
     def _read(
-        self, tokens: Ids, rows: Rows, kind: type[np.floating[Any]]
+        self, tokens: Ids, rows: Rows, kind: type[np.floating[Any]], begun: slice = slice(0)
     ) -> tuple[Floats, npt.NDArray[np.int64], Rows, Rows]:
-        """The nats of these tokens, and the contexts found; where the last of them is read, and where the next one."""
+        """The nats of these tokens, and the contexts found; where the last of them is read, and where the next one.
+        Those of ``begun`` are read where nothing was."""
         probabilities, found = np.full(len(tokens), 1 / self.vocab_size), np.zeros(len(tokens), np.int64)
         before, after = self.zero_state(), self.zero_state()
         contexts: Rows = np.zeros(len(tokens), np.int64)
@@ -231,6 +239,8 @@ class NGram:
             if length < len(rows):
                 if self.ends and length:
                     numbers[tokens == END_ID] = -1
+                if length:
+                    numbers[begun] = -1
                 contexts = np.concatenate((rows[length : length + 1], numbers[:-1]))
                 before[length], after[length] = contexts[-1], numbers[-1]
         return -np.log(probabilities), found, before, after

@@ -96,9 +96,9 @@ def test_sums_are_told_apart_and_what_ended_is_not_read_again(tmp_path: Path) ->
 
 
 def test_several_read_at_once_and_a_state_is_of_the_kind_it_was(tmp_path: Path) -> None:
-    begin = [(np.zeros(1, np.float32),), (np.array([2**40, -1]),)]
+    begin: list[Any] = [(np.zeros(1, np.float32),), (np.array([2**40, -1]),)]
 
-    def both(done: int, states: list[State]) -> Iterator[Sum]:
+    def both(done: int, states: list[Any]) -> Iterator[Sum]:
         def chunks() -> Iterator[Vector]:
             for start in range(done, 90, 9):
                 assert (states[1][0].dtype, states[1][0][0]) == (np.int64, 2**40 + start)
