@@ -73,9 +73,8 @@ class NGram:
         self.vocab_size, self.ends = table.vocab_size, table.ends
         self.orders = table.sizes
         """How many n-grams there are of one token, of two, …; of as many orders as there are."""
-        self._table = table
-        smoothed = Smoothed(table)
-        self._own, self._rest, self._starts = smoothed.own, smoothed.rest, smoothed.starts
+        self.table, self.smoothed = table, Smoothed(table)
+        self._own, self._rest, self._starts = self.smoothed.own, self.smoothed.rest, self.smoothed.starts
         self._remembered: dict[int, Floats] = {}
 
     @classmethod
@@ -98,11 +97,11 @@ class NGram:
 
     def counting(self, ids: Ids, order: int) -> NGram:
         """Another one, of the same vocabulary and likewise, of another text."""
-        return NGram.fit(ids, self.vocab_size, order, ends=self.ends, min_count=self._table.min_count)
+        return NGram.fit(ids, self.vocab_size, order, ends=self.ends, min_count=self.table.min_count)
 
     def write(self, path: Path) -> None:
         """All that was counted, as `data.tables.ngrams` has it."""
-        self._table.write(path)
+        self.table.write(path)
 
     @classmethod
     def open(cls, path: Path, vocab_size: int) -> NGram:
@@ -137,7 +136,7 @@ class NGram:
         keys = np.zeros(rows.shape, np.int64)
         np.multiply(rows[:-1], self.vocab_size, out=keys[1:])
         keys += ids
-        numbers = find(self._table.key, keys)
+        numbers = find(self.table.key, keys)
         if self.ends:
             numbers[1:, ids == END_ID] = -1
         return numbers
@@ -230,8 +229,8 @@ class NGram:
         probabilities, found = np.full(len(tokens), 1 / self.vocab_size), np.zeros(len(tokens), np.int64)
         before, after = self.zero_state(), self.zero_state()
         contexts: Rows = np.zeros(len(tokens), np.int64)
-        for length, order in enumerate(self._table.lengths()):
-            numbers = find(self._table.key[order], key(contexts, tokens, self.vocab_size), order.start + 1)
+        for length, order in enumerate(self.table.lengths()):
+            numbers = find(self.table.key[order], key(contexts, tokens, self.vocab_size), order.start + 1)
             rest = self._rest[contexts]
             found[rest < 1] = length
             probabilities *= rest.astype(kind)
@@ -258,19 +257,19 @@ class NGram:
     @cached_property
     def _numbers(self) -> tuple[memoryview, memoryview, memoryview]:
         """Keys, starts and rests, to take one of them: quicker so than from an array."""
-        return self._table.key.data, self._starts.data, self._rest.data
+        return self.table.key.data, self._starts.data, self._rest.data
 
     @cached_property
     def _tokens(self) -> npt.NDArray[np.int64]:
         """The last token of each n-gram, made once what may follow is asked for."""
-        return self._table.key % self.vocab_size
+        return self.table.key % self.vocab_size
 
     @cached_property
     def _first(self) -> Floats:
         """The probabilities where nothing is known of what was read."""
         probabilities = np.full(self.vocab_size, 1 / self.vocab_size)
         probabilities *= self._rest[0]
-        probabilities[self._table.key[: self.orders[0]]] += self._own[1 : self.orders[0] + 1]
+        probabilities[self.table.key[: self.orders[0]]] += self._own[1 : self.orders[0] + 1]
         return probabilities
 
 
