@@ -199,10 +199,12 @@ def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iter
     from safetensors.numpy import load_file
 
     from stages.config import TrainConfig
+    from stages.lm.mixture import Mixture
     from stages.training import adaptation, engines
 
     weights, engine = load_file(folder / "model.safetensors"), engines.choose(TrainConfig(device="cpu")).build
-    return partial(adaptation.losses, model.architecture, weights, rate, engine=engine)
+    mixture = model.predictor if isinstance(model.predictor, Mixture) else None
+    return partial(adaptation.losses, model.architecture, weights, rate, engine=engine, mixture=mixture)
 
 
 @contextmanager
