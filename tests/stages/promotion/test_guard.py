@@ -23,8 +23,8 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 
 def chapters(words: str, seed: int = 0, sentences: int = 500) -> str:
     """Prose of a language, of sorts."""
-    draw = random.Random(seed)
-    lines = [" ".join(draw.choices(words.split(), k=draw.randint(4, 12))) for _ in range(sentences)]
+    draw, known = random.Random(seed), words.split()
+    lines = [" ".join(draw.choices(known, k=draw.randint(4, 12))) for _ in range(sentences)]
     return "".join(f"{line.capitalize()}.\n" for line in lines)
 
 
