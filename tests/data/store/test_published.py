@@ -33,7 +33,7 @@ SAMPLES = {
 
 @pytest.fixture
 def old(tmp_path: Path) -> Store:
-    """A copy, in the store that the fixture ``rnnlm`` uses."""
+    """A copy, in the store that the fixture ``here`` uses."""
     return Store(shutil.copytree(PUBLISHED, tmp_path / "store", copy_function=shutil.copyfile))
 
 
@@ -54,42 +54,42 @@ def test_every_artifact_is_found_sound(old: Store) -> None:
     assert [old.damage(artifact) for artifact in found] == [None] * 6
 
 
-def test_its_models_write_what_they_wrote(old: Store, rnnlm: Rnnlm) -> None:
+def test_its_models_write_what_they_wrote(old: Store, here: Rnnlm) -> None:
     options = ["--prefix", "the rain", "--length", "40", "--seed", "1"]
     for (model, temperature), text in SAMPLES.items():
         chosen = [] if model == GRU else ["--model", old.root / "train" / model]  # the GRU is the champion
-        assert rnnlm("sample", *options, "--temperature", temperature, *chosen).stdout == text
+        assert here("sample", *options, "--temperature", temperature, *chosen).stdout == text
 
 
-def test_its_champion_is_shown_and_gone_back_from(old: Store, rnnlm: Rnnlm) -> None:
-    shown = json.loads(rnnlm("champion", "--json").stdout)
+def test_its_champion_is_shown_and_gone_back_from(old: Store, here: Rnnlm) -> None:
+    shown = json.loads(here("champion", "--json").stdout)
     assert [reign["model"][:16] for reign in shown["history"]] == [RNN, GRU]
     assert shown["champion"]["model"][:16] == GRU
     assert shown["champion"]["reason"] == "another cell"
 
-    assert rnnlm("rollback", "--reason", "a test").stdout == f"{RNN} is the champion again\n"
-    shown = json.loads(rnnlm("champion", "--json").stdout)
+    assert here("rollback", "--reason", "a test").stdout == f"{RNN} is the champion again\n"
+    shown = json.loads(here("champion", "--json").stdout)
     assert shown["champion"]["model"][:16] == RNN
     assert shown["history"][1]["withdrawn"]["why"] == "a test"
-    sample = rnnlm("sample", "--prefix", "the rain", "--length", "40", "--seed", "1", "--temperature", "0").stdout
+    sample = here("sample", "--prefix", "the rain", "--length", "40", "--seed", "1", "--temperature", "0").stdout
     assert sample == SAMPLES[RNN, "0"]
 
 
-def test_nothing_that_is_needed_is_collected(old: Store, rnnlm: Rnnlm) -> None:
+def test_nothing_that_is_needed_is_collected(old: Store, here: Rnnlm) -> None:
     before = files(old.root)
-    assert rnnlm("gc", "--dry-run").stdout == "would free 0 B\n"
-    assert rnnlm("gc").stdout == "freed 0 B\n"
+    assert here("gc", "--dry-run").stdout == "would free 0 B\n"
+    assert here("gc").stdout == "freed 0 B\n"
     assert files(old.root).items() >= before.items()
 
 
-def test_of_what_was_not_used_for_long_the_champions_and_their_corpus_stay(old: Store, rnnlm: Rnnlm) -> None:
+def test_of_what_was_not_used_for_long_the_champions_and_their_corpus_stay(old: Store, here: Rnnlm) -> None:
     for path in old.root.rglob("*"):
         os.utime(path, (0, 0))
     before = files(old.root)
     rest = {name for name in before if name.startswith(("baselines", "checkpoints", "evaluate"))}
-    would = rnnlm("gc", "--dry-run").stdout.splitlines()
+    would = here("gc", "--dry-run").stdout.splitlines()
     assert files(old.root) == before
-    assert rnnlm("gc").stdout.splitlines()[:-1] == would[:-1]
+    assert here("gc").stdout.splitlines()[:-1] == would[:-1]
     assert {line.split()[0] for line in would[:-1]} == {str((old.root / name).parent) for name in rest}
     assert {name: content for name, content in files(old.root).items() if not name.startswith("locks/")} == {
         name: content for name, content in before.items() if name not in rest
