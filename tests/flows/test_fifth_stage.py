@@ -57,6 +57,21 @@ ENTRY = """Stage(
         Stage(
             "train","""
 
+COMMANDS = """
+import io, json, sys
+from contextlib import redirect_stdout
+from stages.cli.app import main
+
+for command in sys.argv[1:]:
+    sys.argv = ["rnnlm", *command.split(), "--preset", "tiny.toml", "--json"]
+    with redirect_stdout(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, command
+    print(json.dumps(json.loads(said.getvalue())))
+"""
+
 
 class Clone:
     """A copy of the project with a fifth stage, a text, a preset and a store."""
@@ -89,8 +104,9 @@ class Clone:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def rnnlm(self, *arguments: str) -> Any:
-        return json.loads(self.python("-m", "stages.cli", *arguments, "--preset", "tiny.toml", "--json"))
+    def rnnlm(self, *commands: str) -> list[Any]:
+        """What these commands print, one after the other in one process."""
+        return [json.loads(said) for said in self.python("-c", COMMANDS, *commands).splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -116,29 +132,38 @@ def clone(tmp_path_factory: pytest.TempPathFactory, tiny_settings: str, tiny_tex
     return made
 
 
+def states(run: Any) -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in run["stages"]}
+
+
 def test_the_pipeline_runs_it_and_caches_it(clone: Clone) -> None:
-    stages = clone.rnnlm("run")["stages"]
-    assert [(stage["name"], stage["state"]) for stage in stages] == [(name, "ran") for name in FIVE]
-    assert {stage["state"] for stage in clone.rnnlm("run")["stages"]} == {"cached"}
-    states = {stage["name"]: stage["state"] for stage in clone.rnnlm("run", "--set", "mask.token=z")["stages"]}
-    assert states == dict.fromkeys(FIVE, "cached") | {"mask": "ran"}, "no z in the text: the same bytes come out"
-    states = {stage["name"]: stage["state"] for stage in clone.rnnlm("run", "--set", "mask.token=s")["stages"]}
-    assert states == {"download": "cached", "tokenize": "cached", "mask": "ran", "train": "ran", "evaluate": "ran"}
+    first, again, same, other = clone.rnnlm("run", "run", "run --set mask.token=z", "run --set mask.token=s")
+    assert [(stage["name"], stage["state"]) for stage in first["stages"]] == [(name, "ran") for name in FIVE]
+    assert states(again) == dict.fromkeys(FIVE, "cached")
+    assert states(same) == dict.fromkeys(FIVE, "cached") | {"mask": "ran"}, "no z in the text: the same bytes come out"
+    assert states(other) == {
+        "download": "cached",
+        "tokenize": "cached",
+        "mask": "ran",
+        "train": "ran",
+        "evaluate": "ran",
+    }
 
 
 def test_status_explain_and_force_know_it(clone: Clone) -> None:
-    clone.rnnlm("run")
-    assert [stage["name"] for stage in clone.rnnlm("status")["stages"]] == FIVE
-    reasons = {stage["name"]: stage["reason"] for stage in clone.rnnlm("status", "--set", "mask.token=e")["stages"]}
+    _, status, otherwise, explained, forced, alone = clone.rnnlm(
+        "run", "status", "status --set mask.token=e", "explain mask --set mask.token=e", "run --force mask", "mask"
+    )
+    assert [stage["name"] for stage in status["stages"]] == FIVE
+    reasons = {stage["name"]: stage["reason"] for stage in otherwise["stages"]}
     assert reasons["train"].startswith("mask has to run first")
-    assert clone.rnnlm("explain", "mask", "--set", "mask.token=e")["reason"].endswith(" → e")
-    forced = {stage["name"]: stage["state"] for stage in clone.rnnlm("run", "--force", "mask")["stages"]}
-    assert forced == dict.fromkeys(FIVE, "cached") | {"mask": "ran"}
-    assert [stage["name"] for stage in clone.rnnlm("mask")["stages"]] == FIVE[:3]
+    assert explained["reason"].endswith(" → e")
+    assert states(forced) == dict.fromkeys(FIVE, "cached") | {"mask": "ran"}
+    assert [stage["name"] for stage in alone["stages"]] == FIVE[:3]
 
 
 def test_a_sweep_varies_it(clone: Clone) -> None:
-    found = clone.rnnlm("sweep", "--vary", "mask.token=t,a", "--keep", "1", "--jobs", "1")
+    (found,) = clone.rnnlm("sweep --vary mask.token=t,a --keep 1 --jobs 1")
     assert {trial["values"]["mask.token"] for trial in found["trials"]} == {"t", "a"}
     assert {trial["state"] for trial in found["trials"]} == {"finished"}
 
