@@ -119,6 +119,12 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
                 _stop(**users.pop())
 
 
+@pytest.fixture
+def migrated(api: Api) -> Path:
+    """A database to start another server on."""
+    return MIGRATED
+
+
 @contextmanager
 def _users(home: Path) -> Iterator[list[Any]]:
     """The server and the processes that use it, to be changed by one of them at a time; empty where there is none."""

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -266,7 +267,8 @@ def test_a_server_that_is_away_is_one_sentence(flow: Flow) -> None:
     assert "ZvT9secret" not in said
 
 
-def test_without_a_server_the_flow_brings_its_own(first: dict[str, Any], flow: Flow) -> None:
+def test_without_a_server_the_flow_brings_its_own(first: dict[str, Any], flow: Flow, migrated: Path) -> None:
+    shutil.copy(migrated, flow.folder / "home" / "prefect.db")
     said = Flow(None, flow.folder).run()
     assert "temporary server" in said
     assert said.count("Cached") == 4
