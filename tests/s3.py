@@ -9,7 +9,6 @@ from typing import Any, Literal
 from urllib.request import Request, urlopen
 
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 Fault = int | float | Literal["dropped", "lost"] | None
@@ -23,6 +22,9 @@ class S3:
     """The service; each bucket of a test's own."""
 
     def __init__(self) -> None:
+        # Here, for it takes a second, and who collects the tests needs none.
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=_Silent)
         self._lock = threading.Lock()

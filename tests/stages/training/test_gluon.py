@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,12 @@ if find_spec("mxnet") is None:
     pytest.skip("MXNet is not installed", allow_module_level=True)
 
 from stages.lm.parameters import Architecture, Parameters
-from stages.training import gluon
 from stages.training.device import Device
 from stages.training.engine import EngineState, Recipe, Step
-from stages.training.gluon import GluonEngine, RNNModel
 from stages.training.minibatches import Minibatch
+
+if TYPE_CHECKING:  # it loads MXNet, which takes two seconds of whoever collects the tests
+    from stages.training.gluon import GluonEngine
 
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
 ROOT = Path(__file__).parents[3]
@@ -44,6 +45,8 @@ def steps(count: int) -> list[Step]:
 
 
 def engine(cell: Any, layers: int, clip_norm: float = 1.0, **changes: Any) -> GluonEngine:
+    from stages.training.gluon import GluonEngine
+
     architecture = Architecture(cell, "relu", HIDDEN, layers, VOCAB)
     recipe = Recipe(architecture=architecture, batch_size=BATCH, optimizer="sgd", clip_norm=clip_norm, **changes)
     made = GluonEngine(recipe, Device("cpu"))
@@ -55,6 +58,8 @@ def book_loop(
     start: GluonEngine, batches: list[Minibatch], learning_rate: float, clip_norm: float
 ) -> tuple[npt.NDArray[np.float64], Parameters, list[Any]]:
     """The chapter's loop on the engine's own model: eager, op by op, waiting in every step."""
+    from stages.training import gluon
+
     mnp = gluon.mnp
     model = start._model
     model.hybridize(active=False)
@@ -79,8 +84,10 @@ def book_loop(
 
 
 def test_shapes_are_the_chapters() -> None:
+    from stages.training import gluon
+
     gluon.npx.set_np()
-    model = RNNModel(Architecture("rnn", "relu", 256, 1, 28))
+    model = gluon.RNNModel(Architecture("rnn", "relu", 256, 1, 28))
     model.initialize()
     state = model.begin_state(32, gluon.mx.cpu())
     ids = gluon.mnp.zeros((32, 35), dtype="int32")
@@ -109,6 +116,8 @@ def test_steps_agree_with_the_books_loop(cell: str, layers: int) -> None:
 
 
 def test_the_norm_that_clips_is_that_of_all_numbers_however_many() -> None:
+    from stages.training.gluon import GluonEngine
+
     architecture = Architecture("rnn", "tanh", 1024, 1, VOCAB)
     recipe = Recipe(architecture=architecture, batch_size=BATCH, optimizer="sgd", clip_norm=1.0)
     made = GluonEngine(recipe, Device("cpu"))
