@@ -85,7 +85,7 @@ def test_what_a_sweep_trained_in_rungs_is_what_training_alone_gives(
     assert sha(store, best["model"]) == sha(there, best["model"])
 
 
-def test_the_same_sweep_again_trains_nothing_and_writes_the_same(swept: Swept) -> None:
+def test_the_same_sweep_again_trains_nothing_and_writes_the_same(swept: Swept, here: Rnnlm) -> None:
     preset, store, first = swept
     folder = Path(first["artifact"])
     assert folder.parent == store.root / "sweeps"
@@ -94,9 +94,10 @@ def test_the_same_sweep_again_trains_nothing_and_writes_the_same(swept: Swept) -
     assert kept["curves.svg"].startswith(b"<svg ")
     assert json.loads(kept["trials.json"]) == first["trials"]
 
-    assert json.loads(sweep(preset, store.root, *GRID, "--json")) == {**first, "trained": 0}
+    again = ["sweep", "--preset", preset, "--store", store.root, *GRID]
+    assert json.loads(here(*again, "--json").stdout) == {**first, "trained": 0}
     assert {name: (folder / name).read_bytes() for name in kept} == kept
-    second = sweep(preset, store.root, *GRID)
+    second = here(*again).stdout
     assert second.startswith(kept["table.md"].decode())
     assert f"best: train.learning_rate={first['trials'][0]['values']['train.learning_rate']}" in second
     assert [store.damage(artifact, again=True) for artifact in store.artifacts()] == [None] * len(store.artifacts())
@@ -125,8 +126,8 @@ FATAL = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), FATAL, ids=[" ".join(row[0])[:50] for row in FATAL])
-def test_what_ends_a_sweep_is_one_sentence(rnnlm: Rnnlm, tiny: Path, arguments: list[str], said: str) -> None:
-    done = rnnlm("sweep", "--preset", tiny, "--vary", "train.hidden_size=4,8", *arguments, code=2)
+def test_what_ends_a_sweep_is_one_sentence(here: Rnnlm, tiny: Path, arguments: list[str], said: str) -> None:
+    done = here("sweep", "--preset", tiny, "--vary", "train.hidden_size=4,8", *arguments, code=2)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
