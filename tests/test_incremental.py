@@ -213,14 +213,27 @@ def append_to(engine: Build, place: Workplace) -> None:
 
 
 Edit = Callable[[Workplace], object]
+NOTHING: dict[str, Edit] = {
+    "comment": lambda place: place.append("stages/train.py", "\n# Nothing to see here.\n"),
+    "docstring": lambda place: place.edit("stages/tokenize.py", '"""', '"""Now, '),
+    "the command line": lambda place: place.append("stages/cli/app.py", "\nNEW = 1\n"),
+    "progress": lambda place: place.edit("data/progress.py", "BETWEEN_LINES = 10.0", "BETWEEN_LINES = 11.0"),
+    "config module": lambda place: place.append("stages/config.py", "\nNEW = 1\n"),
+    "the pipeline's own code": lambda place: place.append("stages/pipeline/run.py", "\nNEW = 1\n"),
+    "another class of error": lambda place: place.append("data/errors.py", "\nclass NewError(RnnlmError): ...\n"),
+    **{
+        f"the engine {build.engine}, which has trained nothing": partial(append_to, build)
+        for build in engines.installed().values()
+        if build != ENGINE
+    },
+    # Measured anew, they are the same to the byte, and nobody is told of them.
+    "the baselines' code": lambda place: place.append("stages/lm/baselines.py", "\nNEW = 1\n"),
+    "what chooses the engine": lambda place: place.append("stages/training/engines.py", "\nNEW = 1\n"),
+    "what knows the engines' builds": lambda place: place.append("stages/training/builds.py", "\nNEW = 1\n"),
+    "what names the device": lambda place: place.append("stages/training/device.py", "\nNEW = 1\n"),
+}
+"""What is edited of the copy, and reruns no stage."""
 CODE: list[tuple[str, Edit, list[str]]] = [
-    ("comment", lambda place: place.append("stages/train.py", "\n# Nothing to see here.\n"), []),
-    ("docstring", lambda place: place.edit("stages/tokenize.py", '"""', '"""Now, '), []),
-    ("the command line", lambda place: place.append("stages/cli/app.py", "\nNEW = 1\n"), []),
-    ("progress", lambda place: place.edit("data/progress.py", "BETWEEN_LINES = 10.0", "BETWEEN_LINES = 11.0"), []),
-    ("config module", lambda place: place.append("stages/config.py", "\nNEW = 1\n"), []),
-    ("the pipeline's own code", lambda place: place.append("stages/pipeline/run.py", "\nNEW = 1\n"), []),
-    ("another class of error", lambda place: place.append("data/errors.py", "\nclass NewError(RnnlmError): ...\n"), []),
     # The output stays the same to the byte, so what comes after does not notice.
     ("download's code", lambda place: place.append("stages/download.py", "\nNEW = 1\n"), ["download"]),
     ("tokenize's code", lambda place: place.append("stages/tokenize.py", "\nNEW = 1\n"), ["tokenize"]),
@@ -228,14 +241,7 @@ CODE: list[tuple[str, Edit, list[str]]] = [
     ("evaluate's code", lambda place: place.append("stages/evaluate.py", "\nNEW = 1\n"), ["evaluate"]),
     ("a helper of train", lambda place: place.append("stages/training/checkpoint.py", "\nNEW = 1\n"), ["train"]),
     ("the engine", lambda place: place.append(file(ENGINE), "\nNEW = 1\n"), ["train"]),
-    *(
-        (f"the engine {build.engine}, which has trained nothing", partial(append_to, build), [])
-        for build in engines.installed().values()
-        if build != ENGINE
-    ),
     ("a helper of evaluate", lambda place: place.append("stages/lm/side_by_side.py", "\nNEW = 1\n"), ["evaluate"]),
-    # Measured anew, they are the same to the byte, and nobody is told of them.
-    ("the baselines' code", lambda place: place.append("stages/lm/baselines.py", "\nNEW = 1\n"), []),
     ("what mixtures count", lambda place: place.append("stages/lm/ngram.py", "\nNEW = 1\n"), ["evaluate"]),
     ("a helper of three", lambda place: place.append("data/tables/tokens.py", "\nNEW = 1\n"), STAGES[1:]),
     (
@@ -248,9 +254,6 @@ CODE: list[tuple[str, Edit, list[str]]] = [
         lambda place: place.edit("data/corpus/text.py", '.replace("Σ", "σ").lower()', '.replace("Σ", "σ").upper()'),
         STAGES[1:],
     ),
-    ("what chooses the engine", lambda place: place.append("stages/training/engines.py", "\nNEW = 1\n"), []),
-    ("what knows the engines' builds", lambda place: place.append("stages/training/builds.py", "\nNEW = 1\n"), []),
-    ("what names the device", lambda place: place.append("stages/training/device.py", "\nNEW = 1\n"), []),
     (
         "a library of three stages",
         lambda place: another_version(place, "numpy"),
@@ -311,6 +314,14 @@ def test_an_edit_of_the_code_reruns_exactly_what_depends_on_it(
     edit(place)
     outcomes = place.run("--corpus", str(place.text))
     assert [name for name, outcome in outcomes.items() if outcome["state"] == "ran"] == expected
+
+
+def test_edits_of_what_changes_no_result_rerun_nothing(place: Workplace) -> None:
+    """All at once: what each of them would rerun, the reason names."""
+    for edit in NOTHING.values():
+        edit(place)
+    outcomes = place.run("--corpus", str(place.text))
+    assert {name: outcome["reason"] for name, outcome in outcomes.items() if outcome["state"] == "ran"} == {}
 
 
 def test_an_edit_reruns_once(place: Workplace) -> None:
