@@ -60,7 +60,23 @@ TEXT = "".join(
     f"Then the {animal} saw {number} birds over the sea.\n" for number in range(12) for animal in ("cat", "dog")
 )
 
+BESIDE = {
+    "test_style.py": "flows/test_declared.py",
+    "test_crashes.py": "flows/test_edited.py",
+    "test_incremental.py": "flows/test_fifth_stage.py",
+    "test_crash.py": "flows/test_pipeline.py",
+}
+"""What takes a core for a minute, and what of the flows, which wait for a server, comes just before it: at the end of
+the suite it would leave the other core idle."""
+
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    names = [item.path.relative_to(ROOT / "tests").as_posix() for item in items]
+    first = {name: number for number, name in reversed([*enumerate(names)])}
+    places = dict(zip(items, (first.get(BESIDE.get(name, name), first[name]) for name in names), strict=True))
+    items.sort(key=places.__getitem__)
 
 
 @pytest.fixture(scope="session")
