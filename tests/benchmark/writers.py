@@ -11,14 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from data.corpus.catalogue import CATALOGUE
 from data.tables.vocab import Vocab
 from stages.config import TrainConfig
 from stages.lm.model import LanguageModel
+from stages.lm.ngram import NGram
 from stages.lm.parameters import Architecture
+from stages.pipeline import settings
 
 VOCAB = Vocab(["<unk>", *string.ascii_lowercase, " "], [1] * 28)
 CONFIG = TrainConfig(initializer="uniform")
 """The book's model, with weights that make it say more than one letter."""
+SAMPLE = (CATALOGUE.parent / "sample.txt").read_text(encoding="utf-8").lower()
+LETTERS = Vocab(["<unk>", *sorted({*SAMPLE})], [1] * (1 + len({*SAMPLE})))
+MIXED = settings.load("sample").train
 PREFIX = "a"
 Turn = Callable[[], str | list[str]]
 
@@ -48,6 +54,24 @@ def alone(length: int, count: int) -> Turn:
 def at_once(length: int, count: int) -> Turn:
     """The same texts, many at once."""
     own = model()
+    return lambda: list(own.samples(PREFIX, length, 1.0, range(count)))
+
+
+def network(length: int, count: int) -> Turn:
+    """That of the preset `sample`, untrained, so many texts at once."""
+    return _mixed(length, count, ngram=None)
+
+
+def mixture(length: int, count: int) -> Turn:
+    """The same beside an n-gram of its order."""
+    ids = np.array(LETTERS.ids(SAMPLE), np.uint8)
+    return _mixed(length, count, NGram.fit(ids, len(LETTERS), MIXED.ngram))
+
+
+def _mixed(length: int, count: int, ngram: NGram | None) -> Turn:
+    architecture = Architecture.of(MIXED, len(LETTERS))
+    weights, shares = architecture.initial(MIXED.initializer, MIXED.seed), [0.5] * MIXED.ngram
+    own = LanguageModel(architecture, weights, LETTERS, "char", "lower", ngram, shares)
     return lambda: list(own.samples(PREFIX, length, 1.0, range(count)))
 
 
@@ -131,4 +155,6 @@ CONTENDERS = {
     "ours": ours,
     "one after another": alone,
     "at once": at_once,
+    "network": network,
+    "mixture": mixture,
 }
