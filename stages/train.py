@@ -126,7 +126,7 @@ def _export(loop: Loop, table: IndexTable, out: Path, mixture: dict[str, Any] | 
         tokens = loop.state.tokens
         description |= {"tokens": tokens, "passes": round(tokens / len(table.splits["train"]), 6)}
     if mixture:
-        description["ngram"] = mixture
+        description["mixture"] = mixture
     (out / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     columns: dict[str, list[float]] = {}
     for name, values in figures.items():

@@ -185,9 +185,15 @@ def test_the_readme_shows_what_the_first_command_trains() -> None:
     """And that is better than counting, which nobody would show who did not believe it."""
     preset = settings.load()
     table = {cells[0]: cells for line in README.splitlines() if len(cells := line.strip("| ").split(" | ")) == 9}
+    train, vocab_size = preset.train, int(float(table["train"][8]))
     described = words.description(
-        {**preset.train.model_dump(), "vocab_size": int(float(table["train"][8])), "level": preset.tokenize.level},
-        preset.train.epochs,
+        {
+            **train.model_dump(),
+            "mixture": {"order": train.ngram},
+            "vocab_size": vocab_size,
+            "level": preset.tokenize.level,
+        },
+        train.epochs,
     )
     assert described in README.splitlines()
     perplexity, fivegram = float(table["test"][2]), float(table["test"][6])

@@ -86,7 +86,7 @@ def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer, tuple[f
         if level not in [*LEVELS] or normalizer not in NORMALIZERS:
             raise ValueError("its level or its normalizer is unknown")
         mixed = config["format"] == FORMAT
-        shares = tuple(config["ngram"]["shares"]) if mixed else ()
+        shares = tuple(config["mixture"]["shares"]) if mixed else ()
         if not all(type(share) is float and 0 < share < 1 for share in shares) or (mixed and not shares):
             raise ValueError("its shares of network and n-gram are none")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -25,7 +25,7 @@ def beside(model: Mapping[str, Any], metrics: Metrics) -> dict[str, Rows]:
         model: ``config.json`` of `train`.
         metrics: ``metrics.json`` of `evaluate`.
     """
-    order = model.get("ngram", {}).get("order")
+    order = model.get("mixture", {}).get("order")
     parts = {"its network": "network", f"its {order}-gram": "ngram"} if order else {}
     return {
         **{
@@ -50,15 +50,15 @@ def baselines(metrics: Metrics, noun: str) -> str:
 
 def mixture(model: Mapping[str, Any], metrics: Metrics, noun: str) -> str:
     """How a mixture is mixed, and what its n-gram counts; empty for a network alone."""
-    if not (ngram := model.get("ngram")):
+    if not (mixed := model.get("mixture")):
         return ""
-    lowest, highest = f"{min(ngram['shares']):.0%}", f"{max(ngram['shares']):.0%}"
+    lowest, highest = f"{min(mixed['shares']):.0%}", f"{max(mixed['shares']):.0%}"
     shares = (
         lowest if lowest == highest else f"{lowest} to {highest}, by the length of the context that the n-gram knows"
     )
-    chosen = f"chosen on {ngram['chosen_on']:,} {noun}s of the validation split" if ngram["chosen_on"] else "not chosen"
+    chosen = f"chosen on {mixed['chosen_on']:,} {noun}s of the validation split" if mixed["chosen_on"] else "not chosen"
     said = (
-        f"It mixes a network with an n-gram of order {ngram['order']} (modified Kneser-Ney). The network counts for "
+        f"It mixes a network with an n-gram of order {mixed['order']} (modified Kneser-Ney). The network counts for "
         f"{shares}; {chosen}."
     )
     if (test := metrics["test"]) and (before := test["parts"].get("before")):

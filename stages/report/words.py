@@ -58,8 +58,8 @@ def description(model: Mapping[str, Any], epochs: int) -> str:
     embedding = f", an embedding of {size}" if size else ""
     if model.get("tie_weights"):
         embedding += " tied to the output layer"
-    if ngram := model.get("ngram"):
-        embedding += f", beside an n-gram of order {ngram['order']}"
+    if mixture := model.get("mixture"):
+        embedding += f", beside an n-gram of order {mixture['order']}"
     kept, noun, share = model.get("epoch", epochs), LEVELS[model["level"]].noun, passes(model)
     length, part = f"for {epochs:,} epoch{'s' if epochs > 1 else ''}", f"epoch {kept:,}"
     if share:

@@ -129,10 +129,10 @@ def test_another_order_trains_no_network_again(store: Store, folders: Folders, o
     weights = [one.artifact.manifest.outputs["model.safetensors"] for one in (other, outcomes["train"])]
     assert weights[0] == weights[1]
     described = json.loads((other.artifact.folder / "config.json").read_text(encoding="utf-8"))
-    assert (described["format"], described["ngram"]["order"], len(described["ngram"]["shares"])) == (5, 3, 3)
+    assert (described["format"], described["mixture"]["order"], len(described["mixture"]["shares"])) == (5, 3, 3)
     plain = run(configured(ngram=0), store, "train")["train"].artifact
     assert not (plain.folder / "ngrams.arrow").exists()
-    assert "ngram" not in json.loads((plain.folder / "config.json").read_text(encoding="utf-8"))
+    assert "mixture" not in json.loads((plain.folder / "config.json").read_text(encoding="utf-8"))
 
 
 def test_the_same_gives_the_same_bytes(folders: Folders, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_validation_split_that_is_too_short_chooses_nothing(store: Store, capl
     with caplog.at_level("WARNING"):
         model = run(configured(tokenize=shares), store, "train")["train"].artifact.folder
     assert "too few to choose by how much the network counts for and the n-gram: both count alike" in caplog.text
-    assert json.loads((model / "config.json").read_text())["ngram"]["shares"] == [SHARE] * ORDER
+    assert json.loads((model / "config.json").read_text())["mixture"]["shares"] == [SHARE] * ORDER
     without = run(configured(tokenize={"train_share": 0.9, "valid_share": 0.0, "test_share": 0.1}), store)
     measured = figures({name: outcome.artifact.folder for name, outcome in without.items()})
     assert measured["valid"] is None
