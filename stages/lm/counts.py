@@ -34,15 +34,15 @@ def count(ids: Ids, vocab_size: int, order: int, ends: bool, min_count: int) -> 
         raise ConfigError(f"train.ngram must be 1 to {LONGEST}, not {order}")
     keys: list[Keys] = []
     counts: list[npt.NDArray[np.int32]] = []
-    left: list[npt.NDArray[np.int32]] = []
+    left: list[tuple[int, Counts]] = []
     discounts, kept, first = [], np.zeros(1, np.int32), 0
     for length, (found, often, seen) in enumerate(_all(ids, vocab_size, order, ends), 1):
-        of_order, out = smoothing.discounts(often), np.zeros(len(keys[-1]) if keys else 1, np.int32)
+        of_order = smoothing.discounts(often)
         if length > 2 and min_count > 1:
             # Whatever comes often enough, its parts do too.
             contexts, stays = kept[found // vocab_size], seen >= min_count
             seldom = ~stays & (contexts >= 0)
-            out[:] = np.bincount(contexts[seldom], often[seldom], len(out))
+            left.append((first - 1, np.bincount(contexts[seldom], often[seldom], len(keys[-1]))))
             kept = np.where(stays, stays.cumsum(dtype=np.int32) - np.int32(1), np.int32(-1))
             found, often = key(contexts[stays], found[stays] % vocab_size, vocab_size), often[stays]
         elif min_count > 1:
@@ -51,7 +51,6 @@ def count(ids: Ids, vocab_size: int, order: int, ends: bool, min_count: int) -> 
             break
         keys.append(found + first * vocab_size)
         counts.append(often.astype(np.int32))
-        left.append(out)
         discounts.append(of_order)
         total = sum(map(len, keys))
         first = total - len(found) + 1
@@ -61,8 +60,10 @@ def count(ids: Ids, vocab_size: int, order: int, ends: bool, min_count: int) -> 
                 f"set train.ngram_min_count above {min_count}, or train.ngram below {length}"
             )
     sizes = tuple(map(len, keys))
-    left = [*left[1:], np.zeros(sizes[-1], np.int32)]
-    return NGrams(_joined(keys), _joined(counts), _joined(left), sizes, tuple(discounts), vocab_size, min_count, ends)
+    out = np.zeros(sum(sizes), np.int32)
+    for start, some in left[: len(sizes) - 2]:
+        out[start : start + len(some)] = some
+    return NGrams(_joined(keys), _joined(counts), out, sizes, tuple(discounts), vocab_size, min_count, ends)
 
 
 def _joined(parts: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
