@@ -35,7 +35,7 @@ class Counting:
         self.ngram = ngram
         table, smoothed = ngram.table, ngram.smoothed
         totals = np.diff(np.append(0, table.count.cumsum(dtype=np.int64))[smoothed.starts])  # of each context
-        totals[1:] += table.left
+        totals[1:] += table.left[: len(totals) - 1]
         self._base = table.key.data, smoothed.starts.data, table.count.data
         self._totals, self._own, self._rest = totals.data, smoothed.own.data, smoothed.rest.data
         self._discounts = [(0.0, *some) for some in table.discounts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Keys = npt.NDArray[np.int64]
     Counts = npt.NDArray[np.integer[Any]]
+    Number = TypeVar("Number", np.int32, np.int64)
 
 _CHUNK = 1 << 20
 
@@ -31,41 +32,45 @@ def count(ids: Ids, vocab_size: int, order: int, ends: bool, min_count: int) -> 
     """
     if not 1 <= order <= LONGEST:
         raise ConfigError(f"train.ngram must be 1 to {LONGEST}, not {order}")
-    kept, first, contexts, total = np.zeros(1, np.int32), 0, 1, 0
-    found: list[tuple[Keys, npt.NDArray[np.int32], npt.NDArray[np.int32]]] = []
-    discounts = []
-    for length, (keys, counts, seen) in enumerate(_all(ids, vocab_size, order, ends), 1):
-        of_order, left = smoothing.discounts(counts), np.zeros(contexts, np.int32)
+    keys: list[Keys] = []
+    counts: list[npt.NDArray[np.int32]] = []
+    left: list[tuple[int, Counts]] = []
+    discounts, kept, first = [], np.zeros(1, np.int32), 0
+    for length, (found, often, seen) in enumerate(_all(ids, vocab_size, order, ends), 1):
+        of_order = smoothing.discounts(often)
         if length > 2 and min_count > 1:
             # Whatever comes often enough, its parts do too.
-            context, stays = kept[keys // vocab_size], seen >= min_count
-            out = ~stays & (context >= 0)
-            left[:] = np.bincount(context[out], counts[out], contexts)
+            contexts, stays = kept[found // vocab_size], seen >= min_count
+            seldom = ~stays & (contexts >= 0)
+            left.append((first - 1, np.bincount(contexts[seldom], often[seldom], len(keys[-1]))))
             kept = np.where(stays, stays.cumsum(dtype=np.int32) - np.int32(1), np.int32(-1))
-            keys, counts = key(context[stays], keys[stays] % vocab_size, vocab_size), counts[stays]
+            found, often = key(contexts[stays], found[stays] % vocab_size, vocab_size), often[stays]
         elif min_count > 1:
-            kept = np.arange(len(keys), dtype=np.int32)
-        if not len(keys) and length > 1:
+            kept = np.arange(len(found), dtype=np.int32)
+        if not len(found) and length > 1:
             break
-        contexts, total = len(keys), total + len(keys)
+        keys.append(found + first * vocab_size)
+        counts.append(often.astype(np.int32))
+        discounts.append(of_order)
+        total = sum(map(len, keys))
+        first = total - len(found) + 1
         if total > LARGEST:
             raise ConfigError(
                 f"{total:,} n-grams of up to {length} tokens are more than the {LARGEST:,} of one model: "
                 f"set train.ngram_min_count above {min_count}, or train.ngram below {length}"
             )
-        found.append((keys + first * vocab_size, counts.astype(np.int32), left))
-        discounts.append(of_order)
-        first = total - len(keys) + 1
-    return NGrams(
-        np.concatenate([keys for keys, _, _ in found]),
-        np.concatenate([counts for _, counts, _ in found]),
-        np.concatenate([*(left for _, _, left in found[1:]), np.zeros(contexts, np.int32)]),
-        tuple(len(keys) for keys, _, _ in found),
-        tuple(discounts),
-        vocab_size,
-        min_count,
-        ends,
-    )
+    sizes = tuple(map(len, keys))
+    out = np.zeros(sum(sizes), np.int32)
+    for start, some in left[: len(sizes) - 2]:
+        out[start : start + len(some)] = some
+    return NGrams(_joined(keys), _joined(counts), out, sizes, tuple(discounts), vocab_size, min_count, ends)
+
+
+def _joined(parts: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:
+    """All as one array; there is not room for all of them twice."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def key(contexts: Counts, tokens: Ids | Counts, vocab_size: int) -> Keys:
@@ -129,7 +134,9 @@ def _distinct(rows: Counts, ids: Ids, vocab_size: int, ended: bool) -> tuple[Key
     following = np.full(len(rows), -1, np.int32)
     for start in range(0, len(ids), _CHUNK):
         stop = min(start + _CHUNK, len(ids))
-        following[start + 1 : stop + 1] = find(different, keys(start, stop), 0)
+        some = keys(start, stop)
+        order = some.argsort()  # one beside the other in memory they are found many times sooner
+        following[start + 1 : stop + 1][order] = find(different, some[order], 0)
     return different, seen, following
 
 

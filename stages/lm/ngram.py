@@ -81,6 +81,10 @@ class NGram:
     def fit(cls, ids: Ids, vocab_size: int, order: int = ORDER, *, ends: bool = False, min_count: int = 1) -> NGram:
         """Count the n-grams of a text up to an order; not across its ends.
 
+        It takes up to 25 bytes per token and 50 per n-gram, measured on 10 MB of characters and 10 million words. An
+        n-gram takes 16 in its file, 20 more at most in a model, and 8 once it is asked what may follow. A million
+        characters have one million n-grams of up to eight.
+
         Args:
             ids: integers of shape (tokens,).
             vocab_size: above all ids.

@@ -41,18 +41,18 @@ class Smoothed:
     """The parts of probabilities, by the number of an n-gram; at 0 for the empty context, at -1 for what never came."""
 
     def __init__(self, table: NGrams) -> None:
-        total = len(table.key)
+        total, numbers = len(table.key), len(table.key) - table.sizes[-1] + 2  # of what may be a context
         self.own = np.zeros(total + 2)
         """What an n-gram's own count gives it: (c(hw) - D(c(hw))) / c(h·)."""
-        self.rest = np.ones(total + 2)
+        self.rest = np.ones(numbers)
         """What it leaves, as a context, to the next shorter one: Σ D(c(h·)) / c(h·)."""
-        self.starts = np.full(total + 2, total, np.int32)
+        self.starts = np.zeros(numbers, np.int32)
         """The row of the first n-gram that begins with it; before that of the next number they end."""
-        self.starts[0] = 0
         contexts = slice(0, 1)
         for rows, of_order in zip(table.lengths(), table.discounts, strict=True):
             counts, size = table.count[rows], contexts.stop - contexts.start
-            context = table.key[rows] // table.vocab_size - contexts.start
+            context = table.key[rows] // table.vocab_size
+            context -= contexts.start
             taken = np.array((0.0, *of_order))[np.minimum(counts, 3)]
             left = table.left[contexts.start - 1 : contexts.stop - 1] if contexts.start else 0
             totals, rest = (np.bincount(context, some, size) + left for some in (counts, taken))
@@ -63,4 +63,6 @@ class Smoothed:
             stops = np.bincount(context, minlength=size).cumsum()
             self.starts[contexts.start + 1 : contexts.stop + 1] = rows.start + stops
             contexts = slice(rows.start + 1, rows.stop + 1)
-            self.own[contexts] = (counts - taken) / totals[context]
+            np.subtract(counts, taken, out=taken)
+            taken /= totals[context]
+            self.own[contexts] = taken

@@ -17,6 +17,7 @@ from data.tables import arrow, ngrams
 from data.tables.ngrams import NGrams
 from data.tables.vocab import Vocab
 from stages.lm.counts import count
+from stages.lm.ngram import NGram
 
 TEXT = np.array([1 if at % 11 == 10 else random.Random(at).randrange(2, 6) for at in range(300)], np.uint8)
 
@@ -74,6 +75,28 @@ def test_what_is_no_table_of_n_grams_is_refused_in_one_sentence(tmp_path: Path, 
     refused(file)
 
 
+def test_a_file_that_was_changed_anywhere_is_refused_or_makes_a_model(tmp_path: Path, table: NGrams) -> None:
+    file = tmp_path / "ngrams.arrow"
+    table.write(file)
+    whole, rng, opened = file.read_bytes(), random.Random(1), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(damaged))] ^= rng.choice([1, 128, 255])
+        file.write_bytes(damaged)
+        try:
+            model = NGram.open(file, 6)
+        except StoreError:
+            continue
+        opened += 1
+        rows = model.zero_state()
+        for id_ in TEXT[:12].tolist():
+            probabilities = model.probabilities(rows)
+            assert probabilities.min() >= 0
+            assert probabilities.sum() == pytest.approx(1, abs=1e-9)
+            rows = model.advance(id_, rows)
+    assert 0 < opened < 200
+
+
 def test_columns_that_make_no_model_are_refused(tmp_path: Path, table: NGrams) -> None:
     first, second, last = table.sizes[0], sum(table.sizes[:2]), sum(table.sizes)
     longer = int(table.key[second])
@@ -111,12 +134,14 @@ def test_columns_that_make_no_model_are_refused(tmp_path: Path, table: NGrams) -
             3,
         ],
         "vocab_size": [None, "6", 6.0, True, 10**30],
+        "min_count": [None, 0, "2", 2.0, True],
         "ends": [None, 1, "true"],
         "more": [1],
     }.items(),
 )
 def test_facts_that_make_no_model_are_refused(tmp_path: Path, table: NGrams, name: str, values: list[Any]) -> None:
-    facts = {"sizes": table.sizes, "discounts": table.discounts, "vocab_size": 6, "ends": True}
+    names = ("sizes", "discounts", "vocab_size", "min_count", "ends")
+    facts = {fact: getattr(table, fact) for fact in names}
     columns = {name: pa.array(getattr(table, name)) for name in ("key", "count", "left")}
     file = tmp_path / "ngrams.arrow"
     for value in values:
