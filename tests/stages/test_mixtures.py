@@ -13,7 +13,7 @@ import pytest
 from data.errors import StoreError
 from data.progress import LogLines
 from data.store.folder import Store
-from data.tables.tokens import IndexTable
+from data.tables.tokens import END_ID, IndexTable
 from stages.config import PromotionConfig, RunConfig
 from stages.lm.mixture import SHARE, Mixture
 from stages.lm.model import LanguageModel
@@ -158,6 +158,32 @@ def test_an_order_beyond_the_text_is_what_the_text_has(store: Store, tmp_path: P
     config = configured(tmp_path / "short.txt", ngram=16, batch_size=2, num_steps=5)
     model = run(config, store)["train"].artifact.folder
     assert len(mixture(LanguageModel.load(model)).shares) == 16
+
+
+@pytest.mark.parametrize("tokenize", [{"level": "word", "min_freq": 2}, {"level": "bpe", "vocab_size": 300}], ids=str)
+def test_words_and_subwords_work_as_characters_do(tokenize: dict[str, Any], store: Store) -> None:
+    found = {name: one.artifact.folder for name, one in run(configured(tokenize=tokenize, ngram=3), store).items()}
+    measured, model = figures(found), LanguageModel.load(found["train"])
+    assert measured["valid"]["loss"] < min(part["loss"] for part in measured["valid"]["parts"].values()) + 1e-6
+    assert measured["test"]["loss"] == pytest.approx(model.predictor.loss(table(found).split("test")), rel=1e-5)
+    text = "the harbour was dark and the boats lay still"
+    assert model.score(text).loss == pytest.approx(-np.mean([nats for _, nats in model.log_probabilities(text)]))
+    assert model.sample("the ", 30, 0.8).startswith("the")
+
+
+def test_each_document_is_predicted_from_its_beginning(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "lines").mkdir()
+    lines = [line for line in CORPUS.read_text(encoding="utf-8").split("\n") if len(line) > 60]
+    for number, line in enumerate(lines):
+        (tmp_path / "lines" / f"{number:03}.txt").write_text(line, encoding="utf-8")
+    found = {name: one.artifact.folder for name, one in run(configured(tmp_path / "lines"), store).items()}
+    model, ids = LanguageModel.load(found["train"]), table(found).split("test")
+    each = np.split(ids, np.flatnonzero(ids == END_ID) + 1)[:-1]
+    assert len(each) > 5
+    behind_an_end = (np.array([END_ID, *one], np.uint8) for one in each)
+    alone = [np.concatenate([*model.predictor.losses(one, model.predictor.zero_state())]) for one in behind_an_end]
+    assert figures(found)["test"]["loss"] == pytest.approx(np.concatenate(alone)[1:].mean(), rel=1e-5)
+    assert "\n" not in model.sample("", 400, 1.0, seed=1)
 
 
 # --- who asks nothing else
