@@ -68,7 +68,9 @@ def test_what_is_no_table_of_n_grams_is_refused_in_one_sentence(tmp_path: Path, 
     table.write(file)
     assert "another vocabulary" in refused(file, 7)
     whole = file.read_bytes()
-    for damaged in (b"", b"not Arrow at all", whole[:-9], whole[: len(whole) // 2]):
+    batch = whole.index(b"\xff" * 4, 12)  # where its message begins: here the stream ends before it
+    ended = whole[: batch + 4] + bytes(4) + whole[batch + 8 :]
+    for damaged in (b"", b"not Arrow at all", whole[:-9], whole[: len(whole) // 2], ended):
         file.write_bytes(damaged)
         refused(file)
     Vocab.build({"a": 1}).write(file)
@@ -79,7 +81,7 @@ def test_a_file_that_was_changed_anywhere_is_refused_or_makes_a_model(tmp_path: 
     file = tmp_path / "ngrams.arrow"
     table.write(file)
     whole, rng, opened = file.read_bytes(), random.Random(1), 0
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(whole)
         damaged[rng.randrange(len(damaged))] ^= rng.choice([1, 128, 255])
         file.write_bytes(damaged)
@@ -94,7 +96,7 @@ def test_a_file_that_was_changed_anywhere_is_refused_or_makes_a_model(tmp_path: 
             assert probabilities.min() >= 0
             assert probabilities.sum() == pytest.approx(1, abs=1e-9)
             rows = model.advance(id_, rows)
-    assert 0 < opened < 200
+    assert 0 < opened < 100
 
 
 def test_columns_that_make_no_model_are_refused(tmp_path: Path, table: NGrams) -> None:

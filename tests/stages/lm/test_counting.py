@@ -53,7 +53,13 @@ def test_the_probabilities_of_what_may_follow_add_up_to_one(
 ) -> None:
     monkeypatch.setattr(counting, "MOST", most)
     model = NGram.fit(array(DOCUMENTS[:100]), VOCAB_SIZE, 4, ends=True, min_count=min_count)
-    for read in (DOCUMENTS[100:101], DOCUMENTS[100:140], [0, 6, 6, 0], [*DOCUMENTS[100:130], END_ID]):
+    for read in (
+        *(DOCUMENTS[:at] for at in (60, 64, 70, 99)),  # in places something follows that was left out
+        DOCUMENTS[100:101],
+        DOCUMENTS[100:140],
+        [0, 6, 6, 0],
+        [*DOCUMENTS[100:130], END_ID],
+    ):
         nats = [Counting(model).read(array([*read, token]), model.zero_state())[0][-1] for token in range(VOCAB_SIZE)]
         assert math.fsum(np.exp(-np.array(nats)).tolist()) == pytest.approx(1, abs=1e-12)
 
