@@ -45,10 +45,13 @@ def batch(path: Path, fits: Callable[[pa.Schema], bool]) -> pa.RecordBatch:
         raise ValueError("it has not one batch")
     mapped.seek(8)  # behind the magic number lies a stream
     messages = pa.ipc.MessageReader.open_stream(mapped)
-    schema = pa.ipc.read_schema(messages.read_next_message())
+    try:
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        message = messages.read_next_message()
+    except StopIteration:
+        raise ValueError("it ends before its batch") from None
     if not fits(schema):
         raise ValueError("its columns are others")
-    message = messages.read_next_message()
     if message.type != "record batch" or _compressed(message.metadata.to_pybytes()):
         raise ValueError("it is compressed")  # 7 MB that become 2 GB, for one
     found = pa.ipc.read_record_batch(message, schema)

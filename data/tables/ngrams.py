@@ -36,8 +36,6 @@ LARGEST = 1 << 26
 LONGEST = 64
 """Tokens of an n-gram at most."""
 _COLUMNS = ("key", "count", "left")
-_DAMAGED = (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, StopIteration)
-"""What a file that was cut or changed anywhere raises; the last, where its stream ends before the batch."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class NGrams:
             sizes, discounts = tuple(facts.pop("sizes")), tuple(map(tuple, facts.pop("discounts")))
             found = cls(**columns, sizes=sizes, discounts=discounts, **facts)
             found._check(vocab_size)
-        except (*_DAMAGED, pa.ArrowException) as error:
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
             raise StoreError(f"{path} holds no n-grams that can be read ({error}): train again") from None
         return found
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stages.config import StageConfig
 
 MOST_FITTED = 10_000_000
-"""Tokens at most that n-grams are counted on, the last of the training split: a bound on the memory, which is 0.4 GB
-then for characters and up to 1.2 GB for words, whose n-grams hardly ever come twice."""
+"""Tokens at most that n-grams are counted on, the last of the training split: a bound on the memory, which is 0.2 GB
+then for characters and up to 1.4 GB for words, whose n-grams hardly ever come twice."""
 
 
 def baselines(config: StageConfig, *, tokens: Path, out: Path, progress: Progress) -> None:

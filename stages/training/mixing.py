@@ -33,15 +33,15 @@ class Mixing:
 
     def __init__(self, config: TrainConfig, table: IndexTable) -> None:
         self._config, self._table = config, table
-        self._ngram = NGram.fit(
-            table.split("train"), table.vocab_size, config.ngram, ends=table.ends, min_count=config.ngram_min_count
-        )
+        counted, ends = table.ids[: table.splits["valid"].stop], table.ends
+        self._ngram = NGram.fit(counted, table.vocab_size, config.ngram, ends=ends, min_count=config.ngram_min_count)
 
     def publish(self, architecture: Architecture, weights: Parameters, out: Path) -> dict[str, Any]:
-        """Choose the shares on the validation split, count that as well, and write ``ngrams.arrow``; what
-        ``config.json`` says of it."""
-        order, held_out, mixed = self._config.ngram, self._table.split("valid"), self._ngram
-        shares = choose(Mixture(Network(architecture, weights), self._ngram, [SHARE] * order), held_out)
+        """Choose the shares on the validation split, with an n-gram that has not counted it, and write the one that has
+        to ``ngrams.arrow``; what ``config.json`` says of it."""
+        order, held_out = self._config.ngram, self._table.split("valid")
+        mixture = Mixture(Network(architecture, weights), self._ngram, [SHARE] * order)
+        shares = choose(mixture.counting(self._table.split("train")), held_out) if len(held_out) else [SHARE] * order
         chosen_on = min(max(len(held_out) - 1, 0), MOST)
         if chosen_on < FEWEST:
             chosen_on = 0
@@ -51,7 +51,5 @@ class Mixing:
                 f"{len(held_out):,}",
                 f"{FEWEST + 1:,}",
             )
-        if len(held_out):
-            mixed = self._ngram.counting(self._table.ids[: self._table.splits["valid"].stop], order)
-        mixed.write(out / NGRAMS)
+        self._ngram.write(out / NGRAMS)
         return {"order": order, "shares": shares, "chosen_on": chosen_on}

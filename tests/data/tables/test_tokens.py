@@ -68,6 +68,17 @@ def test_a_table_of_an_earlier_version_is_opened() -> None:
     assert old.splits["test"].spelling == 0
 
 
+def test_a_stream_that_ends_before_its_batch_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.arrow"
+    table(np.arange(100, dtype=np.uint8)).write(path)
+    content = bytearray(path.read_bytes())
+    schema = int.from_bytes(content[12:16], "little")  # behind the magic number and a mark, its length
+    content[20 + schema : 24 + schema] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="it ends before its batch"):
+        IndexTable.open(path)
+
+
 def test_what_is_no_index_table_is_refused_in_one_sentence(tmp_path: Path) -> None:
     file = tmp_path / "tokens.arrow"
     with pytest.raises(StoreError, match=r"tokens\.arrow is not an index table"):
