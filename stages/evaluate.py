@@ -94,6 +94,7 @@ def evaluate(
         if len(split) > 2 * stretches.LENGTH
         for stretch in stretches.cut(_edges(language_model.network, split, 0), split.start)
     ]
+    progress(0, 0, "reading the model")
     reader = _reader(language_model, table)
     with TemporaryDirectory(dir=out) as aside, passes(several, 1, _silent, Path(aside), spread, large=1) as over:
         far = partial(over, partial(_read, model=model, tokens=tokens, weights=digest(model / "model.safetensors")))

@@ -67,6 +67,8 @@ def train(
     """
     table = IndexTable.open(tokens / "tokens.arrow")
     recipe = Recipe.of(config, table.vocab_size, ends=table.ends)
+    if mixing:
+        progress(0, 0, "counting n-grams")
     beside = mixing(config, table) if mixing else None
     learnt, held_out = table.split("train"), table.split("valid")
     minibatches.check_length(len(learnt), config.batch_size, config.num_steps, config.partition)
