@@ -1,0 +1,124 @@
+"""The command that writes a preset for a text and an amount of time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data.errors import ConfigError
+from stages.cli import runs
+from stages.cli.options import Corpus, Json, Place, Set, as_text, configured
+from stages.cli.output import print_json
+from stages.pipeline import graph
+
+if TYPE_CHECKING:
+    from stages.config import RunConfig
+    from stages.suggestion.speed import Speed
+    from stages.suggestion.text import Text
+
+logger = logging.getLogger(__name__)
+
+OWN = ("engine", "device", "seed")
+"""Fields of `train` that are the user's to set."""
+MOST = 1e7
+"""Minutes, which are nineteen years."""
+
+
+@configured
+def suggest(
+    *,
+    corpus: Corpus = None,
+    minutes: Annotated[float, typer.Option(metavar="M", help="How long training may take.")],
+    set_: Set = None,
+    speed: Annotated[
+        str | None,
+        typer.Option(
+            callback=as_text,
+            metavar="TOKEN,WEIGHTS",
+            help="The machine's, as a suggestion says it, instead of measuring it: the same speed, the same file.",
+        ),
+    ] = None,
+    place: Place,
+    as_json: Json = False,
+) -> None:
+    """Print a preset for a text and this much time: an LSTM beside an n-gram, with the reasons for its settings.
+
+    Save it, and train it by `rnnlm run --preset FILE`. --set takes fields of download, tokenize and evaluate, and
+    train.engine, device and seed; they go into the file.
+    """
+    from data.tables.tokens import IndexTable
+    from stages.pipeline import settings
+    from stages.suggestion import written
+    from stages.suggestion.rule import check_length
+    from stages.suggestion.rule import suggest as chosen
+    from stages.suggestion.speed import Speed
+    from stages.suggestion.text import Text
+
+    if not (math.isfinite(minutes) and 0 < minutes <= MOST):
+        raise ConfigError(f"--minutes {minutes:g}: give a time above 0, and of {MOST:,.0f} minutes at most")
+    told = Speed.parse(speed) if speed is not None else None
+    config, given = _asked(corpus, set_ or [])
+    tokens = runs.walk(config, place.open()).to(graph.STAGES["train"].inputs["tokens"].stage)
+    text = Text.of(IndexTable.open(tokens.folder / "tokens.arrow"))
+    check_length(text)
+    at = told or _measured(config, text)
+    suggestion = chosen(text, at, minutes)
+    settled = written.sections(suggestion, given)
+    settings.parse({stage: {name: one.value for name, one in fields.items()} for stage, fields in settled.items()})
+    for said in suggestion.warnings:
+        logger.warning("%s", said)
+    preset = written.preset(suggestion, text, at, minutes, given)
+    if not as_json:
+        print(preset, end="")
+        return
+    print_json(
+        {
+            "preset": preset,
+            "settings": {stage: {name: one.value for name, one in fields.items()} for stage, fields in settled.items()},
+            "speed": str(at),
+            "minutes": round(suggestion.minutes, 2),
+            "warnings": list(suggestion.warnings),
+        }
+    )
+
+
+def _asked(corpus: str | None, assignments: list[str]) -> tuple[RunConfig, dict[str, dict[str, Any]]]:
+    """What the text is read with, and which of it goes into the file: the user's words, or what stands for a level."""
+    from stages.pipeline import settings
+
+    for assignment in assignments:
+        stage, _, field = assignment.partition("=")[0].strip().partition(".")
+        if (stage == "train" and field not in OWN) or assignment.partition("=")[0].strip().endswith("_share"):
+            raise ConfigError(
+                f"--set {assignment}: the suggestion chooses that; leave it out, and change it in the file"
+            )
+    if corpus == "-":
+        raise ConfigError("--corpus - is read once, and a preset is for a text that can be read again: name a file")
+    base = ["tokenize.normalizer=none", *assignments]
+    config = settings.load(corpus=corpus, assignments=base)
+    level = config.tokenize.level
+    if level == "word":
+        base = ["tokenize.normalizer=lower", "tokenize.min_freq=3", *assignments]
+    if level == "bpe":
+        base = ["tokenize.normalizer=none", "tokenize.vocab_size=1000", *assignments]
+    config = settings.load(corpus=corpus, assignments=base)
+    named = [one.partition("=")[0].strip().split(".") for one in ("download.corpus=", "tokenize.level=", *base)]
+    given: dict[str, dict[str, Any]] = {}
+    for stage, field in named:
+        given.setdefault(stage, {})[field] = getattr(getattr(config, stage), field)
+    return config, given
+
+
+def _measured(config: RunConfig, text: Text) -> Speed:
+    from stages.config import TrainConfig
+    from stages.suggestion import rule, speed
+    from stages.training import engines
+
+    own = {name: getattr(config.train, name) for name in OWN}
+    sizes = [TrainConfig(**{**rule.timed(text.level, size), **own}) for size in rule.TIMED]
+    choice = engines.choose(config.train)
+    logger.info("measuring how fast %s trains on %s", choice.name, choice.device)
+    return speed.measure(sizes[0], sizes[1], text.vocab_size, choice.build)

@@ -1,0 +1,225 @@
+"""The rules: from a text, a speed and a time to the settings of a run, each with its reason.
+
+They are drawn between the presets and the table of single things in `stages/presets/README.md`, and say nothing that
+was not measured of texts far from those: what is known and what is not stands there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data.errors import ConfigError, CorpusError
+from stages.config import TrainConfig
+from stages.lm.mixture import FEWEST
+from stages.suggestion.speed import met
+
+if TYPE_CHECKING:
+    from data.corpus.text import LevelName
+    from stages.suggestion.speed import Speed
+    from stages.suggestion.text import Text
+
+SIZES = (64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768)
+"""Hidden units that come into question; wider networks were not measured."""
+TIMED = (128, 384)
+"""Those whose speed is measured. MXNet takes one core for both."""
+SHORTEST = 500
+"""Tokens of a text that something can be said about."""
+_TRAINING = 0.85
+"""Of the time; the rest is for counting and measuring, and for a machine that is busier than it was."""
+_MOST_EPOCHS = 40
+_HELD_OUT, _ENOUGH = 2_000, 200_000
+"""Tokens that a split which is measured has at least, if a tenth of the text has them, and needs at most."""
+ORDERS: dict[LevelName, int] = {"char": 8, "word": 4, "bpe": 5}
+"""Of the n-gram: the longest ones help texts that repeat themselves, such as code, and hardly harm others."""
+LONG = 10_000_000
+"""Tokens of a text from which on n-grams that came once are left out."""
+
+
+class Chosen(NamedTuple):
+    """A field's value, and why."""
+
+    value: Any
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The settings of a run that are not the defaults, and what is to be said of them as a whole."""
+
+    tokenize: dict[str, Chosen]
+    train: dict[str, Chosen]
+    minutes: float
+    """That the training will take."""
+    warnings: tuple[str, ...]
+
+
+def suggest(text: Text, speed: Speed, minutes: float) -> Suggestion:
+    """The settings that the rules give; the same for the same arguments.
+
+    Args:
+        text: what is to be learnt.
+        speed: of the machine.
+        minutes: that the training may take.
+
+    Raises:
+        ConfigError: too little time for one epoch.
+        CorpusError: a text too short.
+    """
+    check_length(text)
+    share = _share(text.tokens)
+    learnt = int(text.tokens * (1 - 2 * share))
+    size, epochs = _size(text, learnt, speed, 60 * minutes * _TRAINING)
+    config = TrainConfig(**network(text.level, size))
+    seconds = epochs * learnt * speed.seconds(met(config, text.vocab_size))
+    train = {
+        **{name: Chosen(value) for name, value in network(text.level, size).items()},
+        **_passes(learnt, size, epochs),
+        **_dropped(text.level, learnt, size, epochs),
+        **_counted(text),
+    }
+    train["hidden_size"] = Chosen(size, f"the widest that this text can use and that reads it {epochs} times in time")
+    held_out = int(text.tokens * share)
+    tokenize = {
+        "train_share": Chosen(round(1 - 2 * share, 4)),
+        "valid_share": Chosen(share, f"{held_out:,} tokens, which the shares of network and n-gram are chosen on"),
+        "test_share": Chosen(share),
+    }
+    return Suggestion(tokenize, train, seconds / 60, tuple(_warnings(text, held_out, epochs)))
+
+
+def check_length(text: Text) -> None:
+    """Refuse a text too short to say anything about, before a speed is measured.
+
+    Raises:
+        CorpusError: it is.
+    """
+    if text.tokens < SHORTEST:
+        raise CorpusError(
+            f"the text has {text.tokens:,} tokens, and to suggest anything takes {SHORTEST:,}: give a longer one"
+        )
+
+
+def network(level: LevelName, size: int) -> dict[str, Any]:
+    """The model of a width, and how its steps are made."""
+    words = level != "char"
+    return {
+        "cell": "lstm",
+        "hidden_size": size,
+        "embedding_size": size if words else 32 if size < 256 else 64 if size < 512 else 128,
+        **({"tie_weights": True} if words else {}),
+        "initializer": "uniform",
+        "optimizer": "adamw",
+        # Between 0.012 for 160 units and 0.003 for 512, both presets'.
+        "learning_rate": 0.003 if words else float(f"{min(0.012, max(0.003, 0.003 * (512 / size) ** 1.2)):.2g}"),
+        "weight_decay": 0.1,
+        "schedule": "cosine",
+        "clip_norm": 0.5 if words else 1.0,
+        "averaging": 0.0,
+    }
+
+
+def timed(level: LevelName, size: int) -> dict[str, Any]:
+    """What speed is measured with: minibatches and dropout as most suggestions have them."""
+    dropped = {"input_dropout": 0.2, "output_dropout": 0.4}
+    return {**network(level, size), **dropped, "batch_size": 32, "num_steps": 64}
+
+
+def wanted(learnt: int) -> int:
+    """Epochs that a network should have before a wider one is better: 6 of a million tokens, 30 of 40,000."""
+    return min(max(1, round(6 * math.sqrt(1e6 / learnt))), 30)
+
+
+def widest(learnt: int) -> int:
+    """Hidden units that a text can use: 192 for 45,000 tokens, 512 for 225,000, 768 for half a million."""
+    limit = 192 * (learnt / 45_000) ** 0.6
+    return min(SIZES, key=lambda size: abs(math.log(size / limit)))
+
+
+def _size(text: Text, learnt: int, speed: Speed, seconds: float) -> tuple[int, int]:
+    """Hidden units and epochs."""
+
+    def passes(size: int) -> float:
+        weights = met(TrainConfig(**network(text.level, size)), text.vocab_size)
+        return seconds / (learnt * speed.seconds(weights))
+
+    least = SIZES[0]
+    if passes(least) < 1:
+        needed = math.ceil(10 * seconds / passes(least) / _TRAINING / 60) / 10
+        part = int(text.tokens * passes(least))
+        raise ConfigError(
+            f"one epoch of this text with the smallest network, {least} units, takes longer than that: give --minutes "
+            f"{needed:g} or more, or a part of the text with --set tokenize.max_tokens={part}"
+        )
+    fitting = [size for size in SIZES if size <= widest(learnt) and passes(size) >= wanted(learnt)]
+    size = max(fitting, default=least)
+    return size, min(_MOST_EPOCHS, int(passes(size)))
+
+
+def _share(tokens: int) -> float:
+    """Of the validation split, and of the test split."""
+    if tokens * 0.05 > _ENOUGH:
+        return float(f"{_ENOUGH / tokens:.1g}")
+    return min(0.1, max(0.05, math.ceil(100 * _HELD_OUT / tokens) / 100))
+
+
+def _passes(learnt: int, size: int, epochs: int) -> dict[str, Chosen]:
+    """Minibatches and epochs."""
+    rows = next((rows for rows in (32, 16, 8) if learnt >= 16 * rows * 35), 4)
+    updates = learnt * epochs / rows
+    steps = next((steps for steps in (128, 64) if updates / steps >= 1_500), 35)
+    return {
+        "batch_size": Chosen(rows),
+        "num_steps": Chosen(steps, "shorter where there would be too few steps" if steps < 128 else ""),
+        "epochs": Chosen(epochs, "the rate has fallen to zero by then: another number is another training"),
+        "warmup_epochs": Chosen(1.0 if epochs > 4 else 0.1),
+    }
+
+
+def _dropped(level: LevelName, learnt: int, size: int, epochs: int) -> dict[str, Chosen]:
+    """What keeps a text from being learnt by heart."""
+    if epochs < 4:
+        inputs, outputs, recurrent = 0.0, 0.1, 0.0
+        why = "it is hardly read twice: there is little to be learnt by heart"
+    elif level == "word":
+        inputs, outputs, recurrent = 0.4, 0.5, 0.3 if epochs >= 20 else 0.0
+        why = "words come seldom, and would be learnt by heart"
+    elif level == "bpe":
+        inputs, outputs, recurrent = 0.2, 0.3, 0.2 if epochs >= 20 else 0.0
+        why = "without it the text is learnt by heart"
+    else:
+        small = learnt < 100_000
+        inputs, outputs = (0.1, 0.3) if small else (0.2, 0.4)
+        # Recurrent weights that are dropped only slow a short training.
+        recurrent = 0.15 if epochs >= 20 and size >= 384 else 0.0
+        why = "without it the text is learnt by heart"
+    dropped = {"input_dropout": inputs, "output_dropout": outputs, "weight_dropout": recurrent}
+    return {name: Chosen(share, why if name == "output_dropout" else "") for name, share in dropped.items()}
+
+
+def _counted(text: Text) -> dict[str, Chosen]:
+    order = ORDERS[text.level]
+    if text.tokens <= LONG:
+        return {"ngram": Chosen(order, "mixed with the network, and better than either")}
+    return {
+        "ngram": Chosen(min(order, 6), "mixed with the network; no longer, for the text is long"),
+        "ngram_min_count": Chosen(2, "those that came once would take most of the memory"),
+    }
+
+
+def _warnings(text: Text, held_out: int, epochs: int) -> list[str]:
+    said = []
+    if text.hopeless:
+        said.append(
+            "what comes before a token says nothing here of what comes next, as far as counting tells: no setting "
+            "will be better than how often each token comes"
+        )
+    if held_out <= FEWEST:
+        said.append(
+            f"the validation split has {held_out:,} tokens, too few to choose by how much network and n-gram count: "
+            "both will count alike"
+        )
+    if epochs == _MOST_EPOCHS:
+        said.append(f"{_MOST_EPOCHS} epochs are the most: by these rules more time would change nothing")
+    return said

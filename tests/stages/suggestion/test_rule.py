@@ -1,0 +1,76 @@
+"""What the rules give: the same for the same, wider networks for more time, a sentence where there is nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data.errors import ConfigError, CorpusError
+from stages.config import TrainConfig
+from stages.suggestion import rule
+from stages.suggestion.rule import Suggestion, suggest
+from stages.suggestion.speed import Speed, met
+from stages.suggestion.text import Text
+
+TWO_CORES = Speed(11, 45)
+
+
+def values(suggestion: Suggestion) -> dict[str, Any]:
+    return {name: one.value for name, one in suggestion.train.items()}
+
+
+def test_the_first_preset_is_about_what_is_suggested_for_its_text() -> None:
+    found = values(suggest(Text("char", 48_300, 47), TWO_CORES, 0.5))
+    assert (found["cell"], found["batch_size"], found["num_steps"]) == ("lstm", 32, 35)
+    assert 128 <= found["hidden_size"] <= 192
+    assert 25 <= found["epochs"] <= 40
+
+
+@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("tokens", [1_000, 5_000, 50_000, 200_000, 1_000_000, 10_000_000])
+@pytest.mark.parametrize("minutes", [10, 30, 1000])
+def test_what_is_suggested_is_a_configuration_and_ends_in_time(level: str, tokens: int, minutes: float) -> None:
+    vocab_size = 70 if level == "char" else 1_000
+    text = Text(level, tokens, vocab_size)  # type: ignore[arg-type]
+    found = suggest(text, TWO_CORES, minutes)
+    shares = [found.tokenize[name].value for name in ("train_share", "valid_share", "test_share")]
+    assert sum(shares) == pytest.approx(1, abs=1e-9)
+    config = TrainConfig(**values(found))
+    learnt = int(tokens * shares[0])
+    seconds = config.epochs * learnt * TWO_CORES.seconds(met(config, vocab_size))
+    assert seconds <= 60 * minutes
+    assert found.minutes == pytest.approx(seconds / 60, rel=0.01)
+    assert config.ngram > 1
+    assert config.batch_size * (config.num_steps + 1) < learnt
+    assert suggest(text, TWO_CORES, minutes) == found
+
+
+def test_more_time_or_a_faster_machine_makes_no_smaller_network() -> None:
+    text = Text("char", 1_000_000, 65)
+    sizes = [values(suggest(text, TWO_CORES, minutes))["hidden_size"] for minutes in (1, 3, 10, 30, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] <= rule.widest(900_000)
+    assert values(suggest(text, Speed(1, 2), 3))["hidden_size"] == sizes[-1]
+
+
+def test_a_time_too_short_for_one_epoch_says_which_is_enough() -> None:
+    text = Text("char", 1_000_000, 65)
+    with pytest.raises(ConfigError, match="give --minutes") as refused:
+        suggest(text, TWO_CORES, 0.01)
+    words = str(refused.value).split()
+    enough = float(words[words.index("--minutes") + 1])
+    assert values(suggest(text, TWO_CORES, enough))["epochs"] == 1
+    part = int(str(refused.value).rpartition("=")[2])
+    assert values(suggest(Text("char", part, 65), TWO_CORES, 0.01))["epochs"] == 1
+
+
+def test_a_text_too_short_to_say_anything_about_is_refused() -> None:
+    with pytest.raises(CorpusError, match="499 tokens"):
+        suggest(Text("char", 499, 30), TWO_CORES, 1)
+
+
+def test_what_cannot_be_helped_is_said() -> None:
+    assert any("too few to choose" in said for said in suggest(Text("char", 1_500, 30), TWO_CORES, 1).warnings)
+    assert any("no setting" in said for said in suggest(Text("char", 50_000, 30, True), TWO_CORES, 1).warnings)
+    assert not suggest(Text("char", 50_000, 30), TWO_CORES, 0.5).warnings
