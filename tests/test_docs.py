@@ -163,7 +163,7 @@ def test_a_program_that_is_to_be_run_exists(document: str) -> None:
             assert (ROOT / path[1]).is_file() or (ROOT / path[1] / "__main__.py").is_file(), line
 
 
-@pytest.mark.parametrize("program", ["benchmark/__main__", "digests", "kill", "tree", "wheels", "years"])
+@pytest.mark.parametrize("program", ["benchmark/__main__", "digests", "kill", "suggestions", "tree", "wheels", "years"])
 def test_a_long_form_finds_what_it_is_about(program: str) -> None:
     """None of them runs here, but all that they import is there."""
     script = f"import runpy; runpy.run_path('tests/{program}.py')"
