@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from data.tables.ngrams import NGRAMS
 from numpy.typing import NDArray
 
 from data.errors import CorpusError, StoreError
 from data.store.fingerprint import file_digest
 from data.tables.borders import DOCUMENTS, Borders
+from data.tables.ngrams import NGRAMS
 from data.tables.tokens import IndexTable
 from stages.lm.model import LanguageModel
 from stages.promotion.passage import split, whole

@@ -278,11 +278,11 @@ def test_another_engines_code_and_libraries_are_in_no_key_of_this_one(
     upstream = {"tokenize": tokens.artifact}
     first = decide("train", config, upstream, store)
     choice = engines.choose(config.train)
-    other = replace(choice, modules=("stages.training.adaptation",), libraries=("pillow",))
+    other = replace(choice, modules=("stages.training.cards",), libraries=("pillow",))
     monkeypatch.setattr(engines, "choose", lambda config: other)
     components = decide("train", config, upstream, store).components
     assert components["code"].keys() ^ first.components["code"].keys() == {
-        "stages/training/adaptation.py",
+        "stages/training/cards.py",
         f"{choice.modules[0].replace('.', '/')}.py",
     }
     assert components["libraries"].keys() ^ first.components["libraries"].keys() == {"pillow", *choice.libraries} - {
