@@ -114,6 +114,7 @@ CLOSURES = {
         "stages/lm/counts.py",
         "stages/lm/ngram.py",
         "stages/lm/smoothing.py",
+        "stages/lm/unigram.py",
     ],
     "evaluate": [
         "data/cores.py",

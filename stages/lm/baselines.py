@@ -9,7 +9,8 @@ import json
 from typing import TYPE_CHECKING
 
 from data.tables.tokens import SPLITS, IndexTable
-from stages.lm.ngram import ORDER, NGram, Unigram, uniform_loss
+from stages.lm.ngram import ORDER, NGram
+from stages.lm.unigram import Unigram, uniform_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,14 +50,13 @@ def baselines(config: StageConfig, *, tokens: Path, out: Path, progress: Progres
     losses: dict[str, dict[str, float | None]] = {"uniform": {}, "unigram": {}, f"{ORDER}gram": {}}
     for name, split in measured.items():
         ids = table.ids[split.start : split.stop]
-
-        def advance(done: int, before: int = before, name: str = name) -> None:
+        nats, done, long_enough = 0.0, 0, len(ids) > 1
+        for chunk in ngram.losses(ids):
+            nats, done = nats + float(chunk.sum()), done + len(chunk)
             progress(before + done, total, f"baselines on the {name} split")
-
-        long_enough = len(ids) > 1
         losses["uniform"][name] = uniform_loss(table.vocab_size) if long_enough else None
         losses["unigram"][name] = unigram.loss(ids[1:]) if long_enough else None
-        losses[f"{ORDER}gram"][name] = ngram.loss(ids, advance) if long_enough else None
+        losses[f"{ORDER}gram"][name] = nats / done if long_enough else None
         before += len(ids)
     result = {"losses": losses, "fitted_on": len(fitted)}
     (out / "baselines.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

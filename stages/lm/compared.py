@@ -24,20 +24,20 @@ class Compared:
         self._network, self._mixtures = mixtures[0].network, mixtures
 
     def beginning(self) -> list[State]:
-        *inner, _ = self._mixtures[0].beginning()
-        return [*inner, tuple(mixture.beginning()[-1][0] for mixture in self._mixtures)]
+        counts = [state for mixture in self._mixtures for state in mixture.ngram.beginning()]
+        return self._network.beginning() + counts
 
     def losses(self, ids: NDArray[Any], states: list[State]) -> Iterator[Vector]:
         """As `stages.lm.predictor.Predictor.losses`."""
-        *inner, counts = states
+        behind = len(states) - len(self._mixtures)
+        inner, counts = states[:behind], [[state] for state in states[behind:]]
         done = 0
         for network in self._network.losses(ids, inner):
             piece = ids[done : done + len(network) + 1]
-            read = [mixture.ngram.read(piece, rows) for mixture, rows in zip(self._mixtures, counts, strict=True)]
-            counts = tuple(rows for *_, rows in read)
-            states[:] = [*inner, counts]
+            read = [mixture.ngram.read(piece, one) for mixture, one in zip(self._mixtures, counts, strict=True)]
+            states[:] = [*inner, *(state for [state] in counts)]
             done += len(network)
-            yield self._rows(network, [(counted, found) for counted, found, _ in read])
+            yield self._rows(network, read)
 
     def windowed_losses(self, ids: NDArray[Any], window: int) -> Iterator[Vector]:
         """As `stages.lm.predictor.Predictor.windowed_losses`."""

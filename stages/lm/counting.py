@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,7 @@ from data.tables.tokens import END_ID
 if TYPE_CHECKING:
     from data.tables.tokens import Ids
     from stages.lm.ngram import NGram
-
-    Rows = npt.NDArray[np.integer[Any]]
-    Floats = npt.NDArray[np.float64]
+    from stages.lm.predictor import State
 
 MOST = 1 << 21
 """New n-grams at most, 0.7 GB with the counts of others; after that, those that are known are counted on."""
@@ -47,13 +45,14 @@ class Counting:
         self._contexts: dict[int, tuple[int, float]] = {}
         """Of contexts that something followed: the counts of all that did, and what is taken off these."""
 
-    def read(self, ids: Ids, rows: Rows) -> tuple[Floats, npt.NDArray[np.int64], Rows]:
+    def read(self, ids: Ids, states: list[State]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """As `NGram.read`, and each token but the first is counted, once it was predicted.
 
         Args:
             ids: integers of shape (tokens,).
-            rows: where the first token is read: `NGram.zero_state`, what `NGram.read` gives, or this.
+            states: as those of `NGram.read`; what one of the two leaves there the other may go on from.
         """
+        [(rows,)] = states
         probabilities, found = np.empty(max(len(ids) - 1, 0)), np.empty(max(len(ids) - 1, 0), np.int64)
         last = contexts = [0, *rows.tolist()]
         for at, id_ in enumerate(ids.tolist(), -1):
@@ -64,7 +63,8 @@ class Counting:
             last, contexts = contexts, [0, *numbers[:-1]]
             if id_ == END_ID and self.ngram.ends:
                 contexts[2:] = [-1] * len(contexts[2:])
-        return -np.log(probabilities), found, np.array(last[1:], np.int64)
+        states[0] = (np.array(last[1:], np.int64),)
+        return -np.log(probabilities), found
 
     def _find(self, id_: int, contexts: list[int]) -> list[int]:
         """The numbers of the n-grams that a token ends, from the shortest on, -1 for those that never came."""

@@ -33,7 +33,7 @@ class Following:
     """
 
     def __init__(self, mixture: Mixture) -> None:
-        *self._states, (self._rows,) = mixture.beginning()
+        self._states, self._counts = mixture.network.beginning(), mixture.ngram.beginning()
         self._counting = Counting(mixture.ngram)
         self._chosen: list[float] = np.log(mixture.shares / (1 - mixture.shares)).tolist()
         self._said = 0.0
@@ -46,7 +46,7 @@ class Following:
             ids: which go on where those of the last call ended, with the same token.
         """
         losses = np.concatenate([np.empty(0, np.float32), *network.losses(ids, self._states)])
-        counted, found, self._rows = self._counting.read(ids, self._rows)
+        counted, found = self._counting.read(ids, self._counts)
         mixed = np.empty_like(losses)
         read = zip(losses.tolist(), counted.tolist(), found.tolist(), strict=True)
         for at, (ours, theirs, length) in enumerate(read):

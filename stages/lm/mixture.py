@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.tables.tokens import END_ID
-
 if TYPE_CHECKING:
     from data.tables.tokens import Ids
     from stages.lm.network import Network
@@ -49,35 +47,32 @@ class Mixture:
     def __init__(self, network: Network, ngram: NGram, shares: Sequence[float]) -> None:
         self.network, self.ngram = network, ngram
         self.shares = np.array(shares, np.float64)
-        self._ends = network.architecture.ends
 
     def counting(self, ids: Ids) -> Mixture:
         """The same network and shares beside an n-gram of another text."""
         return Mixture(self.network, self.ngram.counting(ids, len(self.shares)), self.shares.tolist())
 
     def zero_state(self, *columns: int) -> list[State]:
-        return [*self.network.zero_state(*columns), (self.ngram.zero_state(*columns),)]
+        return [*self.network.zero_state(*columns), *self.ngram.zero_state(*columns)]
 
     def beginning(self) -> list[State]:
-        states = self.zero_state()
-        if self._ends:
-            self.advance(END_ID, states)
-        return states
+        return [*self.network.beginning(), *self.ngram.beginning()]
 
     def advance(self, id_: int, states: list[State]) -> None:
-        *inner, (rows,) = states
+        inner, counts = states[:-1], states[-1:]
         self.network.advance(id_, inner)
-        states[:] = [*inner, (self.ngram.advance(id_, rows),)]
+        self.ngram.advance(id_, counts)
+        states[:] = inner + counts
 
     def readout(self, first: int = 0) -> Callable[[list[State]], Vector]:
         logits = self.network.readout()
 
         def mixed(states: list[State]) -> Vector:
-            *inner, (rows,) = states
+            inner, counts = states[:-1], states[-1:]
             likely = _softmax(logits(inner))
-            share = self.shares[self.ngram.found(rows)]
+            share = self.shares[self.ngram.found(counts)]
             likely *= share
-            counted = self.ngram.probabilities(rows)
+            counted = self.ngram.probabilities(counts)
             counted *= 1 - share
             likely += counted
             return _log(likely[first:])
@@ -85,19 +80,20 @@ class Mixture:
         return mixed
 
     def advance_columns(self, ids: NDArray[Any], states: list[State]) -> None:
-        *inner, (rows,) = states
+        inner, counts = states[:-1], states[-1:]
         self.network.advance_columns(ids, inner)
-        states[:] = [*inner, (self.ngram.advance_columns(ids, rows),)]
+        self.ngram.advance_columns(ids, counts)
+        states[:] = inner + counts
 
     def readout_columns(self, first: int = 0) -> Callable[[list[State]], Vector]:
         logits = self.network.readout_columns()
 
         def mixed(states: list[State]) -> Vector:
-            *inner, (rows,) = states
+            inner, counts = states[:-1], states[-1:]
             likely = _softmax(logits(inner))
-            share = self.shares[self.ngram.found(rows)][:, None]
+            share = self.shares[self.ngram.found(counts)][:, None]
             likely *= share
-            counted = self.ngram.probabilities_columns(rows)
+            counted = self.ngram.probabilities_columns(counts)
             counted *= 1 - share
             likely += counted
             return _log(likely[:, first:])
@@ -110,11 +106,11 @@ class Mixture:
 
     def read(self, ids: NDArray[Any], states: list[State]) -> Iterator[tuple[Vector, Floats, NDArray[np.int64]]]:
         """As ``losses``: those of the network, those of the n-gram, and the length of the context that this knew."""
-        *inner, (rows,) = states
+        inner, counts = states[:-1], states[-1:]
         done = 0
         for network in self.network.losses(ids, inner):
-            counted, found, rows = self.ngram.read(ids[done : done + len(network) + 1], rows)
-            states[:] = [*inner, (rows,)]
+            counted, found = self.ngram.read(ids[done : done + len(network) + 1], counts)
+            states[:] = inner + counts
             done += len(network)
             yield network, counted, found
 
@@ -141,8 +137,7 @@ class Mixture:
 
     def windowed(self, ids: NDArray[Any], window: int) -> tuple[Floats, NDArray[np.int64]]:
         """The losses of the n-gram, and the length of the context that it knew, where it reads windows."""
-        counted, found, _ = self.ngram.read(ids, self.ngram.zero_state(), window)
-        return counted, found
+        return self.ngram.read(ids, self.ngram.zero_state(), window)
 
     def windowed_span(self, window: int) -> int:
         return self.network.windowed_span(window)

@@ -1,10 +1,9 @@
-"""N-grams, models that only count: how often each token comes, or what followed the few before it."""
+"""N-grams, models that only count: what followed the few tokens before."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data.tables.tokens import Ids
+    from stages.lm.predictor import State, Vector
 
     Rows = npt.NDArray[np.integer[Any]]
-    Keys = npt.NDArray[np.int64]
-    Counts = npt.NDArray[np.integer[Any]]
     Floats = npt.NDArray[np.float64]
+    Lengths = npt.NDArray[np.int64]
 
 ORDER = 5
 """Tokens of an n-gram: four that are known, and the one that follows."""
@@ -35,37 +34,13 @@ _REMEMBERED = 1 << 22
 """Probabilities of contexts that are kept once they were made: 32 MB. Short contexts come again and again."""
 
 
-def uniform_loss(vocab_size: int) -> float:
-    """Nats per token where every token is equally likely."""
-    return math.log(vocab_size)
-
-
-@dataclass(frozen=True)
-class Unigram:
-    """Each token by how often it comes in the training split, whatever came before."""
-
-    log_probabilities: Floats
-    """Of shape (vocab,)."""
-
-    @classmethod
-    def fit(cls, ids: Ids, vocab_size: int) -> Unigram:
-        """Count the training split, one added to every token so that none is impossible (Laplace)."""
-        counts = _count(ids, vocab_size) + 1
-        return cls(np.log(counts / counts.sum()))
-
-    def loss(self, ids: Ids) -> float:
-        """Mean negative log-likelihood of all these ids, nats per token."""
-        counts = _count(ids, len(self.log_probabilities))
-        return float(-(counts * self.log_probabilities).sum() / counts.sum())
-
-
 class NGram:
-    """Each token by what followed the few before it: n-grams, smoothed as `stages.lm.smoothing` says.
+    """A `stages.lm.predictor.Predictor`: n-grams, smoothed as `stages.lm.smoothing` says.
 
     On the last tenth of Tiny Shakespeare, fitted on the rest, it needs 1.561 nats per character and 7.307 per word;
     interpolated Witten-Bell smoothing, 1.669 and 7.758.
 
-    What was read is known by ``rows``, int64 of shape (order - 1,), or (order - 1, columns) for several texts: the
+    Its states are one, and that one array: int64 of shape (order - 1,), or (order - 1, columns) for several texts, the
     numbers that the last token, the last two, … have as n-grams, or -1 where they never came.
     """
 
@@ -116,12 +91,17 @@ class NGram:
         """
         return cls(NGrams.open(path, vocab_size))
 
-    def zero_state(self, *columns: int) -> Rows:
-        """Where nothing was read."""
-        return np.full((len(self.orders) - 1, *columns), -1)
+    def zero_state(self, *columns: int) -> list[State]:
+        return [(np.full((len(self.orders) - 1, *columns), -1),)]
 
-    def advance(self, id_: int, rows: Rows) -> Rows:
-        """Read one token; ``rows`` stay as they are."""
+    def beginning(self) -> list[State]:
+        states = self.zero_state()
+        if self.ends:
+            self.advance(END_ID, states)
+        return states
+
+    def advance(self, id_: int, states: list[State]) -> None:
+        [(rows,)] = states
         keys, starts, _ = self._numbers
         numbers, context = [-1] * len(rows), 0
         for length, longer in enumerate(rows.tolist()):
@@ -133,20 +113,27 @@ class NGram:
             if longer < 0 or (id_ == END_ID and self.ends):
                 break
             context = longer
-        return np.array(numbers, np.int64)
+        states[0] = (np.array(numbers, np.int64),)
 
-    def advance_columns(self, ids: Ids, rows: Rows) -> Rows:
-        """Read one token of each of several texts, (columns,)."""
+    def advance_columns(self, ids: npt.NDArray[Any], states: list[State]) -> None:
+        [(rows,)] = states
         keys = np.zeros(rows.shape, np.int64)
         np.multiply(rows[:-1], self.vocab_size, out=keys[1:])
         keys += ids
         numbers = find(self.table.key, keys)
         if self.ends:
             numbers[1:, ids == END_ID] = -1
-        return numbers
+        states[0] = (numbers,)
 
-    def probabilities(self, rows: Rows) -> Floats:
+    def readout(self, first: int = 0) -> Callable[[list[State]], Vector]:
+        return lambda states: np.log(self.probabilities(states)[first:]).astype(np.float32)
+
+    def readout_columns(self, first: int = 0) -> Callable[[list[State]], Vector]:
+        return lambda states: np.log(self.probabilities_columns(states)[:, first:]).astype(np.float32)
+
+    def probabilities(self, states: list[State]) -> Floats:
         """Of each token to come next, (vocab,); they add up to 1."""
+        [(rows,)] = states
         tokens, own, (_, starts, rests) = self._tokens, self._own, self._numbers
         remembered, most = self._remembered, _REMEMBERED // self.vocab_size
         result = self._first
@@ -168,8 +155,9 @@ class NGram:
                 remembered[number] = result
         return result.copy()
 
-    def probabilities_columns(self, rows: Rows) -> Floats:
+    def probabilities_columns(self, states: list[State]) -> Floats:
         """As ``probabilities``, for several texts: (columns, vocab)."""
+        [(rows,)] = states
         columns = rows.shape[1]
         probabilities = np.repeat(self._first[None], columns, axis=0)
         starts, rests = self._starts[rows], self._rest[rows][:, :, None]
@@ -188,57 +176,69 @@ class NGram:
                 probabilities.reshape(-1)[places[start:stop]] += own[start:stop]
         return probabilities
 
-    def found(self, rows: Rows) -> Any:
+    def found(self, states: list[State]) -> Any:
         """How many tokens the longest context has that something followed, 0 to order - 1: an int, or int64 (columns,)
         for several texts."""
+        [(rows,)] = states
         if rows.ndim > 1:
             return ((self._rest[rows] < 1) * np.arange(1, len(rows) + 1)[:, None]).max(axis=0, initial=0)
         rests = self._numbers[2]
         return max((length for length, number in enumerate(rows.tolist(), 1) if rests[number] < 1), default=0)
 
-    def read(self, ids: Ids, rows: Rows, window: int = 0) -> tuple[Floats, npt.NDArray[np.int64], Rows]:
-        """The negative log-likelihood of each token but the first, nats; how long the context was that was `found`; and
-        where the last token is to be read: with it ``ids[:n]`` and then ``ids[n - 1:]`` give what ``ids`` gives.
+    def losses(self, ids: npt.NDArray[Any], states: list[State] | None = None) -> Iterator[Vector]:
+        states, done = self.beginning() if states is None else states, 0
+        for tokens in self.chunks(len(ids) - 1):
+            nats, _ = self.read(ids[done : done + tokens + 1], states)
+            yield nats
+            done += tokens
+
+    def loss(self, ids: npt.NDArray[Any]) -> float:
+        losses = np.concatenate([np.empty(0), *self.losses(ids)])
+        return float(losses.mean()) if len(losses) else math.nan
+
+    def chunks(self, left: int) -> Iterator[int]:
+        for done in range(0, left, _CHUNK):
+            yield min(left - done, _CHUNK)
+
+    def windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
+        span = self.windowed_span(window)
+        for start in range(0, len(ids) - 1, span):
+            nats, _ = self.read(ids[start : start + span + 1], self.zero_state(), window)
+            yield nats
+
+    def windowed_span(self, window: int) -> int:
+        return max(_CHUNK // window, 1) * window
+
+    def read(self, ids: Ids, states: list[State], window: int = 0) -> tuple[Floats, Lengths]:
+        """The negative log-likelihood of each token but the first, nats, and how long the context was that was `found`.
 
         Args:
             ids: integers of shape (tokens,).
-            rows: where the first token is read.
+            states: as those of ``losses``.
             window: nothing is known any more at each so many tokens, from the first on; 0 is at none.
         """
         nats, found = np.empty(max(len(ids) - 1, 0)), np.empty(max(len(ids) - 1, 0), np.int64)
-        after = self.advance(int(ids[0]), rows) if len(ids) > 1 else rows
+        ahead = [*states]
+        if len(ids) > 1:
+            self.advance(int(ids[0]), ahead)
         for start in range(1, len(ids), _CHUNK):
             here = slice(start - 1, start - 1 + _CHUNK)
             begun = slice(-start % window, None, window) if window else slice(0)
-            read = self._read(ids[start : start + _CHUNK], after, np.float64, begun)
-            nats[here], found[here], rows, after = read
-        return nats, found, rows
+            nats[here], found[here], states[0], ahead[0] = self._read(ids[start : start + _CHUNK], ahead[0], begun)
+        return nats, found
 
-    def losses(self, ids: Ids) -> Iterator[Floats]:
-        """The negative log-likelihood of each token but the first, nats, in chunks.
-
-        What comes before these ids is unknown: the second token has a context of one. Parts of probabilities are
-        rounded to 32 bits, as they are in all baselines that were ever written.
-        """
-        after = self.advance(int(ids[0]), self.zero_state()) if len(ids) > 1 else self.zero_state()
-        for start in range(1, len(ids), _CHUNK):
-            nats, _, _, after = self._read(ids[start : start + _CHUNK], after, np.float32)
-            yield nats
-
-    def _read(
-        self, tokens: Ids, rows: Rows, kind: type[np.floating[Any]], begun: slice = slice(0)
-    ) -> tuple[Floats, npt.NDArray[np.int64], Rows, Rows]:
+    def _read(self, tokens: Ids, state: State, begun: slice) -> tuple[Floats, Lengths, State, State]:
         """The nats of these tokens, and the contexts found; where the last of them is read, and where the next one.
         Those of ``begun`` are read where nothing was."""
         probabilities, found = np.full(len(tokens), 1 / self.vocab_size), np.zeros(len(tokens), np.int64)
-        before, after = self.zero_state(), self.zero_state()
+        (rows,), [(before,)], [(after,)] = state, self.zero_state(), self.zero_state()
         contexts: Rows = np.zeros(len(tokens), np.int64)
         for length, order in enumerate(self.table.lengths()):
             numbers = find(self.table.key[order], key(contexts, tokens, self.vocab_size), order.start + 1)
             rest = self._rest[contexts]
             found[rest < 1] = length
-            probabilities *= rest.astype(kind)
-            probabilities += self._own[numbers].astype(kind)
+            probabilities *= rest
+            probabilities += self._own[numbers]
             if length < len(rows):
                 if self.ends and length:
                     numbers[tokens == END_ID] = -1
@@ -246,17 +246,7 @@ class NGram:
                     numbers[begun] = -1
                 contexts = np.concatenate((rows[length : length + 1], numbers[:-1]))
                 before[length], after[length] = contexts[-1], numbers[-1]
-        return -np.log(probabilities), found, before, after
-
-    def loss(self, ids: Ids, progress: Callable[[int], None] | None = None) -> float:
-        """The mean of ``losses``, nats per token; ``progress`` is called with how many tokens are done."""
-        total, tokens = 0.0, 0
-        for chunk in self.losses(ids):
-            total += float(chunk.sum())
-            tokens += len(chunk)
-            if progress:
-                progress(tokens)
-        return total / tokens if tokens else math.nan
+        return -np.log(probabilities), found, (before,), (after,)
 
     @cached_property
     def _numbers(self) -> tuple[memoryview, memoryview, memoryview]:
@@ -275,11 +265,3 @@ class NGram:
         probabilities *= self._rest[0]
         probabilities[self.table.key[: self.orders[0]]] += self._own[1 : self.orders[0] + 1]
         return probabilities
-
-
-def _count(ids: Ids, vocab_size: int) -> Counts:
-    """How often each id comes; in chunks, because counting widens a chunk to 64 bits and the table may be large."""
-    counts = np.zeros(vocab_size, np.int64)
-    for start in range(0, len(ids), _CHUNK):
-        counts += np.bincount(ids[start : start + _CHUNK], minlength=vocab_size)
-    return counts

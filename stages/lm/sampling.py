@@ -1,4 +1,4 @@
-"""Tokens out of a network, one at a time: which one is taken, and where the text ends."""
+"""Tokens out of a model, one at a time: which one is taken, and where the text ends."""
 
 from __future__ import annotations
 

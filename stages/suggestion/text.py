@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages.lm.ngram import NGram, Unigram
+from stages.lm.ngram import NGram
+from stages.lm.unigram import Unigram
 
 if TYPE_CHECKING:
     from data.corpus.text import LevelName

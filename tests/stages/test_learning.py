@@ -13,8 +13,9 @@ from data.corpus import text
 from data.tables.tokens import Ids, IndexTable, Split
 from data.tables.vocab import Vocab
 from stages.config import TrainConfig
-from stages.lm import metrics, ngram
+from stages.lm import metrics
 from stages.lm.model import LanguageModel
+from stages.lm.unigram import Unigram, uniform_loss
 from stages.train import train
 from stages.training import engines
 
@@ -74,7 +75,7 @@ def test_a_text_that_repeats_itself_is_learnt_by_heart(
         epochs=epochs,
         learning_rate=rate,
     )
-    assert metrics.perplexity(ngram.Unigram.fit(ids, len(model.vocab)).loss(ids)) > 8
+    assert metrics.perplexity(Unigram.fit(ids, len(model.vocab)).loss(ids)) > 8
     assert metrics.perplexity(model.network.loss(ids)) < 1.3
     assert model.sample("for so it", 80) == (sentence * 3)[:89]
 
@@ -83,6 +84,6 @@ def test_the_time_machine_is_better_known_than_by_counting(tmp_path: Path, time_
     model, learned, held_out = learn(
         tmp_path, time_machine[:10_000], time_machine[10_000:14_000], hidden_size=128, epochs=30
     )
-    unigram = ngram.Unigram.fit(learned, len(model.vocab))
+    unigram = Unigram.fit(learned, len(model.vocab))
     for ids in (learned, held_out):
-        assert model.network.loss(ids) < unigram.loss(ids) - 0.4 < ngram.uniform_loss(len(model.vocab))
+        assert model.network.loss(ids) < unigram.loss(ids) - 0.4 < uniform_loss(len(model.vocab))

@@ -90,12 +90,12 @@ def test_a_file_that_was_changed_anywhere_is_refused_or_makes_a_model(tmp_path: 
         except StoreError:
             continue
         opened += 1
-        rows = model.zero_state()
+        states = model.zero_state()
         for id_ in TEXT[:12].tolist():
-            probabilities = model.probabilities(rows)
+            probabilities = model.probabilities(states)
             assert probabilities.min() >= 0
             assert probabilities.sum() == pytest.approx(1, abs=1e-9)
-            rows = model.advance(id_, rows)
+            model.advance(id_, states)
     assert 0 < opened < 100
 
 

@@ -48,7 +48,7 @@ def followed(ours: Mixture, ids: Any, cuts: Any = ()) -> Losses:
 def test_it_says_what_its_definition_says() -> None:
     ours = made()
     network = np.exp(-np.concatenate([*ours.network.losses(TEXT)]).astype(np.float64))
-    nats, found, _ = Counting(ours.ngram).read(TEXT, ours.ngram.zero_state())
+    nats, found = Counting(ours.ngram).read(TEXT, ours.ngram.zero_state())
     expected, said = [], 0.0
     for p, q, length in zip(network, np.exp(-nats), found, strict=True):
         odds = SHARES[length] / (1 - SHARES[length]) * np.exp(said)
