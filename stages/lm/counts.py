@@ -32,6 +32,8 @@ def count(ids: Ids, vocab_size: int, order: int, ends: bool, min_count: int) -> 
     """
     if not 1 <= order <= LONGEST:
         raise ConfigError(f"train.ngram must be 1 to {LONGEST}, not {order}")
+    if ends and order > 1:  # where single tokens are counted, an end that ends nothing is one too many
+        ids = np.concatenate((np.array([END_ID], ids.dtype), ids))
     keys: list[Keys] = []
     counts: list[npt.NDArray[np.int32]] = []
     left: list[tuple[int, Counts]] = []

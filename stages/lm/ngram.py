@@ -64,8 +64,9 @@ class NGram:
             ids: integers of shape (tokens,).
             vocab_size: above all ids.
             order: tokens of the longest n-grams; there are fewer orders where the text has none so long.
-            ends: whether `END_ID` ends a document: what stands behind it follows it alone, and nothing before it. An
-                n-gram that begins with it counts how often it comes in each order, for no token stands before it.
+            ends: whether `END_ID` ends a document: what stands behind it follows it alone, and nothing before it, and
+                the text itself stands behind one. An n-gram that begins with it counts how often it comes in each
+                order, for no token stands before it.
             min_count: n-grams of three and more tokens that come less often are left out. What they had goes to the
                 shorter context; of n-grams that stay, all parts stay too.
 

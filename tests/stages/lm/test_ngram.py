@@ -38,6 +38,7 @@ class Dictionaries:
         self, text: list[int], vocab_size: int, order: int = ngram.ORDER, ends: bool = False, min_count: int = 1
     ) -> None:
         self.vocab_size, self.ends = vocab_size, ends
+        text = [END_ID, *text] if ends and order > 1 else text
         seen = {
             length: Counter(
                 gram
@@ -190,7 +191,7 @@ def test_it_may_be_read_in_pieces(ends: bool, monkeypatch: pytest.MonkeyPatch) -
 def test_a_document_costs_the_same_whatever_stands_before_it() -> None:
     rng = random.Random(6)
     documents = [[*rng.choices([2, 3, 4, 5], k=rng.randrange(12)), END_ID] for _ in range(60)]
-    text = [id_ for one in [[END_ID], *documents] for id_ in one]
+    text = [id_ for one in documents for id_ in one]
     model = NGram.fit(array(text), 6, ends=True)
     for document in documents[:9]:
         costs = {
@@ -200,7 +201,7 @@ def test_a_document_costs_the_same_whatever_stands_before_it() -> None:
         assert len(costs) == 1
     # In another order, they are counted the same.
     rng.shuffle(documents)
-    again = NGram.fit(array([id_ for one in [[END_ID], *documents] for id_ in one]), 6, ends=True)
+    again = NGram.fit(array([id_ for one in documents for id_ in one]), 6, ends=True)
     nats, others = (some.read(array(text), some.zero_state())[0] for some in (model, again))
     np.testing.assert_array_equal(nats, others)
 
