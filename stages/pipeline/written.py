@@ -7,8 +7,10 @@ from typing import Annotated, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, FailFast, Field, RootModel, model_validator
 
 from data.store.shape import FEW, MOMENT
+from data.tables.ngrams import LONGEST
 from data.tables.tokens import SPLITS
 from stages.lm.ngram import ORDER
+from stages.lm.parameters import FORMAT
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -20,7 +22,7 @@ BASELINES = ("uniform", "unigram", f"{ORDER}gram")
 class Written(BaseModel):
     """A file of JSON; it may hold more than is asked for here."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)
 
 
 class Source(Written):
@@ -44,12 +46,34 @@ class Source(Written):
         return self
 
 
+class Mixed(Written):
+    """How a mixture is mixed."""
+
+    order: Annotated[int, Field(ge=1, le=LONGEST)]
+    shares: Annotated[list[float], FailFast()]
+    chosen_on: Count
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if len(self.shares) != self.order:
+            raise ValueError("it has other shares than one for each length of a context")
+        return self
+
+
 class Trained(Written):
     """``config.json`` of `train`, but for the model itself, which that checks."""
 
+    format: int
     epoch: Annotated[int, Field(ge=1, lt=1 << 63)] | None = None
     tokens: Count = 0
     passes: Annotated[float, Field(ge=0)] | None = None
+    mixture: Mixed | None = None
+
+    @model_validator(mode="after")
+    def _as_it_loads(self) -> Self:
+        if (self.mixture is not None) is not (self.format == FORMAT):
+            raise ValueError("its format and whether it is a mixture do not agree")
+        return self
 
 
 class Baselines(Written):
@@ -80,14 +104,22 @@ class Windowed(Figures):
     window: Count
 
 
+class Parts(Written):
+    """What a mixture is made of, alone; and the mixture before its n-gram counted the validation split."""
+
+    network: Figures
+    ngram: Figures
+    before: Figures | None = None
+
+
 class Measured(Figures):
     """The same of a model."""
 
     unknown_rate: float
     of: Count | None = None
     windowed: Windowed | None = None
-    parts: Annotated[dict[str, Figures], FEW] | None = None
-    """Of a mixture: ``network``, ``ngram``, maybe ``before``."""
+    parts: Parts | None = None
+    """Of a mixture."""
 
 
 class Memorization(Written):
@@ -112,6 +144,8 @@ class Metrics(Written):
         measured = [name for name in SPLITS if getattr(self, name)]
         if measured and "train" not in measured:
             raise ValueError("it measured no split that was trained on")
+        if len({getattr(self, name).parts is None for name in measured}) > 1:
+            raise ValueError("it measures the parts of a mixture on some splits alone")
         for name in BASELINES:
             found = self.baselines.get(name, {})
             if any(not isinstance(found.get(split), Figures if split in measured else type(None)) for split in SPLITS):

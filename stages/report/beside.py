@@ -25,8 +25,9 @@ def beside(model: Mapping[str, Any], metrics: Metrics) -> dict[str, Rows]:
         model: ``config.json`` of `train`.
         metrics: ``metrics.json`` of `evaluate`.
     """
-    order = model.get("mixture", {}).get("order")
-    parts = {"its network": "network", f"its {order}-gram": "ngram"} if order else {}
+    parts: dict[str, str] = {}
+    if (mixed := model.get("mixture")) and (metrics["train"] or {}).get("parts"):
+        parts = {"its network": "network", f"its {mixed['order']}-gram": "ngram"}
     return {
         **{
             called: {name: row and row["parts"][part] for name in SPLITS for row in [metrics[name]]}
@@ -61,7 +62,7 @@ def mixture(model: Mapping[str, Any], metrics: Metrics, noun: str) -> str:
         f"It mixes a network with an n-gram of order {mixed['order']} (modified Kneser-Ney). The network counts for "
         f"{shares}; {chosen}."
     )
-    if (test := metrics["test"]) and (before := test["parts"].get("before")):
+    if (test := metrics["test"]) and (before := (test.get("parts") or {}).get("before")):
         said += (
             " Then the n-gram counted the validation split as well, which was measured before that: perplexity "
             f"{figure(test['perplexity'])} on the test split, {figure(before['perplexity'])} before."

@@ -1,12 +1,13 @@
 """A command of its own: damaged artifacts, lying files and strangers' models, each through every command that reads it.
 
-    .venv/bin/python tests/fuzz/artifacts.py [--seed S] [--runs N] [--each N] [--only WORD] [--documents] [--say]
+    .venv/bin/python tests/fuzz/artifacts.py [--seed S] [--runs N] [--each N] [--only WORD] [--documents] [--alone]
+                                               [--say]
 
-Each case changes one thing in a copy of a small store, of one text or of documents that are read as subwords, and then
-commands are asked for. Each has to end with exit code 0 or with 2 and one sentence; without a traceback, within a
-minute and `MEMORY`, with nothing written outside of the store, and with nothing in what it says or writes that commands
-a terminal or is markup. What bytes differ from their manifest changes no figure and no text. The suite runs a few of
-them, see ``test_artifacts.py``.
+Each case changes one thing in a copy of a small store, of one text or of documents that are read as subwords; its
+models are mixtures, or networks alone. Then commands are asked for. Each has to end with exit code 0 or with 2 and one
+sentence; without a traceback, within a minute and `MEMORY`, with nothing written outside of the store, and with nothing
+in what it says or writes that commands a terminal or is markup. What bytes differ from their manifest changes no figure
+and no text. The suite runs a few of them, see ``test_artifacts.py``.
 """
 
 from __future__ import annotations
@@ -320,12 +321,13 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=6, help="commands for a case, of those that read it")
     parser.add_argument("--only", default="", help="cases whose description has this in it")
     parser.add_argument("--documents", action="store_true", help="a store of several documents, read as subwords")
+    parser.add_argument("--alone", action="store_true", help="a store whose models have no n-gram beside the network")
     parser.add_argument("--say", action="store_true", help="what each command said")
     asked = parser.parse_args()
     quick = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="lies-", dir=quick) as folder:
         load()
-        began, world = time.monotonic(), World(Path(folder), documents=asked.documents)
+        began, world = time.monotonic(), World(Path(folder), documents=asked.documents, alone=asked.alone)
         found = run(world, Random(asked.seed), asked.runs, each=asked.each, only=asked.only, say=asked.say)
     print(
         f"{found.cases.total():,} cases, {found.codes.total():,} runs in {time.monotonic() - began:.0f} s: "

@@ -67,6 +67,8 @@ class World:
     """Whether it holds a sweep, too."""
     documents: bool = False
     """Whether it is of several documents, read as subwords."""
+    alone: bool = False
+    """Whether no n-gram stands beside its networks."""
     said: dict[str, Ended] = field(default_factory=dict)
     places: dict[str, Path] = field(default_factory=dict)
     """Stage → its artifact of the run that is asked for, below the store's folder."""
@@ -77,12 +79,13 @@ class World:
         return self.folder / "base"
 
     def __post_init__(self) -> None:
-        self.preset = write_tiny(self.folder, TINY, TEXT)
+        settings = TINY if self.alone else TINY.replace("[train]", "[train]\nngram = 3")
+        self.preset = write_tiny(self.folder, settings, TEXT)
         if self.documents:
             (self.folder / "texts").mkdir()
             for number, line in enumerate(TEXT.splitlines()):
                 (self.folder / "texts" / f"{number}.txt").write_text(line, encoding="utf-8")
-            settings = TINY.replace("[tokenize]", '[tokenize]\nlevel = "bpe"\nvocab_size = 270\nsplit = "order"')
+            settings = settings.replace("[tokenize]", '[tokenize]\nlevel = "bpe"\nvocab_size = 270\nsplit = "order"')
             self.preset.write_text(f'[download]\ncorpus = "{self.folder / "texts"}"\n{settings}', encoding="utf-8")
         for options in (["--set", "train.seed=3"], ["--json"]):
             made = self._ask(["run", "--preset", "PRESET", *options], self.base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pytest
 from data.errors import StoreError
 from data.progress import LogLines
 from data.store.folder import Store
-from data.tables.tokens import END_ID, IndexTable
+from data.tables.tokens import END_ID, SPLITS, IndexTable
 from stages.config import PromotionConfig, RunConfig
 from stages.lm.mixture import SHARE, Mixture
 from stages.lm.model import LanguageModel
@@ -235,6 +236,17 @@ def test_the_report_shows_its_parts(outcomes: dict[str, Outcome]) -> None:
     page = html(report)
     assert page.count("its 4-gram") == 4
     assert "It mixes a network with an n-gram" in page
+
+
+def test_a_report_of_figures_that_lack_its_parts_does_without(outcomes: dict[str, Outcome]) -> None:
+    report = gather(outcomes.values())
+    metrics = {name: (row and row | {"parts": None}) if name in SPLITS else row for name, row in report.metrics.items()}
+    report = replace(report, metrics=metrics)
+    said = markdown.text(report, "")
+    assert "It mixes a network with an n-gram of order 4" in said
+    for absent in ("its network", "its 4-gram", "counted the validation split as well"):
+        assert absent not in said
+        assert absent not in html(report)
 
 
 def test_a_damaged_or_foreign_n_gram_is_refused_by_name(folders: Folders, store: Store, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ that lies in it. They must not be made again: that they are old is what they are
     e46c60a   the second model, the first `champion.json`, nights; manifests and checkpoints still without a number
     b318c36   the third model, of subwords; checkpoints have a number
     445f7d5   the fourth model, of several documents
+    6f745eb   the fifth model, a mixture of a network and an n-gram
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ WROTE = {
     "e46c60a": (2, 1, "the rainha ke let wotathe tho ag. re ghe wha re "),
     "b318c36": (3, 3, "the raineohemedr  aeahdm b<ierkit\ufffd the the andmrwtkaeer too, the b ao"),
     "445f7d5": (4, 3, "the rain  do tn r thtorgeiae"),
+    "6f745eb": (5, 5, "the raing, and thbiing. the dom of fl d"),
 }
 """Store → its model's format, a seed, and what the code of then wrote with it after `the rain`, at temperature 0.8."""
 EPOCHS = {
@@ -48,6 +50,7 @@ EPOCHS = {
     "e46c60a/checkpoints/f5169dfac1a335aa": 6,
     "b318c36/checkpoints/9db0b1a338b427f6": 6,
     "445f7d5/checkpoints/66e5e181cd30d418": 6,
+    "6f745eb/checkpoints/1c6fefda7c8594bd": 60,
     "../published/checkpoints/54c6a51a67d64d64": 2,
 }
 NEWER = "has format 99, of a newer version of rnnlm, and this one reads formats up to {}: upgrade rnnlm, or "

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from data.errors import StoreError
 from data.store import fingerprint
 from data.store.artifact import Artifact
 from data.tables.documents import Documents
 from data.tables.tokens import IndexTable
 from data.tables.vocab import Vocab
+from stages.pipeline import sound
 from stages.pipeline.decide import fault
 
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -91,6 +93,12 @@ def of_kind(kind: str, size: int) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4 * size))
 
 
+def in_quotes(path: Path) -> None:
+    """A figure that is text."""
+    test = json.loads(path.read_text())["test"]
+    edited(test=test | {"perplexity": str(test["perplexity"])})(path)
+
+
 TOKENS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "ids out of range": ("tokens.arrow", out_of_range),
     "another column": ("tokens.arrow", lambda path: table(path, id=pa.array([1.5]))),
@@ -123,6 +131,7 @@ MODEL: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 OTHERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a loss of another type": ("evaluate/metrics.json", edited(test={"loss": "much"})),
+    "a number in quotes": ("evaluate/metrics.json", in_quotes),
     "another type": ("evaluate/metrics.json", lambda path: path.write_text("[1]")),
     "nested deeply": ("evaluate/samples.json", lambda path: path.write_text('{"a":' * 100_000)),
     "no baselines": ("baselines/baselines.json", edited(losses={})),
@@ -182,6 +191,38 @@ def test_other_files_are_named(here: Rnnlm, artifact: Callable[[str], Artifact],
     folder = artifact(stage).folder
     forge(folder, name, change)
     assert f"{stage:9} {folder.name} {folder / name} " in here("verify", code=2).stdout
+
+
+FIGURES = {"loss": 1.0, "perplexity": 2.7, "bits_per_character": 1.4, "tokens": 9}
+MIXED: dict[str, Any] = {"order": 2, "shares": [0.5, 0.4], "chosen_on": 0}
+NASTY = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        *({"mixture": {**MIXED, name: lie}} for name in ("order", "chosen_on") for lie in (None, "2", -1, True, NASTY)),
+        {"mixture": {**MIXED, "shares": [0.5]}},
+        {"mixture": {"shares": MIXED["shares"]}},
+        {"mixture": None},
+        {"format": 4},
+    ],
+)
+def test_a_description_that_is_no_mixture_s_is_named(tmp_path: Path, lies: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"format": 5, "mixture": MIXED}))
+    sound.trained(tmp_path)
+    edited(**lies)(tmp_path / "config.json")
+    with pytest.raises(StoreError, match=r"config\.json does not say what it should") as refused:
+        sound.trained(tmp_path)
+    assert NASTY not in str(refused.value)
+
+
+@pytest.mark.parametrize("parts", [{}, {"network": None, "ngram": None}, {"network": FIGURES, "ngram": FIGURES}])
+def test_figures_of_half_a_mixture_are_named(artifact: Callable[[str], Artifact], parts: dict[str, Any]) -> None:
+    folder = artifact("evaluate").folder
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    forge(folder, "metrics.json", edited(test=test | {"parts": parts}))
+    assert fault(artifact("evaluate")).startswith(f"{folder / 'metrics.json'} does not say what it should")
 
 
 def test_what_means_nothing_is_made_again_before_it_is_read(
