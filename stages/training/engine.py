@@ -42,6 +42,8 @@ class Recipe:
     """λ, of the parameters named ``…weight…`` and not of the biases."""
     clip_norm: float = 0.0
     """L2 norm, over all parameters, that a longer gradient is scaled down to; 0 never clips."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the recurrent layers while they are trained."""
     masks: tuple[str, ...] = ()
     """Names of the masks that each step comes with, as `dropout.masks` names them."""
 
@@ -55,6 +57,7 @@ class Recipe:
             optimizer=config.optimizer,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
+            precision=config.precision,
             masks=dropout.names(config, architecture),
         )
 

@@ -5,16 +5,18 @@ backward, clip, update, average) is captured as one CUDA graph, and all that cha
 that the graph reads: what the steps of a call come with (ids, rates, masks) is uploaded a few steps at a time, and
 nothing is read before the last of them is on its way.
 
-It computes in full float32, no TF32, and the same bits each time: by PyTorch's deterministic algorithms, cuDNN's among
-them, and with cuBLAS's buffers of one size. What would cost that is not used: cuDNN takes its algorithms by rule and
-tries none, and nothing is added up in whatever order it arrives but an embedding's gradient, which PyTorch then sorts.
+It computes in full float32, no TF32, but for the recurrent layers where `train.precision` is `bfloat16`: those are
+trained on copies of their weights, inputs and states. And it gives the same bits each time: by PyTorch's deterministic
+algorithms, cuDNN's among them, and with cuBLAS's buffers of one size. What would cost that is not used: cuDNN takes its
+algorithms by rule and tries none, and nothing is added up in whatever order it arrives but an embedding's gradient,
+which PyTorch then sorts.
 
 Masks are drawn on the host, for every engine alike, and that can take longer than the step: for the preset
 `shakespeare` 8 ms and 4.3 MB a minibatch (on one core of 2023), nine tenths of it for the recurrent weights.
 
-On the CPU, where the other engines are faster, it serves tests. No card was at hand when this was written: what it does
-on one is for ``tests/acceptance.py`` to show. ROCm, which PyTorch calls CUDA, and MPS, where nothing is captured, are
-untested altogether.
+On a CPU that multiplies bfloat16 it is the fastest of the engines with it, and in float32 one of equals. No card was
+at hand when this was written: what it does on one is for ``tests/acceptance.py`` to show. ROCm, which PyTorch calls
+CUDA, and MPS, where nothing is captured, are untested altogether.
 """
 
 from __future__ import annotations
@@ -75,10 +77,11 @@ class _Model:
     Args:
         architecture: of the model; the weights that its methods take go by the names of `Architecture.shapes`.
         device: where to compute.
+        dtype: of what the recurrent layers compute with while gradients are asked for; all else is float32.
     """
 
-    def __init__(self, architecture: Architecture, device: torch.device) -> None:
-        self._architecture = architecture
+    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+        self._architecture, self._dtype = architecture, dtype
         self._operator = _OPERATORS[architecture.activation if architecture.cell == "rnn" else architecture.cell]
         self._vocabulary = torch.arange(architecture.vocab_size, dtype=torch.int32, device=device)
 
@@ -142,18 +145,21 @@ class _Model:
 
     def _layers(self, inputs: Tensor, state: list[Tensor], parameters: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Layers upon each other over all steps → outputs of the last and their new state."""
+        training = torch.is_grad_enabled()
+        dtype = self._dtype if training else torch.float32
+        hidden, *cell = [array.to(dtype) for array in state]
         outputs, *after = self._operator(
-            inputs,
-            state if self._architecture.cell == "lstm" else state[0],
-            parameters,
+            inputs.to(dtype),
+            [hidden, *cell] if cell else hidden,
+            [parameter.to(dtype) for parameter in parameters],
             has_biases=True,
             num_layers=len(state[0]),
             dropout=0.0,
-            train=torch.is_grad_enabled(),
+            train=training,
             bidirectional=False,
             batch_first=False,
         )
-        return outputs, after
+        return outputs.float(), [array.float() for array in after]
 
     def _cut(
         self,
@@ -216,7 +222,7 @@ class TorchEngine:
         )
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         with self._computing():
-            self._model = _Model(architecture, self._device)
+            self._model = _Model(architecture, self._device, getattr(torch, recipe.precision))
             self._weights = self._zeros(sum(self._sizes))
             self._averages = torch.zeros_like(self._weights)
             self._moments = {name: torch.zeros_like(self._weights) for name in MOMENTS[recipe.optimizer]}

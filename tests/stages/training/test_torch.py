@@ -81,6 +81,28 @@ def bits(engine: TorchEngine) -> dict[str, bytes]:
     return {f"{kind}/{name}": array.tobytes() for kind, named in enumerate(kinds) for name, array in named.items()}
 
 
+# --- in bfloat16
+
+
+@every_training
+def test_in_bfloat16_it_trains_nearly_as_in_float32_and_measures_as_there(changes: dict[str, Any]) -> None:
+    config, made = recipe(**{**changes, "hidden_size": 16, "embedding_size": 16})
+    steps = plan(config, made, (STEPS,) * 8)
+    full, half = begun(made), begun(replace(made, precision="bfloat16"))
+    exact, rounded = (np.array(engine.run(steps)) for engine in (full, half))
+    assert (rounded != exact).any()
+    np.testing.assert_allclose(rounded, exact, rtol=0.05)
+    again = begun(replace(made, precision="bfloat16"))
+    again.run(steps[:3])
+    again.restore(again.state())
+    again.run(steps[3:])
+    assert bits(again) == bits(half)
+    assert half.state().fits(made)  # float32
+    full.restore(half.state())
+    minibatches = [(step.inputs, step.targets) for step in steps]
+    assert full.loss(minibatches) == half.loss(minibatches)
+
+
 # --- nothing leaves the card
 
 
