@@ -23,6 +23,7 @@ SMALL = {
     **{"cell": "rnn", "hidden_size": 24, "layers": 2, "embedding_size": 16, "initializer": "normal"},
     **{"epochs": 3, "batch_size": 16, "input_dropout": 0, "output_dropout": 0, "weight_decay": 0.01},
     **{"optimizer": "sgd", "learning_rate": 1, "schedule": "constant", "warmup_epochs": 0, "averaging": 9},
+    "ngram": 0,  # samples are the network's
 }
 """Whatever the preset `sample` says."""
 DROPPED = {"input_dropout": 0.1, "hidden_dropout": 0.1, "output_dropout": 0.2, "weight_dropout": 0.1}

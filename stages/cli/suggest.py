@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OWN = ("engine", "device", "seed")
+OWN = ("engine", "device", "precision", "seed")
 """Fields of `train` that are the user's to set."""
 MOST = 1e7
 """Minutes, which are nineteen years."""
@@ -47,7 +47,7 @@ def suggest(
     """Print a preset for a text and this much time: an LSTM beside an n-gram, with the reasons for its settings.
 
     Save it, and train it by `rnnlm run --preset FILE`. --set takes fields of download, tokenize and evaluate, and
-    train.engine, device and seed; they go into the file.
+    train.engine, device, precision and seed; they go into the file.
     """
     from data.tables.tokens import IndexTable
     from stages.pipeline import settings

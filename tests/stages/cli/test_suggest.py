@@ -42,13 +42,21 @@ def test_a_suggestion_trains(here: Rnnlm, text: Path, tmp_path: Path, monkeypatc
 
 
 def test_what_is_set_goes_into_the_file(here: Rnnlm, text: Path) -> None:
-    sets = ("--set", "tokenize.level=word", "--set", "tokenize.min_freq=2", "--set", "train.seed=7")
+    asked = (
+        "tokenize.level=word",
+        "tokenize.min_freq=2",
+        "train.seed=7",
+        "train.engine=torch",
+        "train.precision=bfloat16",
+    )
+    sets = [argument for one in asked for argument in ("--set", one)]
     long = text.with_name("long.txt")
     long.write_text(text.read_text(encoding="utf-8") * 8, encoding="utf-8")
     printed = here("suggest", "--corpus", long, "--minutes", "1", "--speed", "11,45", *sets, "--json").stdout
     found = json.loads(printed)
     assert found["settings"]["tokenize"]["min_freq"] == 2
     assert found["settings"]["train"]["seed"] == 7
+    assert found["settings"]["train"]["precision"] == "bfloat16"
     assert found["settings"]["train"]["ngram"] == 4
     assert found["speed"] == "11,45"
     assert all(said in found["preset"].replace("\n# ", " ") for said in found["warnings"])
@@ -65,6 +73,7 @@ def test_what_is_set_goes_into_the_file(here: Rnnlm, text: Path) -> None:
         (["--minutes", "1", "--speed", "quick"], "microseconds per token"),
         (["--minutes", "1", "--set", "train.hidden_size=9"], "the suggestion chooses that"),
         (["--minutes", "1", "--set", "tokenize.valid_share=0.2"], "the suggestion chooses that"),
+        (["--minutes", "1", "--set", "train.precision=bfloat16"], "precision=bfloat16 needs engine=torch, not auto"),
         (["--minutes", "1", "--set", "tokenize.levels=word"], "has no field"),
         (["--minutes", "1", "--corpus", "-"], "name a file"),
     ],
