@@ -7,7 +7,7 @@ length of the context that the n-gram has found: what is known of a long one is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,24 +143,44 @@ class Mixture:
         return self.network.windowed_span(window)
 
 
-def choose(mixture: Mixture, ids: Ids) -> list[float]:
-    """The shares under which a text is likeliest, by expectation and maximisation, which what the mixture has do not
+def halves(mixture: Mixture, training: Ids, held_out: Ids) -> Iterator[tuple[Mixture, Ids]]:
+    """What to choose shares by: each half of a text, and a mixture that has counted the other half as well as what it
+    was trained on.
+
+    So each reads close to what it has counted, as the mixture will that counts the whole text in the end. Chosen by one
+    that has counted the training split alone, an n-gram has too small a share wherever a text changes as it goes on: in
+    a log of installed packages the mixture was then behind the n-gram, 2.14 against 2.01, and so it needs 1.93.
+
+    Args:
+        mixture: of the network, and of an n-gram of any text.
+        training: that the network has learnt from.
+        held_out: that it has not; `MOST` tokens of it are read.
+    """
+    held_out = held_out[: MOST + 1]
+    middle = len(held_out) // 2
+    for read, counted in ((slice(middle), slice(middle, None)), (slice(middle - 1, None), slice(middle))):
+        yield mixture.counting(np.concatenate([training, held_out[counted]])), held_out[read]
+
+
+def choose(readings: Iterable[tuple[Mixture, Ids]]) -> list[float]:
+    """The shares under which texts are likeliest, by expectation and maximisation, which what the mixtures have do not
     matter to.
 
     First there is one for all tokens, then one for each length of the context, in which that one has some weight.
 
     Args:
-        mixture: its parts have not seen the text.
-        ids: of which at most `MOST` tokens are read.
+        readings: mixtures of one order, each with a text of its own that its parts have not seen, of two tokens at
+            least.
     """
-    order = len(mixture.shares)
-    if len(ids) - 1 < FEWEST:
-        return [SHARE] * order
-    read = [*mixture.read(ids[: MOST + 1], mixture.beginning())]
-    ratio = np.exp(np.clip(np.concatenate([counted - network for network, counted, _ in read]), -700, 700))
-    found = np.concatenate([lengths for *_, lengths in read])
+    ratios, lengths, order = list[Any](), list[Any](), 0
+    for mixture, ids in readings:
+        order = len(mixture.shares)
+        for network, counted, found in mixture.read(ids, mixture.beginning()):
+            ratios.append(np.exp(np.clip(counted - network, -700, 700)))
+            lengths.append(found)
+    ratio, length = np.concatenate(ratios), np.concatenate(lengths)
     common = _settled(ratio, SHARE, 0.0)
-    return [_settled(ratio[found == length], common, _PRIOR) for length in range(order)]
+    return [_settled(ratio[length == one], common, _PRIOR) for one in range(order)]
 
 
 def _settled(ratio: Floats, common: float, prior: float) -> float:

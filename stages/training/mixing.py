@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from data.tables.ngrams import NGRAMS
-from stages.lm.mixture import FEWEST, MOST, SHARE, Mixture, choose
+from stages.lm.mixture import FEWEST, MOST, SHARE, Mixture, choose, halves
 from stages.lm.network import Network
 from stages.lm.ngram import NGram
 
@@ -37,13 +37,14 @@ class Mixing:
         self._ngram = NGram.fit(counted, table.vocab_size, config.ngram, ends=ends, min_count=config.ngram_min_count)
 
     def publish(self, architecture: Architecture, weights: Parameters, out: Path) -> dict[str, Any]:
-        """Choose the shares on the validation split, with an n-gram that has not counted it, and write the one that has
-        to ``ngrams.arrow``; what ``config.json`` says of it."""
+        """Choose the shares on the validation split, each half of it with an n-gram that has not counted that half, and
+        write the one that has counted both to ``ngrams.arrow``; what ``config.json`` says of it."""
         order, held_out = self._config.ngram, self._table.split("valid")
-        mixture = Mixture(Network(architecture, weights), self._ngram, [SHARE] * order)
-        shares = choose(mixture.counting(self._table.split("train")), held_out) if len(held_out) else [SHARE] * order
+        mixture, shares = Mixture(Network(architecture, weights), self._ngram, [SHARE] * order), [SHARE] * order
         chosen_on = min(max(len(held_out) - 1, 0), MOST)
-        if chosen_on < FEWEST:
+        if chosen_on >= FEWEST:
+            shares = choose(halves(mixture, self._table.split("train"), held_out))
+        else:
             chosen_on = 0
             logger.warning(
                 "the validation split has %s tokens, too few to choose by how much the network counts for and the "

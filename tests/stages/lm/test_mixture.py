@@ -11,7 +11,7 @@ import pytest
 from data.tables.tokens import END_ID
 from stages.lm import mixture as mixing
 from stages.lm.compared import Compared
-from stages.lm.mixture import FEWEST, SHARE, Mixture, choose
+from stages.lm.mixture import Mixture, choose, halves
 from stages.lm.ngram import NGram
 from stages.lm.tally import summed
 from tests.stages.lm.test_side_by_side import VOCAB, network
@@ -108,7 +108,7 @@ def test_its_parts_stand_beside_it() -> None:
 def test_the_shares_are_those_under_which_the_text_is_likeliest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixing, "_PRIOR", 1e-9)
     ours, ids = made(), text(4_000, seed=6)
-    shares = choose(ours, ids)
+    shares = choose([(ours, ids)])
     assert len(shares) == ORDER
 
     def loss(shares: list[float]) -> float:
@@ -123,18 +123,34 @@ def test_the_shares_are_those_under_which_the_text_is_likeliest(monkeypatch: pyt
 
 def test_what_a_mixture_has_for_shares_does_not_matter() -> None:
     ours, ids = made(), text(2_000, seed=7)
-    assert choose(Mixture(ours.network, ours.ngram, [0.01] * ORDER), ids) == choose(ours, ids)
+    other = Mixture(ours.network, ours.ngram, [0.01] * ORDER)
+    assert choose([(other, ids)]) == choose([(ours, ids)])
 
 
-def test_few_tokens_choose_nothing() -> None:
-    ours = made()
-    assert choose(ours, text(FEWEST, seed=8)) == [SHARE] * ORDER != choose(ours, text(FEWEST + 1, seed=8))
-    assert choose(ours, text(0)) == [SHARE] * ORDER
+def test_each_half_is_read_by_a_mixture_that_has_counted_the_other() -> None:
+    ours, training, held_out = made(), text(300, seed=8), text(101, seed=10)
+    (one, first), (other, second) = halves(ours, training, held_out)
+    np.testing.assert_array_equal(np.append(first, second[1:]), held_out)
+    np.testing.assert_array_equal(first[-1:], second[:1])
+    for mixture, counted in ((one, held_out[50:]), (other, held_out[:50])):
+        expected = ours.counting(np.concatenate([training, counted]))
+        assert mixture.loss(held_out) == expected.loss(held_out) != ours.counting(training).loss(held_out)
+
+
+def test_where_a_text_changes_as_it_goes_on_the_ngram_has_the_share_of_one_that_has_counted_what_is_near() -> None:
+    ours, training, (held_out, later) = made(), text(2_000, seed=8), np.split(np.tile(text(37, seed=9)[::-1], 40), 2)
+    shares, before = (
+        choose(readings) for readings in (halves(ours, training, held_out), [(ours.counting(training), held_out)])
+    )
+    counting = ours.counting(np.concatenate([training, held_out]))
+    losses = [Mixture(ours.network, counting.ngram, some).loss(later) for some in (shares, before)]
+    assert losses[0] < losses[1] - 0.1
+    assert losses[0] < counting.ngram.loss(later) + 0.01
 
 
 def test_a_part_that_is_never_right_keeps_a_little() -> None:
     ours = made()
     certain = Mixture(ours.network, NGram.fit(text(20_000, seed=9), VOCAB, ORDER), SHARES)
-    shares = choose(certain, text(20_000, seed=9))
+    shares = choose([(certain, text(20_000, seed=9))])
     assert all(0 < share < 0.2 for share in shares[1:])
     assert np.isfinite(Mixture(ours.network, certain.ngram, [1e-6] * ORDER).loss(text(50, seed=3)))
