@@ -186,6 +186,11 @@ class TrainConfig(StageConfig):
     averaging: Figure = 9.0
     """The published weights are an average over the steps that favours the late ones: at 9 most of it is the last tenth
     of them. 0 publishes the last step's."""
+    networks: Annotated[int, Field(ge=1, le=100)] = 1
+    """So many networks are trained, one after another, from seeds `seed`, `seed` + 1, …; the model says the mean of
+    their probabilities. In the same time several that are each trained for less are often better than one. Each is
+    the training that `networks` of 1 is from its seed, and shares its checkpoints: what is there is not trained
+    again."""
     ngram: Annotated[int, Field(ge=0, le=16)] = 0
     """Beside the network stands an n-gram of this order, what followed each ngram - 1 tokens of the training split
     (modified Kneser-Ney), and what they say is mixed, in shares that the validation split chooses; then the n-gram
@@ -216,6 +221,8 @@ class TrainConfig(StageConfig):
             raise ValueError(
                 f"tie_weights needs an embedding_size of hidden_size, {self.hidden_size}, not {self.embedding_size}"
             )
+        if self.networks > 1 and self.patience:
+            raise ValueError(f"patience ends one training, not {self.networks}: set it to 0, or networks to 1")
         if self.ngram == 0 and self.ngram_min_count != 1:
             raise ValueError("ngram_min_count needs an ngram: set its order, 6 for characters or 3 for words, say")
         if 0 < self.clip_norm < 1e-30:

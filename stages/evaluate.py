@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     from data.progress import Progress
     from data.tables.tokens import Ids, Split
     from stages.config import EvaluateConfig
-    from stages.lm.network import Network
-    from stages.lm.predictor import State
+    from stages.lm.predictor import Predictor, State
     from stages.lm.stretches import Chunks, Stretch
     from stages.lm.tally import Sum
 
-    Reader = Network | Compared
+    Reader = Predictor | Compared
 
 MEMORIZED = 40
 """Characters of a window that, found in the training split as well, counts as known by heart."""

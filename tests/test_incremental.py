@@ -143,6 +143,7 @@ FIELDS: dict[str, Row] = {
     "train.weight_decay": Row("0.01", STAGES[2:]),
     "train.clip_norm": Row("0.01", STAGES[2:]),
     "train.averaging": Row("3", STAGES[2:]),
+    "train.networks": Row("2", STAGES[2:]),
     "train.ngram": Row("3", STAGES[2:]),
     "train.ngram_min_count": Row("2", STAGES[2:], also="train.ngram=3"),
     "train.seed": Row("1", STAGES[2:]),

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stages.lm.predictor import Vector
 
 _LARGEST = sys.float_info.max
+
+
+def mean(losses: Iterable[Vector]) -> float:
+    """Of losses in chunks; not a number where there are none."""
+    every = np.concatenate([np.empty(0, np.float32), *losses])
+    return float(every.mean(dtype=np.float64)) if len(every) else math.nan
 
 
 def perplexity(loss: float) -> float:

@@ -6,18 +6,19 @@ length of the context that the n-gram has found: what is known of a long one is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.lm import metrics
+from stages.lm.softmax import logarithm, softmax
+
 if TYPE_CHECKING:
     from data.tables.tokens import Ids
-    from stages.lm.network import Network
     from stages.lm.ngram import NGram
-    from stages.lm.predictor import State, Vector
+    from stages.lm.predictor import Predictor, State, Vector
 
     Floats = NDArray[np.float64]
 
@@ -39,12 +40,12 @@ class Mixture:
     Its states are those of the network, and behind them that of the n-gram.
 
     Args:
-        network: reads the same ids.
+        network: one, or an `stages.lm.ensemble.Ensemble` of several; it reads the same ids.
         ngram: of the same vocabulary.
         shares: the network's, (order,): ``shares[k]`` where the n-gram knows what followed the last k tokens.
     """
 
-    def __init__(self, network: Network, ngram: NGram, shares: Sequence[float]) -> None:
+    def __init__(self, network: Predictor, ngram: NGram, shares: Sequence[float]) -> None:
         self.network, self.ngram = network, ngram
         self.shares = np.array(shares, np.float64)
 
@@ -69,13 +70,13 @@ class Mixture:
 
         def mixed(states: list[State]) -> Vector:
             inner, counts = states[:-1], states[-1:]
-            likely = _softmax(logits(inner))
+            likely = softmax(logits(inner))
             share = self.shares[self.ngram.found(counts)]
             likely *= share
             counted = self.ngram.probabilities(counts)
             counted *= 1 - share
             likely += counted
-            return _log(likely[first:])
+            return logarithm(likely[first:])
 
         return mixed
 
@@ -90,13 +91,13 @@ class Mixture:
 
         def mixed(states: list[State]) -> Vector:
             inner, counts = states[:-1], states[-1:]
-            likely = _softmax(logits(inner))
+            likely = softmax(logits(inner))
             share = self.shares[self.ngram.found(counts)][:, None]
             likely *= share
             counted = self.ngram.probabilities_columns(counts)
             counted *= 1 - share
             likely += counted
-            return _log(likely[:, first:])
+            return logarithm(likely[:, first:])
 
         return mixed
 
@@ -121,8 +122,7 @@ class Mixture:
         return mixed.astype(np.float32)
 
     def loss(self, ids: NDArray[Any]) -> float:
-        losses = np.concatenate([np.empty(0, np.float32), *self.losses(ids)])
-        return float(losses.mean(dtype=np.float64)) if len(losses) else math.nan
+        return metrics.mean(self.losses(ids))
 
     def chunks(self, left: int) -> Iterator[int]:
         return self.network.chunks(left)
@@ -194,17 +194,3 @@ def _settled(ratio: Floats, common: float, prior: float) -> float:
         if abs(share - before) < _SETTLED:
             break
     return share
-
-
-def _softmax(logits: Vector) -> Floats:
-    """In double precision, along the last axis."""
-    likely = logits.astype(np.float64)
-    likely -= likely.max(axis=-1, keepdims=True)
-    np.exp(likely, out=likely)
-    likely /= likely.sum(axis=-1, keepdims=True)
-    return likely
-
-
-def _log(likely: Floats) -> Vector:
-    """In place, and in the precision of a network's logits."""
-    return np.log(likely, out=likely).astype(np.float32)

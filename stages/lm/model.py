@@ -15,10 +15,9 @@ from data.corpus.level import LEVELS
 from data.corpus.text import CHUNK, normalize, spellings
 from data.tables.tokens import END_ID
 from data.tables.vocab import UNKNOWN, Vocab
-from stages.lm import abreast, sampling, scoring, stored
+from stages.lm import abreast, ensemble, sampling, scoring, stored
 from stages.lm.mixture import Mixture
-from stages.lm.network import Network
-from stages.lm.parameters import Architecture
+from stages.lm.parameters import Architecture, together
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -44,11 +43,11 @@ _READ, _OPENING = 1000, 20
 class LanguageModel:
     """What predicts tokens, their vocabulary, and how text becomes ids.
 
-    ``predictor`` computes with the ids themselves: ``network``, or a mixture that it is part of.
+    ``predictor`` computes with the ids themselves: ``network``, which may be several, or a mixture that it is part of.
 
     Args:
         architecture: which model it is.
-        weights: as `stages.lm.parameters` names them.
+        weights: as `stages.lm.parameters` names them, of several networks as `stages.lm.parameters.together` does.
         vocab: row = id.
         level: `char`, `word` or `bpe`.
         normalizer: what a text is normalised by.
@@ -66,8 +65,8 @@ class LanguageModel:
         shares: Sequence[float] = (),
     ) -> None:
         self.architecture = architecture
-        self.network = Network(architecture, weights)
-        self.predictor: Predictor = self.network if ngram is None else Mixture(self.network, ngram, shares)
+        self.network = ensemble.made(architecture, weights)
+        self.predictor = self.network if ngram is None else Mixture(self.network, ngram, shares)
         self.vocab = vocab
         self.level = level
         self.kind = LEVELS[level].of(vocab)
@@ -95,7 +94,8 @@ class LanguageModel:
     def untrained(cls, config: TrainConfig, vocab: Vocab, level: LevelName, normalizer: Normalizer) -> LanguageModel:
         """The model that training would start from."""
         architecture = Architecture.of(config, len(vocab), ends=vocab.ends)
-        return cls(architecture, architecture.initial(config.initializer, config.seed), vocab, level, normalizer)
+        drawn = [architecture.initial(config.initializer, config.seed + number) for number in range(config.networks)]
+        return cls(architecture, together(drawn), vocab, level, normalizer)
 
     def held_out(self, training: Ids) -> Predictor:
         """What predicts the validation split without having seen it: a mixture with an n-gram of ``training`` alone,

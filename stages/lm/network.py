@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.tables.tokens import END_ID
-from stages.lm import side_by_side
+from stages.lm import metrics, side_by_side
 from stages.lm.layers import Layer, State, Vector, reset
 from stages.lm.parameters import GATES
 
@@ -152,8 +152,7 @@ class Network:
 
     def loss(self, ids: npt.NDArray[Any]) -> float:
         """The mean of ``losses``, nats per token; not a number where there are none."""
-        losses = np.concatenate([np.empty(0, np.float32), *self.losses(ids)])
-        return float(losses.mean(dtype=np.float64)) if len(losses) else math.nan
+        return metrics.mean(self.losses(ids))
 
     def windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
         """The losses of all tokens but the first, nats, in chunks, where the state is zero every ``window`` tokens.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from data.tables.ngrams import NGrams
 from data.tables.tokens import END_ID
+from stages.lm import metrics
 from stages.lm.counts import count, find, key
 from stages.lm.smoothing import Smoothed
 
@@ -194,8 +194,7 @@ class NGram:
             done += tokens
 
     def loss(self, ids: npt.NDArray[Any]) -> float:
-        losses = np.concatenate([np.empty(0), *self.losses(ids)])
-        return float(losses.mean()) if len(losses) else math.nan
+        return metrics.mean(self.losses(ids))
 
     def chunks(self, left: int) -> Iterator[int]:
         for done in range(0, left, _CHUNK):

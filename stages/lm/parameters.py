@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,18 @@ import numpy.typing as npt
 from data import memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stages.config import TrainConfig
 
 Parameters = dict[str, npt.NDArray[np.float32]]
+Value = TypeVar("Value")
 
-FORMAT = 5
+MIXED = 5
+FORMAT = 6
 """Of the model that a folder holds, as its ``config.json`` says, at most: 1 knew neither embeddings nor tied weights, 2
-no subwords, 3 no ends of documents, 4 no n-gram beside the network. Each model has the first that knows all it is of,
-but none has 1 any more."""
+no subwords, 3 no ends of documents, 4 no n-gram beside the network, `MIXED` no second network. Each model has the first
+that knows all it is of, but none has 1 any more."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates per cell, stacked along the first axis: `gru` reset, update, new; `lstm` input, forget, cell, output."""
 
@@ -48,6 +50,8 @@ class Architecture:
     """The output layer's weights are the embedding's; ``dense.weight`` is absent then."""
     ends: bool = False
     """The token of `data.tables.tokens.END_ID` ends a document: where it is read, the state that comes in is zero."""
+    networks: int = 1
+    """So many of these, trained apart, make the model: what it says is the mean of their probabilities."""
 
     @classmethod
     def of(cls, config: TrainConfig, vocab_size: int, *, ends: bool = False) -> Architecture:
@@ -61,6 +65,7 @@ class Architecture:
             config.embedding_size,
             config.tie_weights,
             ends,
+            config.networks,
         )
 
     @classmethod
@@ -77,6 +82,8 @@ class Architecture:
             description = {"activation": activation, "embedding_size": 0, "tie_weights": False, **description}
         if description["format"] < 4:
             description = {**description, "ends": False}
+        if description["format"] < FORMAT:
+            description = {**description, "networks": 1}
         description = {"ends": False, **description}
         names = [field.name for field in fields(cls)]
         if missing := [name for name in names if name not in description]:
@@ -90,17 +97,20 @@ class Architecture:
             **{name: type(description[name]) is int and description[name] >= least for name, least in sizes.items()},
             "tie_weights": tied is False or (tied is True and result.embedding_size == result.hidden_size),
             "ends": result.ends is False or (result.ends is True and result.vocab_size > 1),
+            "networks": type(result.networks) is int and (result.networks > 1) is (description["format"] == FORMAT),
         }
         if wrong := [name for name, fits in fitting.items() if not fits]:
             raise ValueError(f"its {wrong[0]} cannot be {description[wrong[0]]!r}")
         return result
 
     def description(self) -> dict[str, Any]:
-        """All of it as ``config.json`` has it; of a model of one document no word of their ends."""
-        return {name: value for name, value in asdict(self).items() if name != "ends" or value}
+        """All of it as ``config.json`` has it; of a model of one document no word of their ends, and of one network
+        none of several."""
+        usual = {"ends": False, "networks": 1}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name → shape, in the one order that everything here keeps."""
+        """Name → shape, of one network, in the one order that everything here keeps."""
         rows, inputs = GATES[self.cell] * self.hidden_size, self.embedding_size or self.vocab_size
         result: dict[str, tuple[int, ...]] = {}
         if self.embedding_size:
@@ -116,7 +126,7 @@ class Architecture:
         return result
 
     def weights(self) -> int:
-        """How many numbers its parameters are."""
+        """How many numbers the parameters of one network are."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     def initial(self, initializer: Literal["normal", "uniform"], seed: int) -> Parameters:
@@ -139,3 +149,26 @@ class Architecture:
             return rng.uniform(-bound, bound, shape)
 
         return {name: drawn(name, shape).astype(np.float32) for name, shape in self.shapes().items()}
+
+
+def together(networks: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    """What each of several networks has, by names that tell them apart; of one alone, by its own."""
+    if len(networks) == 1:
+        return {**networks[0]}
+    return {_named(name, number): value for number, one in enumerate(networks) for name, value in one.items()}
+
+
+def apart(model: Mapping[str, Value], networks: int) -> list[dict[str, Value]]:
+    """What ``together`` was given."""
+    if networks == 1:
+        return [{**model}]
+    prefixes = [_named("", number) for number in range(networks)]
+    return [
+        {name.removeprefix(prefix): value for name, value in model.items() if name.startswith(prefix)}
+        for prefix in prefixes
+    ]
+
+
+def _named(name: str, number: int) -> str:
+    """As in a list of modules of ``torch.nn``."""
+    return f"networks.{number}.{name}"

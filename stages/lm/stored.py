@@ -16,7 +16,7 @@ from data.store import reading
 from data.tables.ngrams import NGRAMS
 from data.tables.vocab import MERGES, Vocab
 from stages.lm.ngram import NGram
-from stages.lm.parameters import FORMAT, Architecture
+from stages.lm.parameters import FORMAT, MIXED, Architecture, together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +85,7 @@ def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer, tuple[f
         level, normalizer = config["level"], config["normalizer"]
         if level not in [*LEVELS] or normalizer not in NORMALIZERS:
             raise ValueError("its level or its normalizer is unknown")
-        mixed = config["format"] == FORMAT
+        mixed = config["format"] == MIXED or (config["format"] > MIXED and "mixture" in config)
         shares = tuple(config["mixture"]["shares"]) if mixed else ()
         if not all(type(share) is float and 0 < share < 1 for share in shares) or (mixed and not shares):
             raise ValueError("its shares of network and n-gram are none")
@@ -117,9 +117,11 @@ def _weights(path: Path, architecture: Architecture, *, finite: bool) -> Paramet
 
 def _fit(path: Path, architecture: Architecture, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
     """See that arrays, each of a type and a shape, are those of a model, and that this machine can hold it."""
-    if architecture.layers > len(found):  # a number that anybody may have written
-        raise StoreError(f"{path} does not fit the model in config.json (see its layers): train again")
-    expected = {name: ("F32", shape) for name, shape in architecture.shapes().items()}
+    for name in ("layers", "networks"):  # numbers that anybody may have written
+        if getattr(architecture, name) > len(found):
+            raise StoreError(f"{path} does not fit the model in config.json (see its {name}): train again")
+    shapes = together([architecture.shapes()] * architecture.networks)
+    expected = {name: ("F32", shape) for name, shape in shapes.items()}
     if found != expected:
         wrong = min(set(found.items()) ^ set(expected.items()))[0]
         kind = found.get(wrong, ("F32", ()))[0]

@@ -31,20 +31,23 @@ _NAMED = 3
 """Changes of code and libraries that are named."""
 
 
-def identity(config: TrainConfig, components: Components) -> str:
-    """What a training is but for its length: trainings with one identity share their checkpoints."""
-    return fingerprint.digest({**components, "config": _settings(config, components)})
+def identities(config: TrainConfig, components: Components) -> list[str]:
+    """What the training of each network is but for its length: trainings with one identity share their checkpoints."""
+    return [
+        fingerprint.digest({**components, "config": _settings(config, components, number)})
+        for number in range(config.networks)
+    ]
 
 
-def note(checkpoints: Path, config: TrainConfig, components: Components) -> None:
-    """Write down whose checkpoints these are, for `lost`.
+def note(checkpoints: Path, config: TrainConfig, components: Components, number: int) -> None:
+    """Write down whose checkpoints these are, for `lost`: those of the network of that number, from 0 on.
 
     Raises:
         StoreError: a disk that cannot take it.
     """
     facts = {
         "engine": components["sources"]["engine"],
-        "training": _whoever_trains(config, components),
+        "training": _whoever_trains(config, components, number),
         "components": components,
     }
     try:
@@ -57,11 +60,15 @@ def note(checkpoints: Path, config: TrainConfig, components: Components) -> None
 def lost(config: TrainConfig, components: Components, store: Store) -> str:
     """That another engine, or other code, has begun this training and not ended it, in a sentence; empty where none
     has, or where this training would go on with checkpoints of its own."""
-    own, training = store.root / "checkpoints" / identity(config, components)[:16], _whoever_trains(config, components)
-    for folder in [] if own.is_dir() else store.folders("checkpoints"):
+    trainings = {
+        _whoever_trains(config, components, number)
+        for number, identity in enumerate(identities(config, components))
+        if not (store.root / "checkpoints" / identity[:16]).is_dir()
+    }
+    for folder in store.folders("checkpoints") if trainings else []:
         try:
             facts = json.loads(read(folder / _NOTE, SMALL))
-            if facts["training"] != training:
+            if facts["training"] not in trainings:
                 continue
             who, why = _whose(facts, components)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -88,12 +95,13 @@ def _whose(facts: Mapping[str, Any], components: Components) -> tuple[str, str]:
     return f"the version before{named}", "no version goes on with another one's training"
 
 
-def checkpoints(artifact: Artifact) -> str:
-    """The name of the folder of checkpoints that a training has left behind; empty where an older version made it."""
+def checkpoints(artifact: Artifact) -> list[str]:
+    """The names of the folders of checkpoints that a training has left behind; none where an older version made it."""
     try:
-        return identity(TrainConfig.model_validate(artifact.manifest.config), artifact.manifest.components)[:16]
+        config = TrainConfig.model_validate(artifact.manifest.config)
+        return [identity[:16] for identity in identities(config, artifact.manifest.components)]
     except (ValidationError, KeyError, TypeError):
-        return ""
+        return []
 
 
 def ended(store: Store) -> set[str]:
@@ -103,7 +111,7 @@ def ended(store: Store) -> set[str]:
     """
     epochs: dict[str, int] = {}
     for artifact in store.artifacts(STAGE):
-        if name := checkpoints(artifact):
+        for name in checkpoints(artifact):
             epochs[name] = max(epochs.get(name, 0), artifact.manifest.config["epochs"])
     found = {name for name, last in epochs.items() if _position(store, name) <= (last, 0)}
     return found | {artifact.folder.name for artifact in store.artifacts() if artifact.manifest.stage != STAGE}
@@ -126,19 +134,19 @@ def _position(store: Store, name: str) -> tuple[int, int]:
     return found[-1][0] if found else (0, 0)
 
 
-def _whoever_trains(config: TrainConfig, components: Components) -> str:
+def _whoever_trains(config: TrainConfig, components: Components, number: int) -> str:
     """What a training is but for its length and for the engine with its code and its library."""
-    return fingerprint.digest({"config": _settings(config, components), "inputs": components["inputs"]})
+    return fingerprint.digest({"config": _settings(config, components, number), "inputs": components["inputs"]})
 
 
-def _settings(config: TrainConfig, components: Components) -> dict[str, Any]:
-    """Those of a training but for its length.
+def _settings(config: TrainConfig, components: Components, number: int) -> dict[str, Any]:
+    """Those of the training of one network but for its length.
 
     Where the learning rate falls towards a last epoch, that one counts, whichever field it is asked for with; of a
     bound on tokens, how long it makes an epoch.
     """
-    settings = {**components["config"], "epochs": None}
-    for name in ("ngram", "ngram_min_count"):  # what is counted beside the network
+    settings = {**components["config"], "epochs": None, "seed": config.seed + number}
+    for name in ("networks", "ngram", "ngram_min_count"):  # what stands beside the network
         settings.pop(name, None)
     if part := schedule.part(config):
         settings["max_tokens"] = part

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -142,7 +142,7 @@ def lost(config: TrainConfig, components: Mapping[str, Any], store: Store) -> st
 
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """An engine, the checkpoints of this training and of no other, and what counts n-grams, if it is to.
+    """An engine, the checkpoints of each network of this training, and what counts n-grams, if it is to.
 
     Raises:
         FormatError: a newer version has begun it, and is not kept from going on.
@@ -150,20 +150,25 @@ def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
     from stages.pipeline import begun
     from stages.training import checkpoint
 
-    choice, identity = engines.choose(attempt.config), begun.identity(attempt.config, attempt.components)
+    choice, identities = engines.choose(attempt.config), begun.identities(attempt.config, attempt.components)
     # Runs of different lengths share their checkpoints, and the longer one goes on where the shorter one ended.
-    with attempt.store.lock("checkpoints", identity, attempt.waiting):
-        checkpoints = attempt.store.checkpoints(identity)
+    with ExitStack() as held:
+        for identity in sorted(identities):  # by whoever wants several of them in the same order
+            held.enter_context(attempt.store.lock("checkpoints", identity, attempt.waiting))
+        checkpoints = [attempt.store.checkpoints(identity) for identity in identities]
         if choice.reason:
             logger.info("%s", choice.reason)
-        checkpoint.refuse_newer(checkpoints)
+        for folder in checkpoints:
+            checkpoint.refuse_newer(folder)
         if attempt.forced:
-            kernel.rmtree(checkpoints, ignore_errors=True)  # to train again is to begin again
+            for folder in checkpoints:
+                kernel.rmtree(folder, ignore_errors=True)  # to train again is to begin again
         elif said := begun.lost(attempt.config, attempt.components, attempt.store):
             logger.info("%s", said)
-        begun.note(checkpoints, attempt.config, attempt.components)
+        for number, folder in enumerate(checkpoints):
+            begun.note(folder, attempt.config, attempt.components, number)
         mixing = {"mixing": import_module(MIXING).Mixing} if attempt.config.ngram else {}
-        yield {"checkpoints": checkpoints, "engine": choice.build, **mixing}
+        yield {"checkpoints": checkpoints[0], "beside": checkpoints[1:], "engine": choice.build, **mixing}
 
 
 # --- evaluate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from data.errors import StoreError
@@ -121,9 +122,8 @@ def _perplexity(artifact: Artifact) -> float | None:
 
 
 def _checkpoints(artifact: Artifact, store: Store) -> int:
-    name = begun.checkpoints(artifact)
     sizes = 0
-    for path in store.entries(f"checkpoints/{name}") if name else []:
+    for path in chain.from_iterable(store.entries(f"checkpoints/{name}") for name in begun.checkpoints(artifact)):
         with suppress(OSError):
             sizes += path.lstat().st_size
     return sizes

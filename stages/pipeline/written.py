@@ -10,7 +10,7 @@ from data.store.shape import FEW, MOMENT
 from data.tables.ngrams import LONGEST
 from data.tables.tokens import SPLITS
 from stages.lm.ngram import ORDER
-from stages.lm.parameters import FORMAT
+from stages.lm.parameters import MIXED
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -71,7 +71,7 @@ class Trained(Written):
 
     @model_validator(mode="after")
     def _as_it_loads(self) -> Self:
-        if (self.mixture is not None) is not (self.format == FORMAT):
+        if self.format < MIXED if self.mixture else self.format == MIXED:
             raise ValueError("its format and whether it is a mixture do not agree")
         return self
 

@@ -50,7 +50,7 @@ def description(model: Mapping[str, Any], epochs: int) -> str:
         model: ``config.json`` of `train`.
         epochs: how many it was trained for, or parts.
     """
-    cell = model["cell"].upper()
+    cell, networks = model["cell"].upper(), model.get("networks", 1)
     if model["cell"] == "rnn":
         cell = f"{'ReLU' if model['activation'] == 'relu' else model['activation']} {cell}"
     layers = f"{model['layers']} layer{'s' if model['layers'] > 1 else ''}"
@@ -58,6 +58,8 @@ def description(model: Mapping[str, Any], epochs: int) -> str:
     embedding = f", an embedding of {size}" if size else ""
     if model.get("tie_weights"):
         embedding += " tied to the output layer"
+    if networks > 1:
+        cell = f"{networks} networks from different seeds, each {'an' if cell == 'LSTM' else 'a'} {cell}"
     if mixture := model.get("mixture"):
         embedding += f", beside an n-gram of order {mixture['order']}"
     kept, noun, share = model.get("epoch", epochs), LEVELS[model["level"]].noun, passes(model)

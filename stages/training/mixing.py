@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from data.tables.ngrams import NGRAMS
+from stages.lm import ensemble
 from stages.lm.mixture import FEWEST, MOST, SHARE, Mixture, choose, halves
-from stages.lm.network import Network
 from stages.lm.ngram import NGram
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Mixing:
         """Choose the shares on the validation split, each half of it with an n-gram that has not counted that half, and
         write the one that has counted both to ``ngrams.arrow``; what ``config.json`` says of it."""
         order, held_out = self._config.ngram, self._table.split("valid")
-        mixture, shares = Mixture(Network(architecture, weights), self._ngram, [SHARE] * order), [SHARE] * order
+        mixture, shares = Mixture(ensemble.made(architecture, weights), self._ngram, [SHARE] * order), [SHARE] * order
         chosen_on = min(max(len(held_out) - 1, 0), MOST)
         if chosen_on >= FEWEST:
             shares = choose(halves(mixture, self._table.split("train"), held_out))

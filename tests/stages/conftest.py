@@ -124,6 +124,7 @@ class Runs:
             progress=progress,
             checkpoints=self.folder / checkpoints,
             engine=self.engine,
+            beside=[self.folder / f"{checkpoints}+{number}" for number in range(1, changes.get("networks", 1))],
         )
         return {path.name: path.read_bytes() for path in out.iterdir()}
 

@@ -416,3 +416,38 @@ def test_checkpoints_cost_a_fiftieth_of_the_time_and_no_more(counted: Runs, monk
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now))
     counted(epochs=200, progress=progress)
     assert written == [1, 51, 101, 151, 200]
+
+
+# --- several networks
+
+
+def test_several_networks_are_those_of_as_many_seeds_and_share_their_checkpoints(run: Runs) -> None:
+    alone = [run(checkpoints=name, seed=seed) for name, seed in (("shared", 5), ("shared+1", 6))]
+    both = run(checkpoints="shared", seed=5, networks=2)
+    assert run.timing == {}, "nothing is trained again"
+    assert both == run(seed=5, networks=2)
+    weights = load_safetensors(both["model.safetensors"])
+    for number, outputs in enumerate(alone):
+        for name, array in load_safetensors(outputs["model.safetensors"]).items():
+            np.testing.assert_array_equal(weights.pop(f"networks.{number}.{name}"), array)
+    assert not weights
+    description = json.loads(both["config.json"])
+    assert (description["format"], description["networks"]) == (6, 2)
+    losses = [history(outputs)["valid_loss"] for outputs in alone]
+    np.testing.assert_allclose(history(both)["valid_loss"], np.mean(losses, axis=0))
+    ours = LanguageModel.load(run.folder / "out3")
+    assert ours.sample("The q", 10) == LanguageModel.load(run.folder / "out4").sample("The q", 10)
+
+
+def test_several_networks_that_are_stopped_go_on_bit_for_bit(counted: Runs) -> None:
+    told: list[tuple[float, float, str]] = []
+    whole = counted(networks=3, progress=lambda *call: told.append(call))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert {total for _, total, _ in told} == {18.0}
+    assert told[-1][0] == 18.0
+    second = next(
+        call for call, (_, _, figures) in enumerate(told, 1) if figures.startswith("network 2 of 3 · epoch 2")
+    )
+    with pytest.raises(Interrupted, match=r"in epoch \d of 6 of network 2 of 3 and nothing is lost"):
+        counted(checkpoints="stopped", networks=3, progress=stop_at(second))
+    assert counted(checkpoints="stopped", networks=3) == whole

@@ -19,6 +19,7 @@ from stages.lm.layers import State
 from stages.lm.model import LanguageModel
 from stages.lm.network import Network
 from stages.lm.parameters import Architecture, Parameters
+from stages.lm.predictor import Predictor
 from stages.training import adaptation
 from stages.training.bptt import BpttEngine
 from stages.training.device import Device
@@ -45,7 +46,7 @@ def model(
     return LanguageModel(architecture, random_weights(architecture, end), vocab, level, "lower")
 
 
-def losses(network: Network, ids: Any, *given: Any) -> npt.NDArray[np.float32]:
+def losses(network: Predictor, ids: Any, *given: Any) -> npt.NDArray[np.float32]:
     return np.concatenate([np.empty(0, np.float32), *network.losses(np.asarray(ids), *given)])
 
 

@@ -44,7 +44,7 @@ def made(ends: bool = False, **changes: Any) -> Mixture:
 def expected(ours: Mixture, ids: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The loss of each token but the first, and what was said of each, one by one and from the definition."""
     inner, counts = ours.network.beginning(), ours.ngram.zero_state()
-    if ours.network.architecture.ends:
+    if ours.ngram.ends:
         ours.ngram.advance(END_ID, counts)
     logits, losses, said = ours.network.readout(), [], []
     for id_, target in itertools.pairwise(ids.tolist()):

@@ -1,4 +1,4 @@
-"""A network, counts, or a mixture of both: whoever measures a text or writes one cannot tell which of them it has."""
+"""A network or several, counts, or a mixture: whoever measures or writes a text cannot tell which of them it has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from data.errors import Interrupted
 from data.tables.tokens import END_ID
 from stages.lm import abreast, ngram, sampling, scoring, side_by_side, stretches
+from stages.lm.ensemble import Ensemble
 from stages.lm.mixture import Mixture
 from stages.lm.ngram import NGram
 from stages.lm.tally import Tally, summed
@@ -35,11 +36,18 @@ def made(kind: str) -> Predictor:
     """One that knows where documents end."""
     counts = NGram.fit(documents(3_000, 0), VOCAB, ORDER, ends=True)
     inner = network(ends=True)
-    kinds: dict[str, Predictor] = {"network": inner, "n-gram": counts, "mixture": Mixture(inner, counts, SHARES)}
+    several = Ensemble([inner, network(1.3, ends=True), network(0.7, ends=True)])
+    kinds: dict[str, Predictor] = {
+        "network": inner,
+        "networks": several,
+        "n-gram": counts,
+        "mixture": Mixture(inner, counts, SHARES),
+        "mixture of several": Mixture(several, counts, SHARES),
+    }
     return kinds[kind]
 
 
-@pytest.fixture(params=["network", "n-gram", "mixture"])
+@pytest.fixture(params=["network", "networks", "n-gram", "mixture", "mixture of several"])
 def predictor(request: pytest.FixtureRequest) -> Predictor:
     return made(request.param)
 

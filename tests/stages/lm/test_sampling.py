@@ -15,6 +15,7 @@ from data.corpus.text import LevelName, Normalizer
 from data.errors import ConfigError
 from data.tables.vocab import Vocab
 from stages.lm.model import LanguageModel
+from stages.lm.network import Network
 from stages.lm.parameters import Architecture, Parameters
 
 LETTERS = Vocab(["<unk>", *" abcdefgh"], [0] * 10)
@@ -309,6 +310,7 @@ def test_a_word_is_cut_where_a_stop_string_begins() -> None:
 
 def test_unknown_is_read_and_never_said() -> None:
     ours = model()
+    assert isinstance(ours.network, Network)
     ours.network._dense[1][0] = 100
     assert ours.sample("aXYZ?b", 20).startswith("axyz?b")
     for temperature in (0, 0.5, 50):

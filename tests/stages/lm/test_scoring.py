@@ -14,6 +14,7 @@ from data.errors import ConfigError
 from data.tables.vocab import Vocab
 from stages.lm.layers import State, Vector
 from stages.lm.model import LanguageModel
+from stages.lm.network import Network
 from stages.lm.parameters import Architecture
 
 LETTERS = Vocab(["<unk>", *" abcdefgh"], [0] * 10)
@@ -80,6 +81,7 @@ def test_wherever_a_text_is_cut_its_tokens_are_read_side_by_side(size: int, monk
     ours = LanguageModel(architecture, architecture.initial("uniform", 5), LETTERS, "char", "none")
     said = "abcdefgh" * 10_000
     whole = ours.score(said).loss
+    assert isinstance(ours.network, Network)
     (layer,) = ours.network._layers
     alone = 0
     step = layer.step

@@ -24,6 +24,7 @@ from data.store.folder import Store
 from data.tables.tokens import Ids, IndexTable
 from stages.config import PromotionConfig, RunConfig
 from stages.lm.model import LanguageModel
+from stages.lm.network import Network
 from stages.pipeline.run import Outcome, Walk, perform
 from stages.promotion import judge as judging
 from stages.promotion import overlap
@@ -153,6 +154,7 @@ def test_a_difference_that_may_be_chance_does_not_promote(make: Make, tmp_path: 
     """A model that says more spaces than the champion, just so many more that it is right as often as wrong."""
     champion = make(epochs=4)
     _, ids, model = measured(champion)
+    assert isinstance(model.network, Network)
     bias = model.network._dense[1]
     space, before = model.vocab.tokens.index(" "), bias.copy()
 

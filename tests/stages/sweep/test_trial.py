@@ -45,7 +45,8 @@ def identity(trials: Callable[..., list[Trial]], walk: Callable[[RunConfig], pip
 
     def of(train: TrainConfig) -> str:
         components = decide("train", tiny.config.model_copy(update={"train": train}), upstream, store).components
-        return begun.identity(train, components)
+        (identity,) = begun.identities(train, components)
+        return identity
 
     return of
 
