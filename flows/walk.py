@@ -136,7 +136,8 @@ def run_name() -> str:
     with suppress(RnnlmError):  # which the run itself will end with
         config = own_run.configuration(config)
     corpus = written(config.download.corpus).rstrip("/").rpartition("/")[2]
-    model = f"{config.train.cell} {config.train.hidden_size} × {config.train.epochs} epochs"
+    networks = f"{config.train.networks} × " if config.train.networks > 1 else ""
+    model = f"{networks}{config.train.cell} {config.train.hidden_size} × {config.train.epochs} epochs"
     return f"{corpus}: {model}, {flow_run.scheduled_start_time:%Y-%m-%d %H:%M:%S}"
 
 

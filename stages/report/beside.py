@@ -27,7 +27,8 @@ def beside(model: Mapping[str, Any], metrics: Metrics) -> dict[str, Rows]:
     """
     parts: dict[str, str] = {}
     if (mixed := model.get("mixture")) and (metrics["train"] or {}).get("parts"):
-        parts = {"its network": "network", f"its {mixed['order']}-gram": "ngram"}
+        networks = "its networks" if model.get("networks", 1) > 1 else "its network"
+        parts = {networks: "network", f"its {mixed['order']}-gram": "ngram"}
     return {
         **{
             called: {name: row and row["parts"][part] for name in SPLITS for row in [metrics[name]]}
@@ -58,9 +59,13 @@ def mixture(model: Mapping[str, Any], metrics: Metrics, noun: str) -> str:
         lowest if lowest == highest else f"{lowest} to {highest}, by the length of the context that the n-gram knows"
     )
     chosen = f"chosen on {mixed['chosen_on']:,} {noun}s of the validation split" if mixed["chosen_on"] else "not chosen"
+    networks = model.get("networks", 1)
+    parts, count = (
+        (f"{networks} networks", "The networks count") if networks > 1 else ("a network", "The network counts")
+    )
     said = (
-        f"It mixes a network with an n-gram of order {mixed['order']} (modified Kneser-Ney). The network counts for "
-        f"{shares}; {chosen}."
+        f"It mixes {parts} with an n-gram of order {mixed['order']} (modified Kneser-Ney). {count} for {shares}; "
+        f"{chosen}."
     )
     if (test := metrics["test"]) and (before := (test.get("parts") or {}).get("before")):
         said += (
