@@ -187,18 +187,15 @@ class TrainConfig(StageConfig):
     """The published weights are an average over the steps that favours the late ones: at 9 most of it is the last tenth
     of them. 0 publishes the last step's."""
     networks: Annotated[int, Field(ge=1, le=100)] = 1
-    """So many networks are trained, one after another, from seeds `seed`, `seed` + 1, …; the model says the mean of
-    their probabilities. In the same time several that are each trained for less are often better than one. Each is
-    the training that `networks` of 1 is from its seed, and shares its checkpoints: what is there is not trained
-    again."""
+    """Networks that are trained one after another, from seeds `seed`, `seed` + 1, …; the model says the mean of their
+    probabilities. In the same time several that are trained for less can be better than one. Each is what one alone is
+    from its seed, and shares its checkpoints."""
     ngram: Annotated[int, Field(ge=0, le=16)] = 0
-    """Beside the network stands an n-gram of this order, what followed each ngram - 1 tokens of the training split
-    (modified Kneser-Ney), and what they say is mixed, in shares that the validation split chooses; then the n-gram
-    counts that split as well. On small texts the mixture is better than either. 0 leaves it out. Another one does not
-    train the network again."""
+    """An n-gram of this order stands beside it, what followed each ngram - 1 tokens of the training split (modified
+    Kneser-Ney); both are mixed in shares that the validation split chooses, and then the n-gram counts that as well. On
+    small texts the mixture is better than either. 0 leaves it out. Another order trains no network again."""
     ngram_min_count: Size = 1
-    """N-grams of three and more tokens that come less often are left out: less memory, and on large texts little is
-    lost."""
+    """N-grams of three and more tokens that come less often are left out: less memory, little lost on large texts."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seeds the initial weights, the minibatches and what is dropped."""
     engine: Literal["auto", "mxnet", "bptt", "torch"] = "auto"

@@ -112,6 +112,7 @@ CLOSURES = {
         "data/tables/tokens.py",
         "stages/lm/baselines.py",
         "stages/lm/counts.py",
+        "stages/lm/metrics.py",
         "stages/lm/ngram.py",
         "stages/lm/smoothing.py",
         "stages/lm/unigram.py",
@@ -137,6 +138,7 @@ CLOSURES = {
         "stages/lm/abreast.py",
         "stages/lm/compared.py",
         "stages/lm/counts.py",
+        "stages/lm/ensemble.py",
         "stages/lm/layers.py",
         "stages/lm/metrics.py",
         "stages/lm/mixture.py",
@@ -148,6 +150,7 @@ CLOSURES = {
         "stages/lm/scoring.py",
         "stages/lm/side_by_side.py",
         "stages/lm/smoothing.py",
+        "stages/lm/softmax.py",
         "stages/lm/spelling.py",
         "stages/lm/stored.py",
         "stages/lm/stretches.py",
@@ -192,12 +195,14 @@ print(*[name for name in sys.modules if name.partition(".")[0] in ("data", "stag
 MIXTURE = [
     "data/tables/ngrams.py",
     "stages/lm/counts.py",
+    "stages/lm/ensemble.py",
     "stages/lm/layers.py",
     "stages/lm/mixture.py",
     "stages/lm/network.py",
     "stages/lm/ngram.py",
     "stages/lm/side_by_side.py",
     "stages/lm/smoothing.py",
+    "stages/lm/softmax.py",
     "stages/training/mixing.py",
 ]
 """What a training with an n-gram adds to the key of `train`."""
