@@ -68,7 +68,7 @@ class World:
     documents: bool = False
     """Whether it is of several documents, read as subwords."""
     alone: bool = False
-    """Whether no n-gram stands beside its networks."""
+    """Whether its models are one network each, and no mixture of two with an n-gram."""
     said: dict[str, Ended] = field(default_factory=dict)
     places: dict[str, Path] = field(default_factory=dict)
     """Stage → its artifact of the run that is asked for, below the store's folder."""
@@ -79,7 +79,7 @@ class World:
         return self.folder / "base"
 
     def __post_init__(self) -> None:
-        settings = TINY if self.alone else TINY.replace("[train]", "[train]\nngram = 3")
+        settings = TINY if self.alone else TINY.replace("[train]", "[train]\nngram = 3\nnetworks = 2")
         self.preset = write_tiny(self.folder, settings, TEXT)
         if self.documents:
             (self.folder / "texts").mkdir()
