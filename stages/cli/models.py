@@ -198,10 +198,11 @@ def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iter
     """How `LanguageModel.score` measures with dynamic evaluation."""
     from safetensors.numpy import load_file
 
+    from stages.lm import parameters
     from stages.lm.mixture import Mixture
     from stages.training import adaptation
 
-    networks = [load_file(folder / "model.safetensors")]
+    networks = parameters.apart(load_file(folder / "model.safetensors"), model.architecture.networks)
     mixture = model.predictor if isinstance(model.predictor, Mixture) else None
     return partial(adaptation.losses, model.architecture, networks, rate, mixture=mixture)
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from data.errors import ConfigError
 from data.tables.tokens import END_ID
+from stages.lm import ensemble
 from stages.lm.following import Following
 from stages.lm.network import one_thread
 from stages.training import bptt, minibatches
@@ -89,18 +90,11 @@ def losses(
                 learner.read(room(1), np.full((1, 1), END_ID, np.int32))
     for inputs, targets in minibatches.single(text, SEGMENT):
         with one_thread(), np.errstate(all="ignore"):
-            own = np.stack([learner.losses(room(targets.size), (inputs, targets), rate) for learner in learners])
-        if not np.isfinite(own).all():
+            each = [learner.losses(room(targets.size), (inputs, targets), rate) for learner in learners]
+        if not np.isfinite(each).all():
             raise ConfigError(f"at a rate of {rate:g} the model does not learn from the text but diverges: lower it")
-        nats = _averaged(own)
+        nats = ensemble.together(each)
         yield following.losses(nats, np.append(inputs, targets[:, -1]).astype(np.uint32)) if following else nats
-
-
-def _averaged(nats: Vector) -> Vector:
-    """Of several predictions, (networks, tokens), the loss of the mean of their probabilities, (tokens,)."""
-    total = np.logaddexp.reduce(-nats.astype(np.float64), axis=0)
-    result: Vector = (math.log(len(nats)) - total).astype(np.float32)
-    return result
 
 
 class _Learner:

@@ -181,6 +181,18 @@ def test_a_model_that_learns_from_what_it_reads_says_so(here: Rnnlm, model: Path
         assert sentence in here("evaluate", *arguments, code=2).stderr
 
 
+def test_several_networks_learn_as_one_model(here: Rnnlm, trained: Path, tmp_path: Path) -> None:
+    text = tmp_path / "letter.txt"
+    text.write_text("the sea is miles away\n" * 40)
+    model = here("train", "--preset", trained, "--set", "train.networks=2").stdout.strip()
+    still, hardly, learning = (
+        json.loads(here("evaluate", "--on", text, "--model", model, "--json", *adapting).stdout)["loss"]
+        for adapting in ((), ("--adapt", 1e-9), ("--adapt", 0.003))
+    )
+    assert hardly == pytest.approx(still, rel=1e-5)
+    assert learning < still
+
+
 def test_a_text_is_read_from_standard_input_or_a_pipe(rnnlm: Rnnlm, here: Rnnlm, model: Path, tmp_path: Path) -> None:
     said = "the sea is miles away\n" * 5
     expected = pytest.approx(LanguageModel.load(model).score(said).loss, rel=1e-6)

@@ -14,6 +14,7 @@ from stages.lm.following import Following
 from stages.lm.mixture import Mixture
 from stages.training import adaptation
 from tests.stages.lm.test_mixture import SHARES, made, text
+from tests.stages.lm.test_side_by_side import network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
     Losses = NDArray[np.float32]
 
 TEXT = text(300, seed=11)
+ARCHITECTURE = network().architecture
 
 
 def adapted(ids: Any, rate: float = 0.05, seeds: tuple[int, ...] = (1,)) -> Losses:
     """What each token of a text costs a mixture whose networks take steps."""
-    ours = made()
-    architecture = ours.network.architecture
-    networks = [architecture.initial("uniform", seed) for seed in seeds]
-    return np.concatenate([*adaptation.losses(architecture, networks, rate, [ids], mixture=ours)])
+    networks = [ARCHITECTURE.initial("uniform", seed) for seed in seeds]
+    return np.concatenate([*adaptation.losses(ARCHITECTURE, networks, rate, [ids], mixture=made())])
 
 
 def alone(ours: Mixture, ids: Any) -> Losses:
@@ -62,11 +62,9 @@ def test_where_a_text_is_cut_does_not_show(cuts: Any) -> None:
 
 
 def test_several_networks_stand_beside_the_n_gram_as_one() -> None:
-    ours, rate = made(), 0.05
-    architecture = ours.network.architecture
-    networks = [architecture.initial("uniform", seed) for seed in (1, 2)]
-    nats = np.concatenate([*adaptation.losses(architecture, networks, rate, [TEXT])])
-    np.testing.assert_array_equal(adapted(TEXT, rate, seeds=(1, 2)), followed(ours, nats, TEXT))
+    networks = [ARCHITECTURE.initial("uniform", seed) for seed in (1, 2)]
+    nats = np.concatenate([*adaptation.losses(ARCHITECTURE, networks, 0.05, [TEXT])])
+    np.testing.assert_array_equal(adapted(TEXT, 0.05, seeds=(1, 2)), followed(made(), nats, TEXT))
 
 
 @pytest.mark.parametrize("at", [1, 57, 240])
