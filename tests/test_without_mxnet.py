@@ -81,6 +81,6 @@ def test_mxnet_by_name_is_refused_in_a_sentence(rnnlm: Rnnlm, tiny: Path) -> Non
 
 def test_a_model_learns_from_what_it_reads(rnnlm: Rnnlm, tiny: Path) -> None:
     rnnlm("train", "--preset", tiny)
-    done = rnnlm("evaluate", "--on", tiny.parent / "text.txt", "--adapt", "0.2")
-    assert "adapting at 0.2" in done.stdout
+    done = rnnlm("evaluate", "--on", tiny.parent / "text.txt", "--adapt", "3e-4")
+    assert "adapting at 0.0003" in done.stdout
     assert "training with" not in done.stderr, "nobody is told of an engine where nothing is trained"

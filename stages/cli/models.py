@@ -195,16 +195,16 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, place: 
 
 
 def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iterator[Ids]], Iterator[Vector]]:
-    """How `LanguageModel.score` measures with dynamic evaluation, on the CPU: segments are too short for a GPU."""
+    """How `LanguageModel.score` measures with dynamic evaluation."""
     from safetensors.numpy import load_file
 
-    from stages.config import TrainConfig
+    from stages.lm import parameters
     from stages.lm.mixture import Mixture
-    from stages.training import adaptation, engines
+    from stages.training import adaptation
 
-    weights, engine = load_file(folder / "model.safetensors"), engines.choose(TrainConfig(device="cpu")).build
+    networks = parameters.apart(load_file(folder / "model.safetensors"), model.architecture.networks)
     mixture = model.predictor if isinstance(model.predictor, Mixture) else None
-    return partial(adaptation.losses, model.architecture, weights, rate, engine=engine, mixture=mixture)
+    return partial(adaptation.losses, model.architecture, networks, rate, mixture=mixture)
 
 
 @contextmanager

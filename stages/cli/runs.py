@@ -68,7 +68,7 @@ def evaluate(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="With --on: let the model learn at this rate from what it has read, such as 0.2 (dynamic evaluation).",
+            help="With --on: let the model learn from what it has read at this rate, say 3e-4 (dynamic evaluation).",
         ),
     ] = None,
     model: Model = None,

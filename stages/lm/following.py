@@ -16,7 +16,6 @@ from stages.lm.counting import Counting
 if TYPE_CHECKING:
     from data.tables.tokens import Ids
     from stages.lm.mixture import Mixture
-    from stages.lm.network import Network
     from stages.lm.predictor import Vector
 
 _EVIDENCE, _FORGOTTEN = 0.4, 0.2
@@ -33,22 +32,20 @@ class Following:
     """
 
     def __init__(self, mixture: Mixture) -> None:
-        self._states, self._counts = mixture.network.beginning(), mixture.ngram.beginning()
-        self._counting = Counting(mixture.ngram)
+        self._counting, self._counts = Counting(mixture.ngram), mixture.ngram.beginning()
         self._chosen: list[float] = np.log(mixture.shares / (1 - mixture.shares)).tolist()
         self._said = 0.0
 
-    def losses(self, network: Network, ids: Ids) -> Vector:
+    def losses(self, nats: Vector, ids: Ids) -> Vector:
         """The loss of each token but the first, nats, (tokens - 1,), each predicted before anything was learnt from it.
 
         Args:
-            network: the mixture's, with the weights that it has by now.
+            nats: what each costs the network, or several, as it is by now, (tokens - 1,).
             ids: which go on where those of the last call ended, with the same token.
         """
-        losses = np.concatenate([np.empty(0, np.float32), *network.losses(ids, self._states)])
         counted, found = self._counting.read(ids, self._counts)
-        mixed = np.empty_like(losses)
-        read = zip(losses.tolist(), counted.tolist(), found.tolist(), strict=True)
+        mixed = np.empty_like(nats)
+        read = zip(nats.tolist(), counted.tolist(), found.tolist(), strict=True)
         for at, (ours, theirs, length) in enumerate(read):
             odds = self._chosen[length] + self._said
             # -ln(s p + (1 - s) q), where ln s = -ln(1 + e^-odds)

@@ -164,21 +164,33 @@ def test_a_model_that_learns_from_what_it_reads_says_so(here: Rnnlm, model: Path
     text.write_text("the sea is miles away\n" * 40)
     still = json.loads(here("evaluate", "--on", text, "--model", model, "--json").stdout)
     before = {path.name: path.read_bytes() for path in model.iterdir()}
-    said = json.loads(here("evaluate", "--on", text, "--model", model, "--adapt", 0.3, "--json").stdout)
-    assert said.pop("adapt") == 0.3
+    said = json.loads(here("evaluate", "--on", text, "--model", model, "--adapt", 0.003, "--json").stdout)
+    assert said.pop("adapt") == 0.003
     assert said.keys() == still.keys()
     assert said["tokens"] == still["tokens"]
     assert said["loss"] < still["loss"]
-    assert here("evaluate", "--on", text, "--model", model, "--adapt", 0.3).stdout.startswith(
-        f"model               {model}, adapting at 0.3\n"
+    assert here("evaluate", "--on", text, "--model", model, "--adapt", 0.003).stdout.startswith(
+        f"model               {model}, adapting at 0.003\n"
     )
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     for arguments, sentence in (
         (["--on", text, "--adapt", 0], "--adapt must be above 0, not 0"),
         (["--on", text, "--adapt", "nan"], "--adapt must be above 0, not nan"),
-        (["--adapt", 0.3], "--adapt is for the text of --on"),
+        (["--adapt", 3e-4], "--adapt is for the text of --on"),
     ):
         assert sentence in here("evaluate", *arguments, code=2).stderr
+
+
+def test_several_networks_learn_as_one_model(here: Rnnlm, trained: Path, tmp_path: Path) -> None:
+    text = tmp_path / "letter.txt"
+    text.write_text("the sea is miles away\n" * 40)
+    model = here("train", "--preset", trained, "--set", "train.networks=2").stdout.strip()
+    still, hardly, learning = (
+        json.loads(here("evaluate", "--on", text, "--model", model, "--json", *adapting).stdout)["loss"]
+        for adapting in ((), ("--adapt", 1e-9), ("--adapt", 0.003))
+    )
+    assert hardly == pytest.approx(still, rel=1e-5)
+    assert learning < still
 
 
 def test_a_text_is_read_from_standard_input_or_a_pipe(rnnlm: Rnnlm, here: Rnnlm, model: Path, tmp_path: Path) -> None:
