@@ -1,6 +1,7 @@
 """What suggestions are worth: each against a 20-trial sweep that may take as long per trial, and against counting.
 
-    .venv/bin/python -P tests/suggestions.py TEXT … [--minutes M] [--speed S] [--trials N] [--engine E] [--store DIR]
+    .venv/bin/python -P tests/suggestions.py TEXT … [--level L] [--minutes M] [--speed S] [--trials N] [--engine E]
+                                                    [--store DIR]
     .venv/bin/python -P tests/suggestions.py TEXT … --orders        what n-grams of each order need, which is quick
 
 (-P, or the folder tests/data would be taken for the package.) Time is what the speed makes of it, on whatever machine
@@ -51,6 +52,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", type=Path)
+    parser.add_argument("--level", choices=[*READ], default="char")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--speed", type=Speed.parse, default=Speed(11, 45))
     parser.add_argument("--trials", type=int, default=20)
@@ -87,7 +89,7 @@ def measured(path: Path, asked: argparse.Namespace) -> tuple[str, float, bool]:
     """A text's row, the suggestion's perplexity over the best trial's, and whether it is ahead of the n-gram."""
     base: dict[str, dict[str, Any]] = {
         "download": {"corpus": str(path)},
-        "tokenize": {"normalizer": "none"},
+        "tokenize": {"level": asked.level, **READ[asked.level]},
         "evaluate": {"length": 1},
     }
     store = asked.store
@@ -129,7 +131,8 @@ def drawn(number: int, text: Text, train: dict[str, Any], asked: argparse.Namesp
         model = {**train, **rule.network(text.level, size), "seed": number}
         model["output_dropout"] = round(float(rng.uniform(0, 0.6)), 2)
         model["learning_rate"] = float(f"{np.exp(rng.uniform(np.log(0.001), np.log(0.03))):.2g}")
-        model["ngram"] = int(rng.integers(4, 11))
+        order = rule.ORDERS[text.level]
+        model["ngram"] = int(rng.integers(max(order // 2, 2), order + 3))
         weights = met(settings.parse({"train": model}).train, text.vocab_size)
         epochs = int(60 * asked.minutes * 0.85 / (learnt * asked.speed.seconds(weights)))
         if epochs >= min(_FEWEST, train["epochs"]):
