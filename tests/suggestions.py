@@ -6,8 +6,9 @@
 
 (-P, or the folder tests/data would be taken for the package.) Time is what the speed makes of it, on whatever machine
 this runs: at a speed of 11,45 a minute of an LSTM of 160 units is 3.5 million characters. A trial draws units, dropout
-of outputs, learning rate and the n-gram's order, and has as many epochs as fit into that time; none is stopped early.
-The best of them is that of the lowest perplexity on the validation split, and the test split is looked at once.
+of outputs, learning rate, the n-gram's order and networks, at most as many as are suggested, and has as many epochs as
+fit into that time; none is stopped early. The best of them is that of the lowest perplexity on the validation split,
+and the test split is looked at once.
 
 Prints a row for each text; exit code 1 where a suggestion is behind the n-gram, or more than 3 % behind the best. It
 takes N + 1 times the minutes for each text, on a machine of that speed. What was trained is kept in the store.
@@ -129,20 +130,22 @@ def drawn(number: int, text: Text, train: dict[str, Any], asked: argparse.Namesp
     while True:
         size = int(rng.choice(rule.SIZES))
         model = {**train, **rule.network(text.level, size), "seed": number}
+        model["networks"] = int(rng.integers(1, train.get("networks", 1) + 1))
         model["output_dropout"] = round(float(rng.uniform(0, 0.6)), 2)
         model["learning_rate"] = float(f"{np.exp(rng.uniform(np.log(0.001), np.log(0.03))):.2g}")
         order = rule.ORDERS[text.level]
         model["ngram"] = int(rng.integers(max(order // 2, 2), order + 3))
         weights = met(settings.parse({"train": model}).train, text.vocab_size)
-        epochs = int(60 * asked.minutes * 0.85 / (learnt * asked.speed.seconds(weights)))
+        epochs = int(60 * asked.minutes * 0.85 / (learnt * asked.speed.seconds(weights)) / model["networks"])
         if epochs >= min(_FEWEST, train["epochs"]):
             return {**model, "epochs": min(epochs, 100), "warmup_epochs": 1.0 if epochs > 4 else 0.1}
 
 
 def described(train: dict[str, Any]) -> str:
     """What sets a trial apart."""
+    several = f"{number} × " if (number := train.get("networks", 1)) > 1 else ""
     return (
-        f"{train['hidden_size']} units, {train['epochs']} epochs, dropout {train['output_dropout']:g}, rate "
+        f"{several}{train['hidden_size']} units, {train['epochs']} epochs, dropout {train['output_dropout']:g}, rate "
         f"{train['learning_rate']:g}, order {train['ngram']}"
     )
 

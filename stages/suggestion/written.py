@@ -50,14 +50,17 @@ def preset(
         given: stage → field → value that the user set.
     """
     noun, train = _NOUNS[text.level], suggestion.train
+    networks, stands = "An LSTM", "stands"
+    if "networks" in train:
+        networks, stands = f"{train['networks'].value} LSTMs", "stand"
     made = (
         f"A suggestion for this text, {text.tokens:,} {noun} of {text.vocab_size:,} kinds, and {minutes:g} minutes "
         "at most.\n"
         f"It trains for about {max(suggestion.minutes, 0.1):.1f} of them at the speed {speed}: microseconds per token, "
         "and as many more for each million weights. `rnnlm suggest` measures that; with --speed it makes this file "
         "again, on any machine.\n"
-        f"An LSTM of {train['hidden_size'].value} units stands beside an n-gram of order {train['ngram'].value}, for "
-        "the two err in different places. Counting alone is quick and good on short texts; the shares of both are "
+        f"{networks} of {train['hidden_size'].value} units {stands} beside an n-gram of order {train['ngram'].value}, "
+        "for they err in different places. Counting alone is quick and good on short texts; the shares of both are "
         "chosen on the validation split, so that the mixture hardly ever falls behind either."
     )
     paragraphs = [*made.split("\n"), *(f"Note: {said}." for said in suggestion.warnings)]

@@ -38,7 +38,7 @@ def test_what_is_suggested_is_a_configuration_and_ends_in_time(level: str, token
     assert sum(shares) == pytest.approx(1, abs=1e-9)
     config = TrainConfig(**values(found))
     learnt = int(tokens * shares[0])
-    seconds = config.epochs * learnt * TWO_CORES.seconds(met(config, vocab_size))
+    seconds = config.networks * config.epochs * learnt * TWO_CORES.seconds(met(config, vocab_size))
     assert seconds <= 60 * minutes
     assert found.minutes == pytest.approx(seconds / 60, rel=0.01)
     assert config.ngram > 1
