@@ -55,6 +55,21 @@ def trained_on(model: Path) -> IndexTable | None:
         return None
 
 
+def made(preset: str, store: Store) -> Path:
+    """The folder of the model that a run of a preset has made, and would reuse."""
+    from data.store import champions
+    from stages.pipeline import decide, settings
+
+    states = {state.name: state for state in decide.status(settings.load(preset, None, ()), store)}
+    state = states[champions.STAGE]
+    if state.decision is None or state.decision.artifact is None:
+        raise StoreError(
+            f"{store.root} has no model of the preset {preset} ({state.reason}): make it with "
+            f"`rnnlm train --preset {preset}`, or name another with --model"
+        )
+    return state.decision.artifact.folder
+
+
 def load(folder: Path) -> LanguageModel:
     """The model in a folder."""
     from stages.lm.model import LanguageModel

@@ -106,7 +106,7 @@ def sample(
             texts = language_model.samples(
                 prefix, length, temperature, seeds, top_k=top_k, top_p=top_p, stop=stop or ()
             )
-            _stream(text + "\n" for text in texts)
+            stream(text + "\n" for text in texts)
             return
         for drawn_by in range(seed, seed + count):
             tokens = language_model.stream(
@@ -127,16 +127,14 @@ def sample(
             elif probabilities:
                 if drawn_by > seed:
                     print()
-                _stream(
-                    f"{json.dumps(piece, ensure_ascii=False)}\t{probability:.6g}\n" for piece, probability in tokens
-                )
+                stream(f"{json.dumps(piece, ensure_ascii=False)}\t{probability:.6g}\n" for piece, probability in tokens)
             else:
-                _stream(itertools.chain([prompt], (piece for piece, _ in tokens), ["\n"]))
+                stream(itertools.chain([prompt], (piece for piece, _ in tokens), ["\n"]))
     if as_json:
         print_json({"samples": samples})
 
 
-def _stream(pieces: Iterable[str]) -> None:
+def stream(pieces: Iterable[str]) -> None:
     """Print a text as it comes, whoever reads it."""
     flushed = -math.inf
     try:
@@ -174,8 +172,8 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, place: 
     folder = chosen.folder(model, name, place)
     language_model = chosen.load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)
-    with reporting() as reporter, _text(on, reporter("download")) as path:
-        chunks = _chunks(path, CHUNK_ADAPTING if losses else CHUNK, reporter("evaluate"))
+    with reporting() as reporter, text_of(on, reporter("download")) as text:
+        chunks = _chunks(text / "corpus.txt", CHUNK_ADAPTING if losses else CHUNK, reporter("evaluate"))
         score = language_model.score(chunks, losses)
     if as_json:
         print_json({"model": str(folder), **({"adapt": adapt} if adapt else {}), **asdict(score)})
@@ -208,13 +206,16 @@ def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iter
 
 
 @contextmanager
-def _text(name: str, progress: Progress) -> Iterator[Path]:
-    """A file with the text of that name, unpacked and checked to be UTF-8: a local file, or else whatever a corpus is.
+def text_of(name: str, progress: Progress, text_column: str = "text") -> Iterator[Path]:
+    """A folder with the text of that name, unpacked and checked to be UTF-8, as `stages.download` writes it: of a local
+    file, or else of whatever a corpus is.
 
     Raises:
         CorpusError: what cannot be read or had, or is not text.
     """
     from data.corpus import catalogue, spool
+    from data.documents.columns import Columns
+    from data.documents.reader import Reading
     from stages.download import obtain
 
     here = name in catalogue.catalogue() and Path(name).exists()
@@ -222,10 +223,10 @@ def _text(name: str, progress: Progress) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            obtain(source, out=folder, progress=progress)
+            obtain(source, out=folder, progress=progress, reading=Reading(columns=Columns(text_column)))
         except OSError as error:
             raise spool.no_room(f"the text {source.name}", error) from None
-        yield folder / "corpus.txt"
+        yield folder
 
 
 def _chunks(path: Path, size: int, progress: Progress) -> Iterator[str]:

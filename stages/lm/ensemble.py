@@ -84,6 +84,9 @@ class Ensemble:
     def chunks(self, left: int) -> Iterator[int]:
         return self.networks[0].chunks(left)
 
+    def separate_losses(self, ids: NDArray[Any], lengths: NDArray[np.int64]) -> Vector:
+        return together([network.separate_losses(ids, lengths) for network in self.networks])
+
     def windowed_losses(self, ids: NDArray[Any], window: int) -> Iterator[Vector]:
         for nats in zip(*[network.windowed_losses(ids, window) for network in self.networks], strict=True):
             yield together(nats)

@@ -127,6 +127,9 @@ class Mixture:
     def chunks(self, left: int) -> Iterator[int]:
         return self.network.chunks(left)
 
+    def separate_losses(self, ids: NDArray[Any], lengths: NDArray[np.int64]) -> Vector:
+        return self.together(self.network.separate_losses(ids, lengths), *self.ngram.separate(ids, lengths))
+
     def windowed_losses(self, ids: NDArray[Any], window: int) -> Iterator[Vector]:
         span = self.windowed_span(window)
         for start in range(0, len(ids) - 1, span):

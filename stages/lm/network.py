@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data.tables.tokens import END_ID
-from stages.lm import metrics, side_by_side
+from stages.lm import metrics, separate, side_by_side
 from stages.lm.layers import Layer, State, Vector, reset
 from stages.lm.parameters import GATES
 
@@ -154,6 +154,15 @@ class Network:
         """The mean of ``losses``, nats per token; not a number where there are none."""
         return metrics.mean(self.losses(ids))
 
+    def separate_losses(self, ids: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Vector:
+        """The losses of many texts, each read from its beginning (see `stages.lm.separate`)."""
+        with one_thread(), np.errstate(all="ignore"):
+            return self._separate.losses(ids, lengths)
+
+    @cached_property
+    def _separate(self) -> separate.Columns:
+        return separate.Columns(self.advance_columns, self._logits, self._nats, self.beginning())
+
     def windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
         """The losses of all tokens but the first, nats, in chunks, where the state is zero every ``window`` tokens.
 
@@ -186,11 +195,16 @@ class Network:
         gates = GATES[self.architecture.cell] * self.architecture.hidden_size
         return self._rows(max(self.architecture.vocab_size, gates)) * window
 
+    def _logits(self, outputs: Vector) -> Vector:
+        """Logits (vocab, columns), from outputs of the last layer (hidden, columns)."""
+        weight, bias = self._dense
+        logits: Vector = weight @ outputs
+        logits += bias[:, None]
+        return logits
+
     def _nats(self, outputs: Vector, targets: npt.NDArray[Any]) -> Vector:
         """The loss of each target, (columns,); outputs of the last layer (hidden, columns)."""
-        weight, bias = self._dense
-        logits = weight @ outputs
-        logits += bias[:, None]
+        logits = self._logits(outputs)
         logits -= logits.max(axis=0)
         chosen = logits[targets, np.arange(len(targets))]
         np.exp(logits, out=logits)

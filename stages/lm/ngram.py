@@ -200,6 +200,9 @@ class NGram:
         for done in range(0, left, _CHUNK):
             yield min(left - done, _CHUNK)
 
+    def separate_losses(self, ids: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> Vector:
+        return self.separate(ids, lengths)[0]
+
     def windowed_losses(self, ids: npt.NDArray[Any], window: int) -> Iterator[Vector]:
         span = self.windowed_span(window)
         for start in range(0, len(ids) - 1, span):
@@ -227,7 +230,25 @@ class NGram:
             nats[here], found[here], states[0], ahead[0] = self._read(ids[start : start + _CHUNK], ahead[0], begun)
         return nats, found
 
-    def _read(self, tokens: Ids, state: State, begun: slice) -> tuple[Floats, Lengths, State, State]:
+    def separate(self, ids: Ids, lengths: Lengths) -> tuple[Floats, Lengths]:
+        """As ``read``, of many texts, one behind another: for all tokens but the first of each.
+
+        Args:
+            ids: integers of shape (tokens,).
+            lengths: tokens of each text, (texts,).
+        """
+        if not len(ids):
+            return np.empty(0), np.empty(0, np.int64)
+        lengths = lengths[lengths > 0]
+        starts = lengths.cumsum() - lengths
+        if self.ends:
+            ids, starts = np.insert(ids, starts, END_ID), starts + np.arange(len(starts))
+        predicted = np.ones(len(ids), np.bool_)
+        predicted[starts] = predicted[starts + int(self.ends)] = False
+        nats, found, _, _ = self._read(ids, self.zero_state()[0], starts)
+        return nats[predicted], found[predicted]
+
+    def _read(self, tokens: Ids, state: State, begun: slice | Lengths) -> tuple[Floats, Lengths, State, State]:
         """The nats of these tokens, and the contexts found; where the last of them is read, and where the next one.
         Those of ``begun`` are read where nothing was."""
         probabilities, found = np.full(len(tokens), 1 / self.vocab_size), np.zeros(len(tokens), np.int64)

@@ -61,6 +61,11 @@ class Predictor(Protocol):
         """How many of so many ``losses`` are computed at once, one chunk behind another. A chunk alone is one, too."""
         ...
 
+    def separate_losses(self, ids: NDArray[Any], lengths: NDArray[np.int64]) -> Vector:
+        """The losses of many texts, one behind another, with ``lengths`` tokens each: of all tokens but the first of
+        each, (tokens - texts,) if none is empty. Those of a text do not depend, to the bit, on the others."""
+        ...
+
     def windowed_losses(self, ids: NDArray[Any], window: int) -> Iterator[Vector]:
         """The losses of all tokens but the first, nats, in chunks, where nothing is known every ``window`` tokens."""
         ...

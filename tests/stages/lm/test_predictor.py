@@ -196,3 +196,16 @@ def test_of_the_stretches_of_counts_none_is_read_twice(monkeypatch: pytest.Monke
     monkeypatch.setattr(stretches, "_read", None)
     sums = [*stretches.joined(predictor, ids, some, found, predictor.beginning())]
     assert sums == [*summed(predictor.losses(ids))]
+
+
+def test_texts_side_by_side_are_what_each_is_alone_to_the_last_bit(predictor: Predictor) -> None:
+    drawn = np.random.default_rng(5)
+    lengths = np.append(drawn.integers(0, 90, 150), [0, 1, 2, 700])
+    texts = [documents(int(length), seed) for seed, length in enumerate(lengths)]
+    found = np.split(predictor.separate_losses(np.concatenate(texts), lengths), np.maximum(lengths - 1, 0).cumsum())
+    for ids, costs in zip(texts, found, strict=False):
+        np.testing.assert_allclose(costs, losses(predictor, ids), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(costs, predictor.separate_losses(ids, np.array([len(ids)])))
+    order = drawn.permutation(len(texts))
+    moved = predictor.separate_losses(np.concatenate([texts[text] for text in order]), lengths[order])
+    np.testing.assert_array_equal(moved, np.concatenate([found[text] for text in order]))
