@@ -27,7 +27,7 @@ WAIT = """
     File("trains").touch()
     while not File("edited").exists():
         time.sleep(0.01)
-    _export(loop, """
+    _export(config, """
 """Has a training that is all but done wait until the test has edited something."""
 ENGINE = f"{engines.choose(TrainConfig(engine='bptt')).modules[0].replace('.', '/')}.py"
 """The file of the one that trains here."""
@@ -199,7 +199,7 @@ def edited(name: str, what: str = "module level") -> str:
 
 def test_an_edit_of_what_comes_later_ends_the_run_there(place: Place) -> None:
     """The training was made by the code that its key names; the evaluation would not be."""
-    place.edit("stages/train.py", "    _export(loop, ", WAIT)
+    place.edit("stages/train.py", "    _export(config, ", WAIT)
     done = place.edited_in_training(
         lambda: place.edit("stages/evaluate.py", *FIGURE),
         lambda: place.append("stages/train.py", "\n# What changes no result ends nothing.\n"),
@@ -215,7 +215,7 @@ def test_an_edit_of_what_comes_later_ends_the_run_there(place: Place) -> None:
 
 
 def test_an_edit_of_what_trains_publishes_nothing_and_loses_nothing(place: Place) -> None:
-    place.edit("stages/train.py", "    _export(loop, ", WAIT)
+    place.edit("stages/train.py", "    _export(config, ", WAIT)
     loop = "stages/training/loop.py"
     done = place.edited_in_training(lambda: place.append(loop, "\nNEW = ("))  # somebody is still typing
     assert done.returncode == 2

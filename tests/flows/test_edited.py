@@ -31,7 +31,7 @@ WAIT = """
     File({trains!r}).touch()
     while not File({edited!r}).exists():
         time.sleep(0.01)
-    _export(loop, """
+    _export(config, """
 
 
 def wait(what: Callable[[], Any]) -> Any:
@@ -55,7 +55,7 @@ def test_a_run_of_a_served_flow_notices_an_edit_and_the_next_one_runs_it(
     for floor in ("data", "stages", "flows"):
         ignored = shutil.ignore_patterns("artifacts", "__pycache__")
         shutil.copytree(ROOT / floor, project / floor, ignore=ignored)
-    edit(project / "stages/train.py", "    _export(loop, ", WAIT.format(trains=str(trains), edited=str(edited)))
+    edit(project / "stages/train.py", "    _export(config, ", WAIT.format(trains=str(trains), edited=str(edited)))
     (tmp_path / "text.txt").write_text(tiny_text, encoding="utf-8")
     environment = {
         **os.environ,

@@ -8,6 +8,7 @@ that lies in it. They must not be made again: that they are old is what they are
     b318c36   the third model, of subwords; checkpoints have a number
     445f7d5   the fourth model, of several documents
     6f745eb   the fifth model, a mixture of a network and an n-gram
+    67e8c88   the sixth model, of two networks, and a mixture
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ WROTE = {
     "b318c36": (3, 3, "the raineohemedr  aeahdm b<ierkit\ufffd the the andmrwtkaeer too, the b ao"),
     "445f7d5": (4, 3, "the rain  do tn r thtorgeiae"),
     "6f745eb": (5, 5, "the raing, and thbiing. the dom of fl d"),
+    "67e8c88": (6, 3, "the rain the sond and s, and betlora she ftoofii"),
 }
 """Store → its model's format, a seed, and what the code of then wrote with it after `the rain`, at temperature 0.8."""
 EPOCHS = {
@@ -51,6 +53,8 @@ EPOCHS = {
     "b318c36/checkpoints/9db0b1a338b427f6": 6,
     "445f7d5/checkpoints/66e5e181cd30d418": 6,
     "6f745eb/checkpoints/1c6fefda7c8594bd": 60,
+    "67e8c88/checkpoints/a05e882f644ffe8d": 30,
+    "67e8c88/checkpoints/f80d1cd2bcdb83e8": 30,
     "../published/checkpoints/54c6a51a67d64d64": 2,
 }
 NEWER = "has format 99, of a newer version of rnnlm, and this one reads formats up to {}: upgrade rnnlm, or "
@@ -187,7 +191,7 @@ def test_a_newer_model_is_refused_and_no_damage(here: Rnnlm, trained: Path) -> N
     manifest = json.loads((path.parent / MANIFEST).read_text())
     edit(path, format=99, cell="a cell of its own")
     assert here("sample", "--model", path.parent, code=2).stderr.strip() == (
-        f"rnnlm: {path} {NEWER.format(5)}use a model that this version has trained"
+        f"rnnlm: {path} {NEWER.format(6)}use a model that this version has trained"
     )
     content = path.read_bytes()
     manifest["outputs"]["config.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
