@@ -18,6 +18,7 @@ from data.store import mirror, naming, reigns
 from data.store.reigns import Record, Reign, Rejection, Withdrawal
 
 if TYPE_CHECKING:
+    from data.store.artifact import Artifact
     from data.store.folder import Store
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,34 @@ def current(store: Store, name: str = naming.DEFAULT) -> Reign | None:
         StoreError: a record that cannot be read.
     """
     return _standing(reigns.read(store, name))
+
+
+def best(store: Store, name: str = naming.DEFAULT) -> Artifact:
+    """The champion's artifact, sound; where there is no default champion, that of the newest model.
+
+    Raises:
+        StoreError: none, or a damaged one.
+    """
+    reign = current(store, name)
+    if reign is not None:
+        artifact, damage = mirror.obtain(store, STAGE, reign.model)
+        if artifact is None or damage:
+            raise StoreError(
+                f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "
+                "before, --model names another"
+            )
+        return artifact
+    if name != naming.DEFAULT:
+        raise StoreError(
+            f"{store.root} has no champion under the name {name}: `rnnlm champion --all` lists those it has"
+        )
+    models = store.artifacts(STAGE)
+    newest = next((artifact for artifact in models if not store.damage(artifact, again=True)), None)
+    if newest is None:
+        raise StoreError(
+            f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
+        )
+    return newest
 
 
 def history(store: Store, name: str = naming.DEFAULT) -> list[Reign]:

@@ -80,33 +80,9 @@ def load(folder: Path) -> LanguageModel:
 def folder(model: Path | None, name: str, place: Place) -> Path:
     """Of the model that was named, else of the store's best."""
     if model is None:
-        return _best(place.open(), name).folder
+        from data.store import champions
+
+        return champions.best(place.open(), name).folder
     if name != DEFAULT:
         raise ConfigError("--model names a model's folder and --name a champion: leave out one of the two")
     return model
-
-
-def _best(store: Store, name: str) -> Artifact:
-    """The champion; where there is no default one, the newest model."""
-    from data.store import champions, mirror
-
-    reign = champions.current(store, name)
-    if reign is not None:
-        artifact, damage = mirror.obtain(store, champions.STAGE, reign.model)
-        if artifact is None or damage:
-            raise StoreError(
-                f"the champion {reign.model[:16]} cannot be used ({damage}): `rnnlm rollback` goes back to the one "
-                "before, --model names another"
-            )
-        return artifact
-    if name != DEFAULT:
-        raise StoreError(
-            f"{store.root} has no champion under the name {name}: `rnnlm champion --all` lists those it has"
-        )
-    models = store.artifacts(champions.STAGE)
-    newest = next((artifact for artifact in models if not store.damage(artifact, again=True)), None)
-    if newest is None:
-        raise StoreError(
-            f"there is no trained model in {store.root}: train one with `rnnlm run`, or name it with --model"
-        )
-    return newest
