@@ -6,7 +6,6 @@ import os
 import signal
 from contextlib import closing
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,8 +37,6 @@ def serve(
             f"--host {host} lets other machines in: put a token that they must show into the variable {TOKEN}"
         )
 
-    import logging
-
     from stages.lm.network import one_thread
     from stages.serving import connection
     from stages.serving.application import Application
@@ -56,9 +53,8 @@ def serve(
         models.begin()
         application = Application(models, writer, metrics)
         hosts = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"}) if loopback else None
-        server = connection.Server(Guard(application.routes, metrics, hosts, token), application)
         served = ", ".join(f"{name} ({one.loaded.key[:16]})" for name, one in models.served.items())
-        logging.getLogger(__name__).info("serving %s at %s", served, connection.address(bound))
+        server = connection.Server(Guard(application.routes, metrics, hosts, token), application, served)
         server.run([bound])
     name = signal.Signals(server.signum).name
     raise Interrupted(f"ended by {name}; what was being written is finished", server.signum)

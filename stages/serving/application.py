@@ -267,7 +267,7 @@ class _Answering:
             self._answer.tokens += len(one.pieces)
             self._of.written(0, sum(len(piece.text) for piece in one.pieces))
             left -= one.ended is not None
-            yield one.index, one.pieces, one.ended
+            yield one.choice, one.pieces, one.ended
 
     def _echoed(self) -> list[list[Any]]:
         return [one.pieces if self._wanted.echo else [] for one in self._prompts for _ in range(self._wanted.n)]

@@ -41,7 +41,7 @@ class StreamOptions(BaseModel):
 
 
 class Completion(_Asked):
-    """Texts that go on from prompts. Where nothing else is said, fields and defaults are those of OpenAI's legacy API."""
+    """Texts that go on from prompts: the fields of OpenAI's legacy API, and their defaults."""
 
     prompt: Annotated[list[str], Field(min_length=1)] = [""]
     max_tokens: Annotated[int, Field(ge=0, le=limits.TOKENS)] = 16

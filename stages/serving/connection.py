@@ -35,7 +35,7 @@ class Connection(H11Protocol):
     _patience: asyncio.TimerHandle | None = None
     _unread = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         if len(self.connections) > limits.CONNECTIONS:
             transport.write(_FULL)
@@ -86,9 +86,13 @@ class Server(uvicorn.Server):
     Args:
         app: all that it answers.
         application: which is told when the end has come.
+        what: it serves, for the log.
     """
 
-    def __init__(self, app: ASGIApp, application: Application) -> None:
+    should_exit: bool
+    force_exit: bool
+
+    def __init__(self, app: ASGIApp, application: Application, what: str) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -107,7 +111,7 @@ class Server(uvicorn.Server):
         )
         self.signum = 0
         """Of the signal that asked it to end."""
-        self._application = application
+        self._application, self._what = application, what
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -123,6 +127,11 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit, self.signum = True, self.signum or sig
         self._application.ending = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or ():
+            logger.info("serving %s at %s", self._what, _address(bound))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logger.info("ending: no new requests are taken, what runs has %g seconds", limits.ENDING)
@@ -158,7 +167,7 @@ def listening(host: str, port: int) -> socket.socket:
     return bound
 
 
-def address(bound: socket.socket) -> str:
+def _address(bound: socket.socket) -> str:
     """Where it listens, as a client asks for it."""
     named: Any = bound.getsockname()
     host = f"[{named[0]}]" if ":" in named[0] else named[0]

@@ -70,8 +70,8 @@ class Guard:
         except Refused as refused:
             await refused.response()(scope, receive, telling)
         except HTTPException as error:  # a method that a route does not have
-            refused = Refused(error.status_code, error.detail, headers={**CLOSE, **(error.headers or {})})
-            await refused.response()(scope, receive, telling)
+            told = Refused(error.status_code, error.detail, headers={**CLOSE, **(error.headers or {})})
+            await told.response()(scope, receive, telling)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if not status:

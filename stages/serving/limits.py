@@ -17,7 +17,7 @@ STOPS, STOP = 16, 256
 LIKELIEST = 20
 """Tokens that may come with each, with their logarithms."""
 TEXTS = 256
-"""On, of all requests together. A model computes 64 at once, the others wait; who asks for more is told to come back."""
+"""On, of all requests together. A model computes 64 at once, the others wait; who asks for more may come back."""
 SCORING = 16
 """Requests to score that wait for the one that is scored, and as many prompts that are to be echoed."""
 CONNECTIONS = 1024

@@ -23,19 +23,22 @@ class Metrics:
     """
 
     def __init__(self, writer: Writer) -> None:
-        self._registry = CollectorRegistry()
-        to = {"registry": self._registry}
-        self.requests = Counter("rnnlm_requests", "Requests that were answered.", ["route", "status"], **to)
-        self.seconds = Histogram("rnnlm_request_seconds", "From its head to its end.", ["route"], buckets=SECONDS, **to)
-        self.first = Histogram("rnnlm_first_piece_seconds", "To the first text of a completion.", buckets=SECONDS, **to)
-        self.tokens = Counter("rnnlm_written_tokens", "Tokens that were written for somebody.", **to)
-        self.characters = Counter("rnnlm_written_characters", "Characters of these.", **to)
-        self.swaps = Counter("rnnlm_swaps", "Models that took the place of one that was served.", **to)
-        self.failed_swaps = Counter("rnnlm_failed_swaps", "Models that could not, for they could not be read.", **to)
-        self.abandoned = Counter("rnnlm_abandoned", "Completions that whoever asked for them did not wait for.", **to)
-        texts = Gauge("rnnlm_texts", "Texts that are being written or wait to be.", **to)
+        self._registry = to = CollectorRegistry()
+        self.requests = Counter("rnnlm_requests", "Requests that were answered.", ["route", "status"], registry=to)
+        self.seconds = Histogram(
+            "rnnlm_request_seconds", "From its head to its end.", ["route"], buckets=SECONDS, registry=to
+        )
+        self.first = Histogram(
+            "rnnlm_first_piece_seconds", "To the first text of a completion.", buckets=SECONDS, registry=to
+        )
+        self.tokens = Counter("rnnlm_written_tokens", "Tokens that were written for somebody.", registry=to)
+        self.characters = Counter("rnnlm_written_characters", "Characters of these.", registry=to)
+        self.swaps = Counter("rnnlm_swaps", "Models that took the place of one that was served.", registry=to)
+        self.failed_swaps = Counter("rnnlm_failed_swaps", "Models that could not be read to do so.", registry=to)
+        self.abandoned = Counter("rnnlm_abandoned", "Requests whose client did not wait for the answer.", registry=to)
+        texts = Gauge("rnnlm_texts", "Texts that are being written or wait to be.", registry=to)
         texts.set_function(lambda: writer.on)
-        waiting = Gauge("rnnlm_texts_waiting", "Those of them that wait, if all are of one model.", **to)
+        waiting = Gauge("rnnlm_texts_waiting", "Those of them that wait, if all are of one model.", registry=to)
         waiting.set_function(lambda: max(0, writer.on - limits.CHOICES))
 
     def text(self) -> bytes:

@@ -141,9 +141,7 @@ class Models:
         """
         if name not in self.served:
             there = ", ".join(self.served)
-            raise Refused(
-                404, f"there is no model {name!r}, but these: {there}", param="model", code="model_not_found"
-            )
+            raise Refused(404, f"there is no model {name!r}, but these: {there}", param="model", code="model_not_found")
         return self.served[name]
 
     async def follow(self) -> None:

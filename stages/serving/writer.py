@@ -51,7 +51,7 @@ class Wanted(NamedTuple):
 class Gained(NamedTuple):
     """What a text has gained since it was told of last."""
 
-    index: int
+    choice: int
     """Which one of those that were wanted together."""
     pieces: list[Piece]
     ended: str | None
