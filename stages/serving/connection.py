@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
         """The first one ends it once what runs has ended; the second one at once."""
         self.force_exit = self.should_exit
         self.should_exit, self.signum = True, self.signum or sig
-        self._application.ending = True
+        self._application.end()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
