@@ -117,6 +117,10 @@ def read(body: bytes, kind: type[Asked]) -> Asked:
         raise Refused(400, "the body must be a JSON object", code="invalid_json")
     if _deep(fields):
         raise Refused(400, f"the body is more than {limits.DEEP} deep", code="invalid_json")
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Refused(400, "the body has half of a character, \\ud800 for one", code="invalid_json") from None
     if kind is Completion and _ids(fields.get("prompt")):
         raise Refused(400, "prompt: token ids are not supported, give text", param="prompt")
     try:
