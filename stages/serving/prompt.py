@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from stages.lm.joined import Piece
+from stages.lm.telling import Telling
 
 if TYPE_CHECKING:
     from stages.lm.model import LanguageModel
+
+
+Beside: TypeAlias = tuple[float | None, tuple[tuple[str, float], ...]]
+"""The logarithm of a token, and the likeliest tokens with theirs."""
 
 
 class Prompt(NamedTuple):
@@ -31,18 +35,22 @@ def read(model: LanguageModel, prompt: str, likeliest: int | None) -> Prompt:
         likeliest: how many of the likeliest tokens come with each, and its logarithm; None is not even that.
     """
     tokens = model._split(prompt)
-    told: list[tuple[float | None, tuple[tuple[str, float], ...]]] = [(None, ())] * len(tokens)
-    if likeliest is not None and tokens:
-        predictor, ids = model.predictor, model._ids(tokens)
-        states, readout = predictor.beginning(), predictor.readout()
-        with np.errstate(all="ignore"):
-            for number, (id_, following) in enumerate(itertools.pairwise(ids), 1):
-                predictor.advance(id_, states)
-                logits = readout(states).astype(np.float64)
-                logits -= logits.max()
-                logits -= math.log(np.exp(logits).sum())
-                best = np.argsort(-logits, kind="stable")[:likeliest].tolist()
-                listed = [(model.vocab.tokens[one], float(logits[one])) for one in best]
-                told[number] = float(logits[following]), tuple(listed)
-    pieces = [Piece(text, *beside) for text, beside in model.kind.added(zip(tokens, told, strict=True))]
-    return Prompt(len(tokens), pieces)
+    telling = Telling[Beside](model.kind, "", ())
+    if likeliest is None:
+        told = [added for token in tokens for added in telling.more(token, (None, ()))]
+        return Prompt(len(tokens), [Piece(text, *beside) for text, beside in (*told, *telling.rest())])
+    told, predictor, ids = [], model.predictor, model._ids(tokens)
+    states, readout, logs = predictor.beginning(), predictor.readout(), None
+    with np.errstate(all="ignore"):  # a state that grew beyond bounds is a bad model's, not worth a warning
+        for token, id_ in zip(tokens, ids, strict=True):
+            beside: Beside = None, ()
+            if logs is not None:
+                best = np.argsort(-logs, kind="stable")[:likeliest].tolist()
+                listed = ((telling.alone(model.vocab.tokens[one]), logs.item(one)) for one in best)
+                beside = logs.item(id_), tuple(listed)
+            told += telling.more(token, beside)
+            predictor.advance(id_, states)
+            logs = readout(states).astype(np.float64)
+            logs -= logs.max()
+            logs -= math.log(np.exp(logs).sum())
+    return Prompt(len(tokens), [Piece(text, *beside) for text, beside in (*told, *telling.rest())])

@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/benchmark [PART …] [--full] [--results FOLDER]
 
-The parts are `training`, `text`, `sampling`, `scoring`, `rerunning` and `growth`; all of them unless some are named.
+The parts are `training`, `text`, `sampling`, `scoring`, `serving`, `rerunning` and `growth`; all of them unless some are named.
 ``--full`` goes to a stream of 10 GB and a corpus of 1 GB. The peers come with
 
     .venv/bin/pip install -c requirements.txt -r requirements-torch.txt -r requirements-benchmark.txt
@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]  # what is measured is this che
 import machine  # noqa: E402
 import results  # noqa: E402
 
-PARTS = ("training", "text", "sampling", "scoring", "rerunning", "growth")
+PARTS = ("training", "text", "sampling", "scoring", "serving", "rerunning", "growth")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from stages.training import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = (
-    *("numpy", "pyarrow", "mxnet", "torch", "jax", "jaxlib", "prefect", "pydantic", "typer"),
+    *("numpy", "pyarrow", "mxnet", "torch", "jax", "jaxlib", "prefect", "pydantic", "typer", "uvicorn"),
     *("tokenizers", "polars", "doit", "dvc"),
 )
 
