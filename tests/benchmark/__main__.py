@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/benchmark [PART …] [--full] [--results FOLDER]
 
-The parts are `training`, `text`, `sampling`, `scoring`, `serving`, `rerunning` and `growth`; all of them unless some are named.
-``--full`` goes to a stream of 10 GB and a corpus of 1 GB. The peers come with
+The parts are `training`, `text`, `sampling`, `scoring`, `serving`, `rerunning` and `growth`; all of them unless some
+are named. ``--full`` goes to a stream of 10 GB and a corpus of 1 GB. The peers come with
 
     .venv/bin/pip install -c requirements.txt -r requirements-torch.txt -r requirements-benchmark.txt
 

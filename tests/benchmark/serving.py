@@ -6,15 +6,16 @@ import json
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import commands
 import httpx
 from race import environment
 from results import Part, Table, number
@@ -22,6 +23,8 @@ from results import Part, Table, number
 from stages.lm.model import LanguageModel
 from stages.lm.network import one_thread
 
+RNNLM = (sys.executable, "-m", "stages.cli")
+"""This checkout's, whatever is installed."""
 CLIENTS = (1, 8, 64)
 SECONDS = 20.0
 """That each number of clients asks for."""
@@ -65,8 +68,7 @@ def measure(*, full: bool) -> Part:
         with server(store) as address:
             found = {f"{clients} clients": load(address, clients) for clients in CLIENTS}
             name = f"{CLIENTS[-1]} clients, {SWAPS} swaps"
-            swaps = (promote(store, models[(swap + 1) % 2]) for swap in range(SWAPS))
-            found[name] = load(address, CLIENTS[-1], lambda: next(swaps, None))
+            found[name] = load(address, CLIENTS[-1], [partial(promote, store, models[1 - n % 2]) for n in range(SWAPS)])
             swapped = int(counter(address, "rnnlm_swaps_total"))
         keys = {json.loads((model / "manifest.json").read_text(encoding="utf-8"))["key"]: model for model in models}
         for one in found.values():
@@ -76,8 +78,8 @@ def measure(*, full: bool) -> Part:
     part.tables.append(Table(f"Completions of {LENGTH} characters, temperature 1", head, rows))
     part.data = {"one by one": alone, "swaps": swapped}
     part.notes += [
-        f"The preset `sample`, trained twice; one by one its texts are written at {number(alone)} characters per second, "
-        "on one thread, by `LanguageModel.sample`. Server and clients share the machine.",
+        f"The preset `sample`, trained twice. One by one its texts are written at {number(alone)} characters per "
+        "second, on one thread, by `LanguageModel.sample`. Server and clients share the machine.",
         f"{CHECKED} answers of each row were compared with what their seed writes alone, by the model that they name: "
         f"all equal. The server made {swapped} swaps.",
     ]
@@ -86,14 +88,14 @@ def measure(*, full: bool) -> Part:
 
 def trained(store: Path, seed: int) -> Path:
     """The folder of a model of the preset."""
-    command = [*commands.rnnlm(), "train", "--json", "--store", str(store), "--set", f"train.seed={seed}"]
+    command = [*RNNLM, "train", "--json", "--store", str(store), "--set", f"train.seed={seed}"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     return Path(json.loads(done.stdout)["stages"][-1]["artifact"])
 
 
 def promote(store: Path, model: Path) -> None:
     """Make a model the champion."""
-    command = [*commands.rnnlm(), "promote", str(model), "--store", str(store)]
+    command = [*RNNLM, "promote", str(model), "--store", str(store)]
     subprocess.run(command, env=environment(), capture_output=True, check=True)
 
 
@@ -111,7 +113,7 @@ def one_by_one(model: Path) -> float:
 @contextmanager
 def server(store: Path) -> Iterator[str]:
     """A server on a port that is free; its address."""
-    command = [*commands.rnnlm(), "serve", "--port", "0", "--store", str(store)]
+    command = [*RNNLM, "serve", "--port", "0", "--store", str(store)]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr
@@ -131,13 +133,13 @@ def counter(address: str, name: str) -> float:
     return float(re.findall(rf"^{name} (\S+)$", text, re.MULTILINE)[0])
 
 
-def load(address: str, clients: int, meanwhile: Callable[[], None] | None = None) -> Load:
+def load(address: str, clients: int, meanwhile: Sequence[Callable[[], None]] = ()) -> Load:
     """Have so many clients ask, each again as soon as it was answered.
 
     Args:
         address: of the server.
         clients: threads.
-        meanwhile: is done again and again until the time is over.
+        meanwhile: is done one after the other, spread over the time.
     """
     found, until = Load(), time.perf_counter() + SECONDS
 
@@ -159,9 +161,9 @@ def load(address: str, clients: int, meanwhile: Callable[[], None] | None = None
         began = time.perf_counter()
         for thread in threads:
             thread.start()
-        while meanwhile and time.perf_counter() < until:
-            time.sleep(SECONDS / (2 * SWAPS))
-            meanwhile()
+        for do in meanwhile:
+            time.sleep(SECONDS / (2 * len(meanwhile)))
+            do()
         for thread in threads:
             thread.join()
     found.seconds = time.perf_counter() - began
