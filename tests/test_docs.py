@@ -36,6 +36,7 @@ DOCUMENTS = {
         "README.md",
         "flows/README.md",
         "stages/presets/README.md",
+        "stages/serving/README.md",
         "data/corpus/README.md",
         "data/store/README.md",
         "stages/indexing/README.md",
