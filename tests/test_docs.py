@@ -26,6 +26,7 @@ from stages import config
 from stages.cli import app as cli
 from stages.pipeline import graph, presets, settings
 from stages.report import words
+from stages.serving import limits
 from stages.sweep import pool, worker
 
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -269,9 +270,11 @@ def test_the_bounds_that_are_written_are_those_of_the_code() -> None:
     ]
     assert bounds == [
         *(catalogue.MAX_BYTES, members.DIRECTORY, members.MEMBERS, rows.BLOCK, columnar.BATCH, urls.LARGEST),
-        *(reading.LARGEST, settings.LARGEST),
+        *(reading.LARGEST, settings.LARGEST, limits.BODY),
     ]
     assert client.REDIRECTS == 20  # in words there
+    written = re.findall(r"\d{1,3}(?:,\d{3})+", DOCUMENTS["stages/serving/README.md"])
+    assert written == [f"{bound:,}" for bound in (limits.BODY, limits.PROMPT, limits.TOKENS, limits.CONNECTIONS)]
 
 
 def test_pins_hold_what_the_project_asks_for() -> None:

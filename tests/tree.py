@@ -46,8 +46,8 @@ def line(path: PurePosixPath) -> str:
     elif path.suffix == ".md":
         text = re.sub(r"^# .*\n+", "", text)
     else:
-        text = re.sub(r"^(# |\{# )", "", text)
-    return text.partition("\n")[0].removesuffix(" #}").replace("``", "`")
+        text = re.sub(r"^(# |\{# |<!-- )", "", text)
+    return text.partition("\n")[0].removesuffix(" #}").removesuffix(" -->").replace("``", "`")
 
 
 def folders() -> str:
