@@ -95,7 +95,11 @@ def described(architecture: Architecture, noun: str) -> str:
     cell = architecture.cell.upper()
     if cell == "RNN":
         cell = f"{'ReLU' if architecture.activation == 'relu' else 'tanh'} RNN"
-    several = f"{architecture.networks} networks, each a " if architecture.networks > 1 else ""
+    several = (
+        f"{architecture.networks} networks, each {'an' if cell == 'LSTM' else 'a'} "
+        if architecture.networks > 1
+        else ""
+    )
     layers = f"{architecture.layers} layer{'s' if architecture.layers > 1 else ''}"
     embedding = f", an embedding of {architecture.embedding_size}" if architecture.embedding_size else ""
     tied = " tied to the output layer" if architecture.tie_weights else ""
@@ -109,7 +113,8 @@ def reading(stored: Stored) -> str:
     """How a text becomes tokens, in sentences."""
     rule, *beside = stored.normalizer.split("+")
     text = _RULES[rule] + _COMPOSED * ("nfc" in beside) + _LINES * ("lines" in beside)
-    return f"The text is read {text}. {_TOKENS[stored.level]} What is not in `tokens` is read as the id 0."
+    unknown = "" if LEVELS[stored.level].merged else " What is not in `tokens` is read as the id 0."
+    return f"The text is read {text}. {_TOKENS[stored.level]}{unknown}"
 
 
 def _left_out(title: str) -> str:
@@ -123,14 +128,14 @@ def _page(stored: Stored, graph: Graph) -> str:
     architecture = stored.architecture
     ends = (
         f"Where the id {END_ID} is read, which ends a document, the state that comes in is taken as zero: that is in "
-        f"the graph. A text begins with the id {END_ID} at the zero state."
+        f"the graph. A text begins with the id {END_ID} at the zero state, all zeros."
         if architecture.ends
-        else "A text begins at the zero state."
+        else "A text begins at the zero state, all zeros."
     )
-    several = "They are the log of the mean of the networks' probabilities." if architecture.networks > 1 else ""
+    several = " They are the log of the mean of the networks' probabilities." if architecture.networks > 1 else ""
     shape = f"({architecture.layers}, batch, {architecture.hidden_size})"
     names = ", ".join(f"`{name}`" for name in states(architecture))
-    lacking = f"\n{_left_out(graph.title).capitalize()}.\n" if stored.ngram is not None else ""
+    lacking = f"\n{_left_out(graph.title)}.\n" if stored.ngram is not None else ""
     begins = min(END_ID, architecture.vocab_size - 1)
     opening = "the end of a document: another one begins" if architecture.ends else "the most frequent token"
     return f"""# A language model
@@ -140,10 +145,9 @@ def _page(stored: Stored, graph: Graph) -> str:
 - `{graph.file}`: the graph and its weights, float32. {graph.called}
 - `{VOCABULARY}`: `tokens` in the order of their ids, and how text becomes tokens. {reading(stored)}
 
-In go ids of shape (steps, batch), int64, and the states {names}, each {shape}, float32; zeros to begin with. Out come
-logits of shape (steps, batch, {architecture.vocab_size}), what follows each id, and the states to go on with: one step \
-after the other,
-or a whole sequence at once. {several}
+In go ids of shape (steps, batch), int64, and the states {names}, each {shape}, float32.
+Out come logits of shape (steps, batch, {architecture.vocab_size}), for what follows each id, and the states to go on
+with: one step after the other, or a whole sequence at once.{several}
 {ends}
 
 ```python
@@ -155,6 +159,8 @@ vocab = json.load(open("{VOCABULARY}", encoding="utf-8"))
 ids, text = [{begins}], []  # {opening}
 for _ in range(200):
     {f"{chr(10)}    ".join(graph.step)}
+    if ids[0] == vocab["end"]:
+        break
     text.append(vocab["tokens"][ids[0]])
 print({_JOINED[stored.level]})
 ```

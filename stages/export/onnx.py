@@ -1,4 +1,4 @@
-"""For runtimes of ONNX: the model as a graph of standard operators, ``model.onnx``. The same model gives the same bytes.
+"""For runtimes of ONNX: the model as a graph of standard operators, ``model.onnx``. The same model, the same bytes.
 
 ONNX has the gates in another order than PyTorch and a state for each layer; the graph takes and gives states as all
 else here does, (layers, batch, hidden).
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from stages.lm.parameters import Architecture, Parameters
 
+_Shape = list[str | int | None]
+"""A name is a size that each call may choose."""
 FILE = "model.onnx"
 OPSET, IR = 17, 8
 """Of 2022, so that runtimes that are not new read it too; nothing later is needed."""
@@ -148,7 +150,7 @@ class _Network:
         outputs, after = self._recur(body, body.add("Unsqueeze", row, graph.axes(0)), begun)
         given = [*after, body.add("Squeeze", outputs, graph.axes(0))]
         architecture = self.architecture
-        state = [architecture.layers, "batch", architecture.hidden_size]
+        state: _Shape = [architecture.layers, "batch", architecture.hidden_size]
         width = architecture.embedding_size or architecture.vocab_size
         step = helper.make_graph(
             body.nodes,
@@ -219,12 +221,12 @@ def _model(architecture: Architecture, networks: Sequence[Parameters], names: Se
     graph.called(_mean(graph, each) if len(each) > 1 else each[0], "logits")
     for name, value in zip(names, after, strict=True):
         graph.called(value, f"new_{name}")
-    shape = [architecture.layers, "batch", architecture.hidden_size]
+    shape: _Shape = [architecture.layers, "batch", architecture.hidden_size]
 
     def told(prefix: str) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(prefix + name, TensorProto.FLOAT, shape) for name in names]
 
-    logits_shape = ["steps", "batch", architecture.vocab_size]
+    logits_shape: _Shape = ["steps", "batch", architecture.vocab_size]
     made = helper.make_model(
         helper.make_graph(
             graph.nodes,
