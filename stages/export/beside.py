@@ -37,7 +37,7 @@ _TOKENS = {
 }
 _JOINED = {
     "char": '"".join(text)',
-    "word": f'" ".join(text).replace(" {LINE_END} ", "\\n")',
+    "word": f'"".join("\\n" if word == "{LINE_END}" else word + " " for word in text)',
     "bpe": 'bytes(map(vocab["letters"].index, "".join(text))).decode(errors="replace")',
 }
 """The text of tokens, in Python."""
