@@ -196,4 +196,5 @@ def _lineage(origin: Origin) -> Iterator[str]:
     yield f"- Seed: {trained.seed}"
     by = words.computed(trained.components, trained.device)
     yield f"- Trained: {minute(trained.created)}{f' by {plain(by)}' if by else ''}"
-    yield f"- Versions: {plain(', '.join(f'{name} {version}' for name, version in trained.versions.items()))}"
+    versions = {**trained.versions, **trained.components.get("libraries", {})}
+    yield f"- Versions: {plain(', '.join(f'{name} {version}' for name, version in versions.items()))}"
