@@ -48,7 +48,7 @@ def test_an_empty_folder_is_taken_and_a_link_leads_there(here: Rnnlm, model: Pat
 def test_what_cannot_be_exported_is_said_in_a_sentence(here: Rnnlm, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "inside").mkdir()
-    of = ["--model", model]
+    of: list[str | Path] = ["--model", model]
     assert "is a file" in refused(here, "--to", "hf", tmp_path / "file", *of)
     assert "no place for a folder" in refused(here, "--to", "hf", tmp_path / "no" / "out", *of)
     assert "name it from outside" in refused(here, "--to", "hf", ".", *of, cwd=tmp_path / "inside")
