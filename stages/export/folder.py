@@ -20,7 +20,6 @@ def check(place: Path) -> None:
     Raises:
         ConfigError: something lies there already, or nothing can.
     """
-    place = place.resolve()  # a link keeps leading to where the folder will be
     if place.is_dir():
         if any(place.iterdir()):
             raise ConfigError(f"{place} is not empty: name another folder, or empty it")
@@ -41,7 +40,7 @@ def made(place: Path) -> Iterator[Path]:
         ConfigError: see `check`; something came to lie there meanwhile, or the disk does not take it.
     """
     check(place)
-    there = place.resolve()
+    there = place.resolve()  # a link keeps leading to where the folder will be
     try:
         with TemporaryDirectory(prefix=f".{there.name}-", dir=there.parent) as aside:
             out = Path(aside) / "whole"  # which anybody may read who may read what lies beside it
