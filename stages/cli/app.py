@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from data import shown
 from data.errors import Interrupted, RnnlmError
-from stages.cli import champions, device, lists, models, nights, remotes, runs, score, stores, suggest, sweeps
+from stages.cli import champions, device, export, lists, models, nights, remotes, runs, score, stores, suggest, sweeps
 from stages.pipeline import graph
 from stages.training import signals
 
@@ -44,6 +44,7 @@ Examples:
   rnnlm sample --prefix 'the sea' --temperature 0.7 --count 3
   rnnlm evaluate --on letters.txt               how well the champion predicts another text
   rnnlm score app.log --per line --to log.csv   how odd each line is, and its oddest word
+  rnnlm export --to onnx story                  the champion for other programs: torch, onnx, hf
   rnnlm suggest --corpus my.txt --minutes 10    a preset for your text and your time
   rnnlm sweep --vary train.hidden_size=128,256  several models side by side, the best first
   rnnlm compare --vary train.cell=gru,lstm      is one better, or only luckier? five seeds of each
@@ -70,6 +71,7 @@ for _command in (
     sweeps.compare,
     models.sample,
     score.score,
+    export.export,
     runs.status,
     runs.explain,
     stores.runs,
