@@ -34,9 +34,9 @@ from stages.pipeline import run as pipeline
 from stages.pipeline import settings
 from stages.suggestion import rule
 from stages.suggestion.speed import Speed, met
-from stages.suggestion.text import Text
+from stages.suggestion.text import ORDERS, Text
 
-ORDERS = (2, 3, 4, 5, 6, 8, 10)
+COUNTED = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 READ: dict[str, dict[str, Any]] = {
     "char": {"normalizer": "none"},
     "word": {"normalizer": "lower", "min_freq": 3},
@@ -82,7 +82,7 @@ def orders(path: Path, store: str | None) -> Iterator[str]:
         config = settings.parse({"download": {"corpus": str(path)}, "tokenize": {"level": level, **reading}})
         table = IndexTable.open(reached(config, "tokenize", store) / "tokens.arrow")
         known, unseen = table.ids[: table.splits["valid"].stop], table.split("test")
-        losses = [NGram.fit(known, table.vocab_size, order, ends=table.ends).loss(unseen) for order in ORDERS]
+        losses = [NGram.fit(known, table.vocab_size, order, ends=table.ends).loss(unseen) for order in COUNTED]
         yield f"| {path.name} | {level} | {' | '.join(f'{loss:.3f}' for loss in losses)} |"
 
 
@@ -133,8 +133,8 @@ def drawn(number: int, text: Text, train: dict[str, Any], asked: argparse.Namesp
         model["networks"] = int(rng.integers(1, train.get("networks", 1) + 1))
         model["output_dropout"] = round(float(rng.uniform(0, 0.6)), 2)
         model["learning_rate"] = float(f"{np.exp(rng.uniform(np.log(0.001), np.log(0.03))):.2g}")
-        order = rule.ORDERS[text.level]
-        model["ngram"] = int(rng.integers(max(order // 2, 2), order + 3))
+        order = ORDERS[text.level]
+        model["ngram"] = int(rng.integers(max(order // 2, 2), 2 * order + 1))
         weights = met(settings.parse({"train": model}).train, text.vocab_size)
         epochs = int(60 * asked.minutes * 0.85 / (learnt * asked.speed.seconds(weights)) / model["networks"])
         if epochs >= min(_FEWEST, train["epochs"]):

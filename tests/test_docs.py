@@ -41,6 +41,7 @@ DOCUMENTS = {
         "data/corpus/README.md",
         "data/store/README.md",
         "stages/indexing/README.md",
+        "stages/export/README.md",
         ".github/CONTRIBUTING.md",
         ".github/RELEASES.md",
         ".github/SECURITY.md",

@@ -20,7 +20,21 @@ from typer.exceptions import TyperException
 
 from data import shown
 from data.errors import Interrupted, RnnlmError
-from stages.cli import champions, device, lists, models, nights, remotes, runs, score, serve, stores, suggest, sweeps
+from stages.cli import (
+    champions,
+    device,
+    export,
+    lists,
+    models,
+    nights,
+    remotes,
+    runs,
+    score,
+    serve,
+    stores,
+    suggest,
+    sweeps,
+)
 from stages.pipeline import graph
 from stages.training import signals
 
@@ -45,6 +59,7 @@ Examples:
   rnnlm evaluate --on letters.txt               how well the champion predicts another text
   rnnlm score app.log --per line --to log.csv   how odd each line is, and its oddest word
   rnnlm serve                                   complete and score texts for other programs
+  rnnlm export --to onnx story                  the champion for other programs: torch, onnx, hf
   rnnlm suggest --corpus my.txt --minutes 10    a preset for your text and your time
   rnnlm sweep --vary train.hidden_size=128,256  several models side by side, the best first
   rnnlm compare --vary train.cell=gru,lstm      is one better, or only luckier? five seeds of each
@@ -72,6 +87,7 @@ for _command in (
     models.sample,
     score.score,
     serve.serve,
+    export.export,
     runs.status,
     runs.explain,
     stores.runs,

@@ -70,6 +70,15 @@ def made(preset: str, store: Store) -> Path:
     return state.decision.artifact.folder
 
 
+def asked(model: Path | None, name: str, preset: str | None, place: Place) -> Path:
+    """The folder of the model that a command's options mean: of the preset if there is one, else see `folder`."""
+    if preset is None:
+        return folder(model, name, place)
+    if model is None and name == DEFAULT:
+        return made(preset, place.open())
+    raise ConfigError(f"--preset says which model: leave out --{'name' if model is None else 'model'}")
+
+
 def load(folder: Path) -> LanguageModel:
     """The model in a folder."""
     from stages.lm.model import LanguageModel

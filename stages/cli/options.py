@@ -61,6 +61,10 @@ Model = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="A model's folder. [default: the store's champion, else its newest]"),
 ]
+Made = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME|FILE", help="Instead: the model that a run of this preset has made."),
+]
 StoreAt = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Where artifacts live. [default: $RNNLM_STORE, else the clone's data/artifacts]"),

@@ -16,7 +16,7 @@ from data.progress import reporting
 from data.store.naming import DEFAULT
 from stages.cli import chosen
 from stages.cli.models import stream, text_of
-from stages.cli.options import Model, Name, Place, as_corpus, as_text, configured
+from stages.cli.options import Made, Model, Name, Place, as_corpus, as_text, configured
 
 if TYPE_CHECKING:
     from data.progress import Progress
@@ -45,9 +45,7 @@ def score(
     ] = "text",
     model: Model = None,
     name: Name = DEFAULT,
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Instead: the model that a run of this preset has made.")
-    ] = None,
+    preset: Made = None,
     place: Place,
 ) -> None:
     """Say of each line, document or row how well a model predicts it, and which word it foresaw least.
@@ -61,13 +59,7 @@ def score(
         with suppress(OSError):
             if to.samefile(file):
                 raise ConfigError(f"--to {to} is the text itself: name another file")
-    if preset is None:
-        folder = chosen.folder(model, name, place)
-    elif model is None and name == DEFAULT:
-        folder = chosen.made(preset, place.open())
-    else:
-        raise ConfigError(f"--preset says which model: leave out --{'name' if model is None else 'model'}")
-    language_model = chosen.load(folder)
+    language_model = chosen.load(chosen.asked(model, name, preset, place))
     with reporting() as reporter, _its_own_option(), text_of(file, reporter("download"), text_column) as found:
         rows = _rows(language_model, found, file, per, reporter("score"))
         if to is None:

@@ -14,6 +14,7 @@ from data.errors import ConfigError, CorpusError
 from stages.config import TrainConfig
 from stages.lm.mixture import FEWEST
 from stages.suggestion.speed import met
+from stages.suggestion.text import ORDERS
 
 if TYPE_CHECKING:
     from data.corpus.text import LevelName
@@ -31,8 +32,6 @@ _TRAINING = 0.85
 _MOST_EPOCHS, _MOST_NETWORKS = 40, 8
 _HELD_OUT, _ENOUGH = 2_000, 200_000
 """Tokens that a split which is measured has at least, if a tenth of the text has them, and needs at most."""
-ORDERS: dict[LevelName, int] = {"char": 8, "word": 4, "bpe": 5}
-"""Of the n-gram: the longest ones help texts that repeat themselves, such as code, and hardly harm others."""
 LONG = 10_000_000
 """Tokens of a text from which on n-grams that came once are left out."""
 
@@ -210,9 +209,10 @@ def _dropped(level: LevelName, epochs: int) -> dict[str, Chosen]:
 
 
 def _counted(text: Text) -> dict[str, Chosen]:
-    order = ORDERS[text.level]
+    order = max(text.order, ORDERS[text.level])
     if text.tokens <= LONG:
-        return {"ngram": Chosen(order, "mixed with the network, and better than either")}
+        why = ": long, for the text repeats itself" if order > ORDERS[text.level] else ", and better than either"
+        return {"ngram": Chosen(order, f"mixed with the network{why}")}
     return {
         "ngram": Chosen(min(order, 6), "mixed with the network; no longer, for the text is long"),
         "ngram_min_count": Chosen(2, "those that came once would take most of the memory"),

@@ -5,17 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from stages.lm.ngram import NGram
 from stages.lm.unigram import Unigram
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from data.corpus.text import LevelName
     from data.tables.tokens import IndexTable
 
+ORDERS: dict[LevelName, int] = {"char": 8, "word": 4, "bpe": 5}
+"""Of the n-gram, of a text that does not repeat itself: longer ones say nothing more there."""
+LONGEST = 16
+"""The longest n-grams that a model can have."""
+_REPEATED = 2_000_000
+"""Tokens of a text up to which longer ones are tried: they take up to 36 bytes for each token and order."""
 _COUNTED, _MEASURED = 500_000, 20_000
 """Tokens of the training split, its last ones, and of the validation split, its first ones, at most."""
 _LEAST = 0.01
-"""Share of the loss that an n-gram saves at least where what came before says something of what comes next."""
+"""Share of the loss that an n-gram saves at least where what came before, or what came before that, says something of
+what comes next."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +39,32 @@ class Text:
     vocab_size: int
     hopeless: bool = False
     """Whether those before a token say nothing of it: a 3-gram is no better than how often each token comes."""
+    order: int = 0
+    """Of the n-gram, longer than `ORDERS` has it where the text repeats itself; 0 where that was not looked at."""
 
     @classmethod
     def of(cls, table: IndexTable) -> Text:
         """What is known of a tokenized text, whatever its splits are."""
         learnt, held_out = table.split("train")[-_COUNTED:], table.split("valid")[:_MEASURED]
-        hopeless = table.vocab_size < 3  # `<unk>` and one more
-        if len(held_out) > 1 and not hopeless:
-            alone = Unigram.fit(learnt, table.vocab_size).loss(held_out[1:])
-            after = NGram.fit(learnt, table.vocab_size, 3, ends=table.ends).loss(held_out)
-            hopeless = after > alone * (1 - _LEAST)
-        return cls(table.level, len(table.ids), table.vocab_size, hopeless)
+        # Close to each other, as the test split is to what a mixture has counted in the end.
+        middle = len(held_out) // 2
+        known, unseen = np.concatenate([learnt, held_out[:middle]]), held_out[middle:]
+
+        def loss(order: int) -> float:
+            return NGram.fit(known, table.vocab_size, order, ends=table.ends).loss(unseen)
+
+        hopeless, order = table.vocab_size < 3, ORDERS[table.level]  # `<unk>` and one more
+        if len(unseen) > 1 and not hopeless:
+            alone = Unigram.fit(known, table.vocab_size).loss(unseen[1:])
+            hopeless = loss(3) > alone * (1 - _LEAST)
+            if len(table.ids) <= _REPEATED:
+                order = _enough(loss, order)
+        return cls(table.level, len(table.ids), table.vocab_size, hopeless, order)
+
+
+def _enough(loss: Callable[[int], float], order: int) -> int:
+    """Two tokens longer as long as that saves enough."""
+    least = loss(order)
+    while order + 2 <= LONGEST and (longer := loss(order + 2)) < least * (1 - _LEAST):
+        order, least = order + 2, longer
+    return order

@@ -1,9 +1,9 @@
 """The PyTorch engine: the layers of ``torch.nn`` on current cards by cuDNN, a whole training step launched at once.
 
-The only file that imports PyTorch. Small models are bound by what it costs to launch a kernel, so that a step (forward,
-backward, clip, update, average) is captured as one CUDA graph, and all that changes from step to step lies in memory
-that the graph reads: what the steps of a call come with (ids, rates, masks) is uploaded a few steps at a time, and
-nothing is read before the last of them is on its way.
+The only file that trains with PyTorch. Small models are bound by what it costs to launch a kernel, so that a step
+(forward, backward, clip, update, average) is captured as one CUDA graph, and all that changes from step to step lies in
+memory that the graph reads: what the steps of a call come with (ids, rates, masks) is uploaded a few steps at a time,
+and nothing is read before the last of them is on its way.
 
 It computes in full float32, no TF32, but for the recurrent layers where `train.precision` is `bfloat16`: those are
 trained on copies of their weights, inputs and states. And it gives the same bits each time: by PyTorch's deterministic

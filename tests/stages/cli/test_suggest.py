@@ -57,7 +57,7 @@ def test_what_is_set_goes_into_the_file(here: Rnnlm, text: Path) -> None:
     assert found["settings"]["tokenize"]["min_freq"] == 2
     assert found["settings"]["train"]["seed"] == 7
     assert found["settings"]["train"]["precision"] == "bfloat16"
-    assert found["settings"]["train"]["ngram"] == 4
+    assert found["settings"]["train"]["ngram"] > 4  # this text repeats itself
     assert found["speed"] == "11,45"
     assert all(said in found["preset"].replace("\n# ", " ") for said in found["warnings"])
     assert found["minutes"] <= 1
@@ -92,3 +92,16 @@ def test_a_text_on_which_nothing_helps_is_said(here: Rnnlm, tmp_path: Path, text
     done = here("suggest", "--corpus", tmp_path / "text.txt", "--minutes", "1", "--speed", "11,45")
     assert "says nothing here of what comes next" in done.stderr
     assert "says nothing here of what comes" in done.stdout
+
+
+def test_a_text_that_repeats_itself_gets_longer_ngrams(here: Rnnlm, tmp_path: Path) -> None:
+    drawn = random.Random(0)
+
+    def order(lines: list[str]) -> int:
+        (tmp_path / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+        asked = ("suggest", "--corpus", tmp_path / "text.txt", "--minutes", "1", "--speed", "11,45", "--json")
+        return int(json.loads(here(*asked).stdout)["settings"]["train"]["ngram"])
+
+    words = ["".join(drawn.choices("abcdefgh", k=6)) for _ in range(200)]
+    said = [" ".join(drawn.choices(words, k=6)) for _ in range(400)]
+    assert order(drawn.choices(said[:20], k=400)) > order(said) == 8

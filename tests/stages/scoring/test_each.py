@@ -16,7 +16,7 @@ from data.tables.vocab import Vocab
 from stages.lm.mixture import Mixture
 from stages.lm.model import LanguageModel
 from stages.lm.ngram import NGram
-from stages.lm.parameters import Architecture
+from stages.lm.parameters import Architecture, together
 from stages.scoring import each
 from stages.scoring.each import Scored, score_each
 from tests.stages.lm import test_subwords
@@ -28,11 +28,16 @@ SAID = "The sea, the SEA! é\nÜber dem Meer 🙂🙂.\t\u3000zq"
 WORDS = ["<unk>", *["the", "sea,", "sea!", "über", "dem"], "↵"]
 
 
-def model(vocab: Vocab, level: LevelName = "char", normalizer: Normalizer = "lower") -> LanguageModel:
-    architecture = Architecture("lstm", "tanh", 24, 2, len(vocab), ends=vocab.ends)
+def model(
+    vocab: Vocab, level: LevelName = "char", normalizer: Normalizer = "lower", networks: int = 1
+) -> LanguageModel:
+    architecture = Architecture("lstm", "tanh", 24, 2, len(vocab), ends=vocab.ends, networks=networks)
     drawn = np.random.default_rng(5)
-    weights = {name: drawn.normal(0, 0.5, shape).astype(np.float32) for name, shape in architecture.shapes().items()}
-    return LanguageModel(architecture, weights, vocab, level, normalizer)
+    weights = [
+        {name: drawn.normal(0, 0.5, shape).astype(np.float32) for name, shape in architecture.shapes().items()}
+        for _ in range(networks)
+    ]
+    return LanguageModel(architecture, together(weights), vocab, level, normalizer)
 
 
 def models() -> dict[str, LanguageModel]:
@@ -48,6 +53,7 @@ def models() -> dict[str, LanguageModel]:
         "subwords": test_subwords.model(),
         "documents": model(ends),
         "mixture": beside,
+        "networks": model(ends, networks=2),
     }
 
 

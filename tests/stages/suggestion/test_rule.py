@@ -74,3 +74,9 @@ def test_what_cannot_be_helped_is_said() -> None:
     assert any("too few to choose" in said for said in suggest(Text("char", 1_500, 30), TWO_CORES, 1).warnings)
     assert any("no setting" in said for said in suggest(Text("char", 50_000, 30, True), TWO_CORES, 1).warnings)
     assert not suggest(Text("char", 50_000, 30), TWO_CORES, 0.5).warnings
+
+
+def test_the_ngram_is_as_long_as_the_text_asks_for() -> None:
+    assert values(suggest(Text("char", 50_000, 30), TWO_CORES, 1))["ngram"] == 8
+    assert values(suggest(Text("char", 50_000, 30, order=14), TWO_CORES, 1))["ngram"] == 14
+    assert values(suggest(Text("char", 20_000_000, 30, order=8), TWO_CORES, 100))["ngram"] == 6
