@@ -143,15 +143,15 @@ def draw(
         top_k, top_p: as in `LanguageModel.stream`.
         allowed: (rows,), what two logits may be apart without a doubt.
     """
-    tokens = logits.shape[1]
-    hot, most, share = (np.broadcast_to(value, len(logits)) for value in (temperature, top_k, top_p))
+    tokens, hot, most, share = logits.shape[1], np.array(temperature), np.array(top_k), np.array(top_p)
     likelihoods = logits - logits.max(axis=1, keepdims=True)
-    likelihoods /= hot.astype(np.float32)[:, None]
+    likelihoods /= hot.astype(np.float32)[..., None]
     np.exp(likelihoods, out=likelihoods)
     apart = allowed / hot + _ROUNDED
     doubtful = np.zeros(len(logits), bool)
-    some = np.flatnonzero((most > 0) & (most < tokens) | (share < 1))
-    if len(some):
+    limited = (most > 0) & (most < tokens) | (share < 1)
+    if limited.any():
+        some, most, share = (np.broadcast_to(array, len(logits)) for array in (limited, most, share))
         of = (array[some] for array in (logits, likelihoods, most, share, allowed, apart))
         likelihoods[some], doubtful[some] = _kept(*of)
     cumulated = likelihoods.astype(np.float64)
