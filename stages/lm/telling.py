@@ -25,7 +25,7 @@ class Telling(Generic[Beside]):
         """The last token."""
         self._kind, self._before = kind, Before[Beside](stops) if stops else None
         self._open: list[tuple[str, Beside]] = []
-        self._behind, self._told = after, 0
+        self._told = 0
 
     @property
     def stopped(self) -> bool:
@@ -34,7 +34,9 @@ class Telling(Generic[Beside]):
 
     def more(self, token: str, beside: Beside) -> list[tuple[str, Beside]]:
         """What the text is known to go on with, now that this token has come with what is beside it."""
-        self.after = token
+        before, self.after = self.after, token
+        if not self._kind.merges:
+            return self._known([*self._kind.added([(token, beside)], after=before)])
         self._open.append((token, beside))
         all_read = False
 
@@ -45,20 +47,20 @@ class Telling(Generic[Beside]):
 
         # What comes out only once there are no more tokens is the beginning of a character that may yet be completed.
         come = []
-        for added in self._kind.added(tokens(), after=self._behind):
+        for added in self._kind.added(tokens()):
             if all_read:
                 break
             come.append(added)
         new = come[self._told :]
         self._told = len(come)
         if len(come) == len(self._open):
-            self._behind, self._told = token, 0
+            self._told = 0
             self._open.clear()
         return self._known(new)
 
     def rest(self) -> list[tuple[str, Beside]]:
         """What is still to be told where no token comes any more."""
-        known = self._known([*self._kind.added(self._open, after=self._behind)][self._told :])
+        known = self._known([*self._kind.added(self._open)][self._told :])
         return known + self._before.rest() if self._before and not self.stopped else known
 
     def alone(self, token: str) -> str:
