@@ -169,3 +169,23 @@ def test_every_part_is_there_and_another_one_is_refused(
         command["main"]()
     assert end.value.code == 2
     assert "there is no part speed: training, text" in capsys.readouterr().err
+
+
+def test_a_load_loses_nothing_and_is_what_its_seeds_write(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = importlib.import_module("serving")
+    monkeypatch.setattr(serving, "SECONDS", 0.3)
+    [model] = (finished / "train").iterdir()
+    keys = {json.loads((model / "manifest.json").read_text(encoding="utf-8"))["key"]: model}
+    swaps: list[int] = []
+    with serving.server(finished) as address:
+        found = serving.load(address, 3, [lambda: swaps.append(1)] * 2)
+        assert serving.counter(address, "rnnlm_swaps_total") == 0
+    assert swaps == [1, 1]
+    assert found.lost == []
+    assert len(found.latencies) == len(found.answers) > 3
+    serving.check(found, keys)
+    seed, key, text = found.answers[0]
+    found.answers[0] = seed, key, text[:-1]
+    with pytest.raises(AssertionError):
+        serving.check(found, keys)
+    assert found.row("3 clients", 1.0)[-1] == "0"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +19,7 @@ import pytest
 
 from stages.lm.model import LanguageModel
 from stages.lm.network import one_thread
-from tests.stages.serving.conftest import Running
+from tests.stages.serving.conftest import ROOT, Running
 
 PROMPT = "then the"
 
@@ -178,3 +182,18 @@ def test_what_is_done_is_counted(running: Running) -> None:
     assert running.metric('rnnlm_requests_total{route="/v1/completions",status="200"}') >= 1
     assert running.metric("rnnlm_texts") == 0
     assert running.metric("rnnlm_first_piece_seconds_count") >= 1
+
+
+def test_the_page_of_the_server_shows_what_works(running: Running) -> None:
+    page = (ROOT / "stages" / "serving" / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"^```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+    [curl] = re.findall(r"^curl .*?'\n", page, re.DOTALL | re.MULTILINE)
+    here = "http://127.0.0.1:8000"
+    assert here in example
+    python = [sys.executable, "-c", example.replace(here, running.address)]
+    said = subprocess.run(python, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert len(said) == 100
+    if shutil.which("curl"):
+        command = shlex.split(curl.replace(here, running.address).replace("\\\n", " "))
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        assert json.loads(said)["usage"]["completion_tokens"] <= 100
