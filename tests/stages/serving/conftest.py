@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -64,9 +65,6 @@ class Running:
             time.sleep(0.02)
 
 
-Started = Callable[..., "Running"]
-
-
 @contextmanager
 def started(
     store: Path, *options: str, limits: dict[str, float] | None = None, **environment: str
@@ -113,3 +111,17 @@ def running(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     shutil.copytree(finished, store)
     with started(store) as server:
         yield server
+
+
+def head(length: int) -> bytes:
+    """The head of a request for completions whose body has so many bytes."""
+    headers = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": str(length)}
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(["POST /v1/completions HTTP/1.1", *lines, "", ""]).encode()
+
+
+@contextmanager
+def connected(running: Running) -> Iterator[socket.socket]:
+    """A client that does what it is told, byte by byte."""
+    with socket.create_connection(("127.0.0.1", running.port), timeout=15) as client:
+        yield client

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from tests.stages.report.test_browser import FLAGS
-from tests.stages.serving.conftest import Running
+from tests.stages.serving.conftest import Running, connected, head
 
 
 class Tab:
@@ -113,11 +113,14 @@ def test_a_text_is_written_into_the_page(tab: Tab, running: Running) -> None:
 
 
 def test_a_text_is_seen_while_it_is_written_and_can_be_stopped(tab: Tab, running: Running) -> None:
-    tab.type("length", "8192")
-    tab.press("go")
-    tab.wait(f"{TEXT}.length > 0")
-    tab.press("stop")
-    tab.wait(f"{SAID} == 'stopped'")
+    body = json.dumps({"prompt": "the", "max_tokens": 8192, "n": 63}).encode()
+    with connected(running) as other:  # who takes its time, so that a person is quick enough to stop it
+        other.sendall(head(len(body)) + body)
+        tab.type("length", "8192")
+        tab.press("go")
+        tab.wait(f"{TEXT}.length > 0")
+        tab.press("stop")
+        tab.wait(f"{SAID} == 'stopped'")
     assert 0 < tab.find(TEXT + ".length") < 8192
     running.waits_for(lambda: running.metric("rnnlm_texts") == 0, 2)
     assert tab.find("document.getElementById('stop').disabled")

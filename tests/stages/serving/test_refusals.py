@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import in_this_process
-from tests.stages.serving.conftest import SHORT, Running, started
+from tests.stages.serving.conftest import SHORT, Running, connected, head, started
 
 JSON = {"Content-Type": "application/json"}
 
@@ -146,18 +146,6 @@ def test_a_prompt_of_ten_megabytes_is_refused_and_not_held(running: Running) -> 
     assert httpx.post(f"{running.address}/score", content=dribbled(), headers=JSON).status_code == 413
 
 
-def head(running: Running, length: int, **more: str) -> bytes:
-    headers = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": str(length), **more}
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join(["POST /v1/completions HTTP/1.1", *lines, "", ""]).encode()
-
-
-@contextmanager
-def connected(running: Running) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", running.port), timeout=15) as client:
-        yield client
-
-
 def rest(client: socket.socket) -> bytes:
     """All that comes until the other side closes."""
     said = b""
@@ -171,7 +159,7 @@ def rest(client: socket.socket) -> bytes:
 
 def test_a_client_that_never_sends_its_body_is_told_and_let_go(running: Running) -> None:
     with connected(running) as client:
-        client.sendall(head(running, 100) + b'{"prompt": ')
+        client.sendall(head(100) + b'{"prompt": ')
         began = time.monotonic()
         assert rest(client).startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - began < SHORT["READING"] + 1
@@ -206,7 +194,7 @@ def test_the_work_of_a_client_that_leaves_ends(running: Running, stream: bool) -
     body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64, "stream": stream}).encode()
     abandoned = running.metric("rnnlm_abandoned_total")
     with connected(running) as client:
-        client.sendall(head(running, len(body)) + body)
+        client.sendall(head(len(body)) + body)
         if stream:
             assert client.recv(100).startswith(b"HTTP/1.1 200")
         running.waits_for(lambda: running.metric("rnnlm_texts") == 64)
@@ -216,20 +204,22 @@ def test_the_work_of_a_client_that_leaves_ends(running: Running, stream: bool) -
 
 def test_the_work_of_a_client_that_does_not_read_ends(running: Running) -> None:
     body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64, "stream": True, "logprobs": 5}).encode()
+    abandoned = running.metric("rnnlm_abandoned_total")
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(15)
         client.connect(("127.0.0.1", running.port))
-        client.sendall(head(running, len(body)) + body)
+        client.sendall(head(len(body)) + body)
         running.waits_for(lambda: running.metric("rnnlm_texts") == 64)
-        running.waits_for(lambda: running.metric("rnnlm_texts") == 0, SHORT["STUCK"] + 5)
+        running.waits_for(lambda: running.metric("rnnlm_abandoned_total") == abandoned + 1, SHORT["STUCK"] + 5)
+        assert running.metric("rnnlm_texts") == 0
 
 
 def test_more_texts_than_are_taken_may_come_back(running: Running) -> None:
     body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64}).encode()
     with ExitStack() as stack:
         for _ in range(4):
-            stack.enter_context(connected(running)).sendall(head(running, len(body)) + body)
+            stack.enter_context(connected(running)).sendall(head(len(body)) + body)
         running.waits_for(lambda: running.metric("rnnlm_texts") == 256)
         response = running.ask(prompt="a")
         assert response.status_code == 429
