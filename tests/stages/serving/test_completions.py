@@ -80,13 +80,13 @@ def test_a_text_is_what_its_seed_gives_alone(running: Running, alone: LanguageMo
 
 
 def test_a_stream_joined_is_the_text(running: Running, alone: LanguageModel) -> None:
-    told = events(running, prompt=PROMPT, max_tokens=300, seed=1, n=3, stream_options={"include_usage": True})
-    assert told.pop()["usage"] == {"prompt_tokens": 8, "completion_tokens": 900, "total_tokens": 908}
+    told = events(running, prompt=PROMPT, max_tokens=3000, seed=1, n=3, stream_options={"include_usage": True})
+    assert told.pop()["usage"] == {"prompt_tokens": 8, "completion_tokens": 9000, "total_tokens": 9008}
     assert len({event["id"] for event in told}) == 1
     assert all(event["usage"] is None and event["object"] == "text_completion" for event in told)
     for number in range(3):
         own = [event["choices"][0] for event in told if event["choices"][0]["index"] == number]
-        assert "".join(choice["text"] for choice in own) == text(alone, 1 + number, 300)
+        assert "".join(choice["text"] for choice in own) == text(alone, 1 + number, 3000)
         assert [choice["finish_reason"] for choice in own] == [None] * (len(own) - 1) + ["length"]
 
 
@@ -101,6 +101,13 @@ def test_several_prompts_are_answered_one_behind_another(running: Running) -> No
     one = running.complete(prompt="a dog", n=2, seed=9)
     assert [choice["index"] for choice in both["choices"]] == [0, 1, 2, 3]
     assert [choice["text"] for choice in both["choices"][2:]] == [choice["text"] for choice in one["choices"]]
+
+
+def test_what_the_vocabulary_lacks_is_read_and_in_no_log(running: Running) -> None:
+    lines = len(running.said)
+    for prompt in ("Ä漢字", "the 🙂"):
+        assert running.complete(prompt=prompt, max_tokens=5)["usage"]["completion_tokens"] == 5
+    assert len(running.said) == lines
 
 
 def test_many_clients_at_once_each_get_their_own(running: Running, alone: LanguageModel) -> None:

@@ -139,6 +139,10 @@ def test_a_prompt_of_ten_megabytes_is_refused_and_not_held(running: Running) -> 
     body = json.dumps({"prompt": "x" * 10_000_000}).encode()
     assert httpx.post(f"{running.address}/v1/completions", content=body, headers=JSON).status_code == 413
 
+    with connected(running) as client:  # which looks for no answer before all is sent
+        client.sendall(head(len(body)) + body)
+        assert rest(client).startswith(b"HTTP/1.1 413 ")
+
     def dribbled() -> Iterator[bytes]:
         for at in range(0, len(body), 1 << 16):
             yield body[at : at + (1 << 16)]
