@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -66,24 +66,30 @@ class Champions:
     """The champions of a store; where the default name has none, the newest model.
 
     Args:
-        opened: the store as it is now: one that was opened long ago has given its remote up where that once failed.
+        opened: opens the store; again where its remote did not answer, which an open store does not ask a second time.
     """
 
     def __init__(self, opened: Callable[[], Store]) -> None:
-        self._opened = opened
-        self.every = limits.LOOKED if opened().remote is None else limits.LOOKED_AFAR
+        self._opened, self._store = opened, opened()
+        self.every = limits.LOOKED if self._store.remote is None else limits.LOOKED_AFAR
+        self._folders, self._newest = list[Path](), list[Artifact]()
 
     def keys(self) -> dict[str, str]:
-        store, found = self._opened(), dict[str, str]()
+        if self._store.remote is not None and not self._store.remote.answers:
+            self._store = self._opened()
+        store, found = self._store, dict[str, str]()
         for name in reigns.names(store):
             if reign := champions.current(store, name):
                 found[name] = reign.model
-        if DEFAULT not in found and (models := store.artifacts(champions.STAGE)):
-            found = {DEFAULT: models[0].manifest.key, **found}
+        if DEFAULT not in found:
+            folders = store.folders(champions.STAGE)
+            if folders != self._folders:  # to read all that lies there takes long
+                self._folders, self._newest = folders, store.artifacts(champions.STAGE)[:1]
+            found = dict([(DEFAULT, one.manifest.key) for one in self._newest]) | found
         return found
 
     def found(self, name: str) -> tuple[str, Path]:
-        artifact = champions.best(self._opened(), name)
+        artifact = champions.best(self._store, name)
         return artifact.manifest.key, artifact.folder
 
 
@@ -107,7 +113,8 @@ class Models:
     """
 
     def __init__(self, source: Source, metrics: Metrics) -> None:
-        self.served: dict[str, Served] = {}
+        self.served: Mapping[str, Served] = {}
+        """By name. It is replaced, and never changed: it is read while a thread looks for newer ones."""
         self._source, self._metrics = source, metrics
         self._failed: dict[str, tuple[str, float]] = {}
         """Name → the key that could not be loaded, and when that was tried."""
@@ -163,7 +170,7 @@ class Models:
         for name in [*self.served]:
             if name not in keys and len(self.served) > 1:
                 logger.info("%s is no longer served: it has no champion any more", name)
-                del self.served[name]
+                self.served = {other: one for other, one in self.served.items() if other != name}
         for name, key in keys.items():
             if name in self.served and self.served[name].known == key:
                 self._failed.pop(name, None)
@@ -192,7 +199,7 @@ class Models:
         except OSError as error:
             raise StoreError(f"the model {key[:16]} cannot be read: {error.strerror or error}") from None
         swapped = name in self.served
-        self.served[name] = Served(name, now("seconds"), known, loaded)
+        self.served = {**self.served, name: Served(name, now("seconds"), known, loaded)}
         self._failed.pop(name, None)
         if swapped:
             self._metrics.swaps.inc()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
 from data.errors import StoreError
+from data.store import champions
+from data.store.folder import Store
 from data.store.naming import DEFAULT
 from stages.serving import limits
 from stages.serving.metrics import Metrics
-from stages.serving.models import Models
+from stages.serving.models import Champions, Models
 from stages.serving.refused import Refused
 from stages.serving.writer import Writer
 
@@ -107,3 +110,17 @@ def test_a_damaged_one_of_several_keeps_none_from_the_others(source: Told) -> No
     source.names.clear()
     with pytest.raises(StoreError, match="no trained model"):
         Models(source, Metrics(Writer())).begin()
+
+
+def test_without_a_champion_the_newest_model_is_followed(finished: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(finished, store)
+    source = Champions(lambda: Store(store))
+    [model] = (store / "train").iterdir()
+    [key] = source.keys().values()
+    assert key.startswith(model.name)
+    assert source.found(DEFAULT) == (key, model)
+    champions.promote(Store(store), key, "a test", {}, name="poet")
+    assert source.keys() == {DEFAULT: key, "poet": key}
+    shutil.rmtree(model)
+    assert source.keys() == {"poet": key}
