@@ -85,7 +85,8 @@ class Champions:
             folders = store.folders(champions.STAGE)
             if folders != self._folders:  # to read all that lies there takes long
                 self._folders, self._newest = folders, store.artifacts(champions.STAGE)[:1]
-            found = dict([(DEFAULT, one.manifest.key) for one in self._newest]) | found
+            if self._newest:
+                found = {DEFAULT: self._newest[0].manifest.key, **found}
         return found
 
     def found(self, name: str) -> tuple[str, Path]:
