@@ -15,8 +15,8 @@ Progress = Callable[[float, float, str], None]
 done before the first call, by an interrupted run for one, says nothing of the time that is left."""
 
 Watch = Callable[[Mapping[str, Sequence[float]], float], None]
-"""``watch(history, tokens_per_second)`` after each epoch of a training, and where it goes on: what a checkpoint keeps of
-all epochs so far, and how fast they were here, not a number before the first. It changes nothing and raises nothing."""
+"""``watch(history, tokens_per_second)`` after each epoch of a training, and where it goes on: what a checkpoint keeps
+of all epochs so far, and how fast they were here, not a number before the first. It changes and raises nothing."""
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0

@@ -174,7 +174,7 @@ def walk(
                 reporter(name),
                 forced=name in forced,
                 dask=dask or "",
-                watching=board and board.watching,
+                watching=board.watching if board else None,
             )
         if board and graph.STAGES[name].lend is training:
             board.keep(outcome.artifact)
