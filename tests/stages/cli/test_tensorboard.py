@@ -19,6 +19,7 @@ import pytest
 
 from data.errors import Interrupted
 from data.tables import history
+from stages.cli import again
 from stages.report import tensorboard
 
 if TYPE_CHECKING:
@@ -130,7 +131,10 @@ def test_a_training_without_a_validation_split_has_no_such_figures(here: Rnnlm, 
     assert all(map(math.isfinite, found.values()))
 
 
-def test_a_training_that_is_reused_is_there_as_it_was(here: Rnnlm, trained: Path) -> None:
+def test_a_training_that_is_reused_is_there_as_it_was(
+    here: Rnnlm, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(again, "remember", lambda *_: pytest.fail("the same command would write nothing again"))
     for _ in range(2):
         done = here("run", "--preset", trained, "--tensorboard", trained.parent / "board")
         assert "train     cached" in done.stderr
@@ -254,6 +258,8 @@ def test_what_cannot_be_is_said_before_anything_begins(
         return said
 
     assert "name a folder that can be" in refused("train", "--tensorboard", tiny / "board")
+    if Path("/proc/self").exists():  # which takes nobody's files, whoever asks
+        assert "name a folder that can be" in refused("train", "--tensorboard", "/proc")
     assert "`rnnlm tokenize` trains nothing" in refused("tokenize", "--tensorboard", tiny.parent / "board")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert "pip install tensorboardX" in refused("run", "--tensorboard", tiny.parent / "board")
