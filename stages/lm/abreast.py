@@ -37,13 +37,13 @@ FEWEST = 4
 """With fewer texts there is nothing to gain."""
 SEGMENT = 32
 """Tokens after which is seen which texts have ended."""
-_DRIFTS = 4e-6, 1e-4
+DRIFTS = 4e-6, 1e-4
 """What two logits may be apart for a token that is not in doubt, for each unit of the largest one's size, and for one
 unit more: first the one, and where it is not enough the other. Rounding alone makes up to a third of the first."""
 _ROUNDED = 1e-6
 """What two logits may be apart for a token that is not in doubt, over the temperature, because likelihoods are computed
 in single precision here."""
-_LOOKED_AT = 8
+LOOKED_AT = 8
 """Tokens after which the first text that has not ended is read again alone."""
 
 How = tuple[float, int, float]
@@ -76,7 +76,7 @@ def continuations(
     with np.errstate(all="ignore"):  # a state that grew beyond bounds is bad text, and is written alone
         for id_ in prompt:
             predictor.advance(id_, known)
-        for drift in _DRIFTS:
+        for drift in DRIFTS:
             texts = np.full((len(seeds), length), -1, np.int32)
             if _write(texts, predictor, known, seeds, how, first, ended, drift):
                 return [ids[ids >= 0].tolist() for ids in texts]
@@ -111,7 +111,7 @@ def _write(
         logits, uniform = readout_columns(columns), uniforms[:, number % SEGMENT]
         allowed = drift * (1 + np.abs(logits).max(axis=1))
         taken, doubtful = draw(logits, uniform, *how, allowed)
-        doubtful[0] |= number % _LOOKED_AT == 0
+        doubtful[0] |= number % LOOKED_AT == 0
         for column in np.flatnonzero(doubtful).tolist():
             text = int(live[column])
             for id_ in texts[text, read[text] : number].tolist():
@@ -120,45 +120,63 @@ def _write(
             exactly = readout(alone[text])
             if not np.abs(exactly - logits[column]).max() <= allowed[column] / 2:
                 return False
-            _put(alone[text], columns, column)
+            put(alone[text], columns, column)
             taken[column] = sampling.draw(exactly, float(uniform[column]), *how)
         texts[live, number] = taken + first
     return True
 
 
 def draw(
-    logits: Vector, uniform: Floats, temperature: float, top_k: int, top_p: float, allowed: Floats
+    logits: Vector,
+    uniform: Floats,
+    temperature: npt.ArrayLike,
+    top_k: npt.ArrayLike,
+    top_p: npt.ArrayLike,
+    allowed: Floats,
 ) -> tuple[Ids, npt.NDArray[np.bool_]]:
     """`stages.lm.sampling.draw` for the rows of logits, and which of them are in doubt.
 
     Args:
         logits: (rows, tokens).
         uniform: (rows,), a number in [0, 1) for each.
-        temperature: above 0.
+        temperature: above 0; this and the next two are one number, or one for each row.
         top_k, top_p: as in `LanguageModel.stream`.
         allowed: (rows,), what two logits may be apart without a doubt.
     """
-    rows, tokens = np.arange(len(logits)), logits.shape[1]
+    tokens, hot, most, share = logits.shape[1], np.array(temperature), np.array(top_k), np.array(top_p)
     likelihoods = logits - logits.max(axis=1, keepdims=True)
-    likelihoods /= np.float32(temperature)
+    likelihoods /= hot.astype(np.float32)[..., None]
     np.exp(likelihoods, out=likelihoods)
-    apart = allowed / temperature + _ROUNDED
-    doubtful = np.zeros(len(rows), bool)
-    if 0 < top_k < tokens or top_p < 1:
-        order = np.argsort(-logits, axis=1, kind="stable")
-        ranked = np.take_along_axis(likelihoods, order, 1)
-        cumulated = ranked[:, : top_k or None].cumsum(axis=1, dtype=np.float64)
-        last = (cumulated < top_p * cumulated[:, -1:]).sum(axis=1)
-        if top_p < 1:
-            doubtful |= _near_border(cumulated, top_p, last, apart)
-        gap = logits[rows, order[rows, last]] - logits[rows, order[rows, np.minimum(last + 1, tokens - 1)]]
-        doubtful |= (last < tokens - 1) & (gap <= 2 * allowed)
-        ranked[np.arange(tokens) > last[:, None]] = 0
-        np.put_along_axis(likelihoods, order, ranked, 1)
+    apart = allowed / hot + _ROUNDED
+    doubtful = np.zeros(len(logits), bool)
+    limited = (most > 0) & (most < tokens) | (share < 1)
+    if limited.any():
+        some, most, share = (np.broadcast_to(array, len(logits)) for array in (limited, most, share))
+        of = (array[some] for array in (logits, likelihoods, most, share, allowed, apart))
+        likelihoods[some], doubtful[some] = _kept(*of)
     cumulated = likelihoods.astype(np.float64)
     cumulated.cumsum(axis=1, out=cumulated)  # in place: of many words, fresh memory costs more than the sums
     taken = np.minimum((cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(axis=1), tokens - 1)
     return taken, doubtful | _near_border(cumulated, uniform, taken, apart)
+
+
+def _kept(
+    logits: Vector, likelihoods: Floats, top_k: Ids, top_p: Floats, allowed: Floats, apart: Floats
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The likelihoods of the tokens that ``top_k`` and ``top_p`` keep, 0 those of the others; and the rows in doubt."""
+    rows, ranks, last_rank = np.arange(len(logits)), np.arange(logits.shape[1]), logits.shape[1] - 1
+    order = np.argsort(-logits, axis=1, kind="stable")
+    ranked = np.take_along_axis(likelihoods, order, 1)
+    ranked[ranks >= np.where(top_k > 0, top_k, len(ranks))[:, None]] = 0
+    cumulated = ranked.cumsum(axis=1, dtype=np.float64)
+    last = (cumulated < top_p[:, None] * cumulated[:, -1:]).sum(axis=1)
+    gap = logits[rows, order[rows, last]] - logits[rows, order[rows, np.minimum(last + 1, last_rank)]]
+    doubtful = (last < last_rank) & ~(gap > 2 * allowed)
+    doubtful |= (top_p < 1) & _near_border(cumulated, top_p, last, apart)
+    ranked[ranks > last[:, None]] = 0
+    kept = np.empty_like(likelihoods)
+    np.put_along_axis(kept, order, ranked, 1)
+    return kept, doubtful
 
 
 def _near_border(cumulated: Floats, share: Floats | float, at: Ids, apart: Floats) -> npt.NDArray[np.bool_]:
@@ -177,7 +195,7 @@ def _near_border(cumulated: Floats, share: Floats | float, at: Ids, apart: Float
     return ~clear
 
 
-def _put(state: list[State], columns: list[State], column: int) -> None:
+def put(state: list[State], columns: list[State], column: int) -> None:
     """Let a column go on from the state of one text."""
     for arrays, all_arrays in zip(state, columns, strict=True):
         for array, all_columns in zip(arrays, all_arrays, strict=True):

@@ -72,7 +72,8 @@ class LanguageModel:
         self.kind = LEVELS[level].of(vocab)
         """How a normalised text becomes tokens, and text again."""
         self.normalizer = normalizer
-        self._first = 1 if len(vocab) > 1 else 0
+        self.first = 1 if len(vocab) > 1 else 0
+        """Lower ids are read but never said."""
         self._warned = {UNKNOWN}
 
     @classmethod
@@ -150,7 +151,7 @@ class LanguageModel:
             texts = None
             if temperature and len(some) >= abreast.FEWEST:
                 texts = abreast.continuations(
-                    self.predictor, ids, length, some, (temperature, top_k, top_p), first=self._first, ended=ended
+                    self.predictor, ids, length, some, (temperature, top_k, top_p), first=self.first, ended=ended
                 )
             if texts is None:
                 for seed in some:
@@ -202,17 +203,23 @@ class LanguageModel:
         """
         choose = sampling.chooser(length, temperature, seed, top_k, top_p)
         stops = sampling.stop_strings(stop)
-        prompt = self._split(prefix)
+        prompt, after = self.begun(prefix)
         ids = sampling.continuation(
-            self.predictor, self._ids(prompt), length, choose, first=self._first, probabilities=probabilities
+            self.predictor, prompt, length, choose, first=self.first, probabilities=probabilities
         )
-        tokens = self._tokens(ids, after=prompt[-1] if prompt else "")
+        tokens = self._tokens(ids, after=after)
         return sampling.until(tokens, stops) if stops else tokens
 
     def prompt(self, prefix: str) -> str:
         """A text as the model goes on from it: normalised, its accents composed or apart as in the text that the model
         was trained on, words with one space between them."""
         return self.kind.join(self._split(prefix))
+
+    def begun(self, prefix: str) -> tuple[list[int], str]:
+        """The ids of a prompt, and the token that it ends with, empty where there is none; a warning names what the
+        vocabulary lacks."""
+        prompt = self._split(prefix)
+        return self._ids(prompt), prompt[-1] if prompt else ""
 
     def opening(self, ids: Ids) -> str:
         """The first words of a text, given its ids: something to go on from in its own script. A word that the

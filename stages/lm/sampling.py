@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ Token: TypeAlias = tuple[str, float | None]
 """What a token adds to the text, and its probability. A plain tuple: making one is part of the time per token."""
 Choose: TypeAlias = "Callable[[Vector, int], int]"
 """``choose(logits, number)``: the index of the token that is taken; ``number`` were taken before."""
+Beside = TypeVar("Beside")
+"""What comes with a token and stays with what that adds."""
 
 
 def chooser(length: int, temperature: float, seed: int, top_k: int, top_p: float) -> Choose:
@@ -116,25 +118,53 @@ def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     return stops
 
 
-def until(tokens: Iterator[Token], stops: Sequence[str]) -> Iterator[Token]:
+def until(tokens: Iterable[Token], stops: Sequence[str]) -> Iterator[Token]:
     """The tokens before the first stop string, the last one cut; what may be the beginning of one waits."""
-
-    def first(text: str) -> int:
-        return min((text.index(stop) for stop in stops if stop in text), default=len(text))
-
-    waiting: list[Token] = []
+    before = Before[float | None](stops)
     for token in tokens:
+        yield from before.more(token)
+        if before.found:
+            return
+    yield from before.rest()
+
+
+class Before(Generic[Beside]):
+    """What stands before the first stop string, as tokens come one after the other, each with what is beside it."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.found = False
+        """Whether one has come: then there is nothing more."""
+        self._stops = stops
+        self._waiting: list[tuple[str, Beside]] = []
+
+    def more(self, token: tuple[str, Beside]) -> list[tuple[str, Beside]]:
+        """What is known, with this token, to stand before any."""
+        waiting = self._waiting
         waiting.append(token)
         text = "".join(text for text, _ in waiting)
-        found = first(text)
-        begun = next((at for at in range(len(text)) if any(stop.startswith(text[at:]) for stop in stops)), len(text))
+        found = self._first(text)
+        begins = (at for at in range(len(text)) if any(stop.startswith(text[at:]) for stop in self._stops))
+        begun = next(begins, len(text))
         if found < len(text) and found <= begun:
-            break
+            return self.rest()
+        known = []
         while waiting and len(waiting[0][0]) <= begun:
             begun -= len(waiting[0][0])
-            yield waiting.pop(0)
-    left = first("".join(text for text, _ in waiting))
-    for text, probability in waiting:
-        if left > 0:
-            yield text[:left], probability
-        left -= len(text)
+            known.append(waiting.pop(0))
+        return known
+
+    def rest(self) -> list[tuple[str, Beside]]:
+        """What still waits, where no token comes any more: the last one cut if it has a stop string."""
+        text = "".join(text for text, _ in self._waiting)
+        left = self._first(text)
+        self.found = left < len(text)
+        known = []
+        for text, beside in self._waiting:
+            if left > 0:
+                known.append((text[:left], beside))
+            left -= len(text)
+        self._waiting.clear()
+        return known
+
+    def _first(self, text: str) -> int:
+        return min((text.index(stop) for stop in self._stops if stop in text), default=len(text))

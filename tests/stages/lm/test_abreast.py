@@ -99,7 +99,7 @@ def test_what_lies_within_rounding_of_a_border_is_computed_again_alone(
     ours = model(cell="lstm")
     expected = alone(ours, "a", 80, 1.0, **options)
     noisy(monkeypatch, 5e-4)
-    monkeypatch.setattr(abreast, "_DRIFTS", (1e-3,))
+    monkeypatch.setattr(abreast, "DRIFTS", (1e-3,))
     assert together(ours, "a", 80, 1.0, **options) == expected
 
 
