@@ -232,12 +232,12 @@ def test_few_are_written_alone_and_many_by_one_product_of_64_columns_at_most(mon
     ours, widths = model(), counted(monkeypatch)
     together_as_alone(ours, requests(joined.FEWEST - 1))
     assert not widths
-    many = requests(abreast.COLUMNS + 20, length=60, stop=())
+    many = requests(abreast.COLUMNS + 20, length=60, stop=(), prefix="a")
     together_as_alone(
         ours, [{**request, "length": 400} if number < 3 else request for number, request in enumerate(many)]
     )
     assert max(widths) == abreast.COLUMNS
-    assert min(widths) >= joined.FEWEST
+    assert len(widths) < 200  # for the three that are left are alone
 
 
 def test_who_waits_is_served_in_the_order_of_coming() -> None:
