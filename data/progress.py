@@ -6,13 +6,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 Progress = Callable[[float, float, str], None]
 """``progress(done, total, figures)``: ``total`` is 0 while it is unknown; ``figures`` is short, such as
 ``perplexity 4.1 · 98,000 tokens/s``. Cheap enough to call often: whoever shows it decides how often it shows. What was
 done before the first call, by an interrupted run for one, says nothing of the time that is left."""
+
+Watch = Callable[[Mapping[str, Sequence[float]], float], None]
+"""``watch(history, tokens_per_second)`` after each epoch of a training, and where it goes on: what a checkpoint keeps
+of all epochs so far, and how fast they were here, not a number before the first. It changes and raises nothing."""
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from data.progress import Progress
+    from data.progress import Progress, Watch
     from stages.config import TrainConfig
     from stages.lm.parameters import Architecture, Parameters
     from stages.training.checkpoint import TrainState
@@ -45,6 +45,7 @@ def train(
     engine: Callable[[Recipe], Engine],
     beside: Sequence[Path] = (),
     mixing: Callable[[TrainConfig, IndexTable], Mixing] | None = None,
+    watching: Callable[[int], Watch] | None = None,
 ) -> dict[str, float]:
     """Write ``model.safetensors``, ``config.json``, ``vocab.arrow`` and ``history.arrow`` into ``out``, and of subwords
     ``merges.arrow``, of a mixture ``ngrams.arrow``.
@@ -63,6 +64,7 @@ def train(
         engine: builds what computes, in the thread of this call; see `stages.training.engine`.
         beside: the same as ``checkpoints`` for each network behind the first.
         mixing: counts what stands beside the network, where the configuration asks for an n-gram.
+        watching: who is told of each epoch of the network of that number, from 0 on.
 
     Returns:
         ``tokens_per_second`` over the training of this call; nothing where all of it had been done before.
@@ -88,7 +90,7 @@ def train(
         for number, folder in enumerate((checkpoints, *beside)):
             own = config.model_copy(update={"seed": config.seed + number})
             loop = Loop(own, recipe, engine(recipe), learnt, held_out, folder)
-            loop.run(_told(progress, config, number), received)
+            loop.run(_told(progress, config, number), received, watching(number) if watching else None)
             if received:
                 raise _interrupted(config, number, loop.state.epoch, received[0])
             trained.append(_Trained(loop.weights(), loop.state, loop.part, loop.tokens, loop.seconds))

@@ -84,6 +84,14 @@ Dask = Annotated[
         "processes of this machine.",
     ),
 ]
+Events = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensorboard",
+        metavar="DIR",
+        help="Write the figures of each epoch there as well, as TensorBoard shows them: a folder for each training.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Name = Annotated[str, typer.Option(metavar="NAME", help="Which champion: a store has one for each name.")]
 Reason = Annotated[str, typer.Option(callback=as_text, metavar="TEXT", help="Why, for the history.")]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,10 +18,10 @@ from data.progress import reporting
 from data.shown import line
 from data.store.naming import DEFAULT
 from stages.cli import again
-from stages.cli.options import Configuration, Dask, Force, From, Json, Model, Name, Place, as_corpus, configured
+from stages.cli.options import Configuration, Dask, Events, Force, From, Json, Model, Name, Place, as_corpus, configured
 from stages.cli.output import print_json, short, tree, written
 from stages.pipeline import graph
-from stages.pipeline.lend import workers
+from stages.pipeline.lend import training, workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from stages.pipeline.decide import Upstream
     from stages.pipeline.run import Outcome, Walk
     from stages.report.kept import Kept
+    from stages.report.tensorboard import Board
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +46,11 @@ def verb(until: str) -> Callable[..., None]:
         force: Force = None,
         from_: From = None,
         dask: Dask = None,
+        tensorboard: Events = None,
         place: Place,
         as_json: Json = False,
     ) -> None:
-        run(until, config, force or [], from_, dask, place, as_json)
+        run(until, config, force or [], from_, dask, place, as_json, tensorboard)
 
     return command
 
@@ -112,6 +115,7 @@ def run(
     dask: str | None,
     place: Place,
     as_json: bool,
+    tensorboard: Path | None = None,
 ) -> None:
     """Walk to a stage and print what comes out: of a whole run its report, else the folder of the artifact."""
     chosen, opened = config.load(), place.open()
@@ -120,7 +124,8 @@ def run(
         if not any(graph.STAGES[name].lend is workers for name in graph.order(until)):
             raise ConfigError(f"`rnnlm {until}` reads no parts of a text, which --dask is for: leave it out")
         cluster.check(dask)  # before anything takes hours
-    way = walk(chosen, opened, forced, dask)
+    board = None if tensorboard is None else _board(until, tensorboard, config.preset, chosen)
+    way = walk(chosen, opened, forced, dask, board)
     made = way.to(until)
     report = keep_report(opened, way.outcomes) if until == graph.LAST else None
     if as_json:
@@ -131,23 +136,48 @@ def run(
     else:
         answer = f"{short(made.folder)}\n"
     print(answer, end="")
-    if all(outcome.state == "cached" for outcome in way.outcomes) and (report is None or report.page):
+    if all(outcome.state == "cached" for outcome in way.outcomes) and (report is None or report.page) and not board:
         told = "".join(f"{_said(outcome)}\n" for outcome in way.outcomes)
         files = report.files if report else []
         again.remember(answer, told, opened, way.artifacts.values(), chain(config.files(chosen), files))
 
 
-def walk(config: RunConfig, store: Store, forced: Collection[str] = (), dask: str | None = None) -> Walk:
+def _board(until: str, folder: Path, preset: str, config: RunConfig) -> Board:
+    """Where TensorBoard is told of a training."""
+    if not any(graph.STAGES[name].lend is training for name in graph.order(until)):
+        raise ConfigError(f"`rnnlm {until}` trains nothing, which --tensorboard is for: leave it out")
+
+    from stages.report.tensorboard import Board
+
+    return Board(folder, Path(preset).stem, config.train.networks)
+
+
+def walk(
+    config: RunConfig,
+    store: Store,
+    forced: Collection[str] = (),
+    dask: str | None = None,
+    board: Board | None = None,
+) -> Walk:
     """A walk here and now that says of each stage, on standard error, what became of it; parts of a text are read on
-    the cluster ``dask``."""
+    the cluster ``dask``, and ``board`` is told of a training."""
 
     from stages.pipeline import run as pipeline
 
     def perform(name: str, upstream: Upstream) -> Outcome:
         with reporting() as reporter:
             outcome = pipeline.perform(
-                name, config, upstream, store, reporter(name), forced=name in forced, dask=dask or ""
+                name,
+                config,
+                upstream,
+                store,
+                reporter(name),
+                forced=name in forced,
+                dask=dask or "",
+                watching=board.watching if board else None,
             )
+        if board and graph.STAGES[name].lend is training:
+            board.keep(outcome.artifact)
         if graph.STAGES[name].shown:
             print(_said(outcome), file=sys.stderr)
         return outcome

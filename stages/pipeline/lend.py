@@ -22,6 +22,7 @@ from data.store import fingerprint, kernel
 from stages.training import engines
 
 if TYPE_CHECKING:
+    from data.progress import Watch
     from data.store.folder import Store
     from stages.config import DownloadConfig, TrainConfig
 
@@ -44,6 +45,8 @@ class Attempt:
     """To be called once where another process has to be waited for."""
     dask: str = ""
     """The Dask cluster that the user named for the work on parts of a text; empty for none."""
+    watching: Callable[[str, int], Watch] | None = None
+    """Of a training's key and the number of one of its networks, from 0 on: who is told of each epoch."""
 
 
 Lend = Callable[[Attempt], AbstractContextManager[dict[str, Any]]]
@@ -142,7 +145,8 @@ def lost(config: TrainConfig, components: Mapping[str, Any], store: Store) -> st
 
 @contextmanager
 def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
-    """An engine, the checkpoints of each network of this training, and what counts n-grams, if it is to.
+    """An engine, the checkpoints of each network of this training, who watches it, and what counts n-grams, if it is
+    to.
 
     Raises:
         FormatError: a newer version has begun it, and is not kept from going on.
@@ -168,7 +172,9 @@ def training(attempt: Attempt) -> Iterator[dict[str, Any]]:
         for number, folder in enumerate(checkpoints):
             begun.note(folder, attempt.config, attempt.components, number)
         mixing = {"mixing": import_module(MIXING).Mixing} if attempt.config.ngram else {}
-        yield {"checkpoints": checkpoints[0], "beside": checkpoints[1:], "engine": choice.build, **mixing}
+        watching = attempt.watching and partial(attempt.watching, fingerprint.digest(attempt.components))
+        lent = {"checkpoints": checkpoints[0], "beside": checkpoints[1:], "engine": choice.build, "watching": watching}
+        yield lent | mixing
 
 
 # --- evaluate

@@ -25,7 +25,7 @@ from stages.pipeline.decide import Decision, decide, fault, modules, recorded, v
 from stages.pipeline.lend import Attempt
 
 if TYPE_CHECKING:
-    from data.progress import Progress
+    from data.progress import Progress, Watch
     from data.store.artifact import Artifact
     from data.store.folder import Store
     from stages.config import RunConfig
@@ -130,6 +130,7 @@ def perform(
     *,
     forced: bool = False,
     dask: str = "",
+    watching: Callable[[str, int], Watch] | None = None,
 ) -> Outcome:
     """Reuse a stage's artifact, or run the stage and publish one.
 
@@ -141,6 +142,7 @@ def perform(
         progress: is told how far it is.
         forced: run it although it is cached.
         dask: the cluster that reads parts of a text, as `data.cluster.client` has it; the same comes out.
+        watching: who is told of each epoch of a training, see `stages.pipeline.lend.Attempt`.
 
     Raises:
         RnnlmError: what the user can mend; the last good artifact stays in place.
@@ -150,7 +152,7 @@ def perform(
         return reused
     sound = {one: _sound(artifact, config, store, progress) for one, artifact in upstream.items()}
     if sound != upstream:
-        return perform(name, config, sound, store, progress, forced=forced, dask=dask)
+        return perform(name, config, sound, store, progress, forced=forced, dask=dask, watching=watching)
 
     def waiting() -> None:
         logger.info("%s: another process is at work on the same artifact; waiting for it", name)
@@ -170,9 +172,10 @@ def perform(
             logger.warning("%s: the artifact is %s; running the stage again", name, decision.reason)
         # Taking the lock has left a trace of this attempt: why it was made is what was found before.
         present = replace(present, reason=decision.reason)
-        return _execute(
-            present, upstream, store, progress, waiting, forced=forced, instead=forced or bool(brought), dask=dask
-        )
+        folders = {keyword: upstream[one.stage].folder for keyword, one in present.stage.inputs.items()}
+        components = present.components
+        attempt = Attempt(present.config, components, folders, store, forced, waiting, dask, watching)
+        return _execute(present, attempt, upstream, progress, instead=forced or bool(brought))
 
 
 def _sound(artifact: Artifact, config: RunConfig, store: Store, progress: Progress) -> Artifact:
@@ -203,26 +206,14 @@ def _reuse(decision: Decision, store: Store) -> Outcome | None:
     return Outcome(decision.stage.name, "cached", decision.artifact, 0.0, decision.reason)
 
 
-def _execute(
-    decision: Decision,
-    upstream: Upstream,
-    store: Store,
-    progress: Progress,
-    waiting: Callable[[], None],
-    *,
-    forced: bool,
-    instead: bool,
-    dask: str,
-) -> Outcome:
+def _execute(decision: Decision, attempt: Attempt, upstream: Upstream, progress: Progress, *, instead: bool) -> Outcome:
     """Run a stage and publish what it makes; ``instead`` of what the remote has, or only where it has nothing."""
-    stage, config, components = decision.stage, decision.config, decision.components
-    folders = {keyword: upstream[one.stage].folder for keyword, one in stage.inputs.items()}
-    attempt = Attempt(config, components, folders, store, forced, waiting, dask)
+    stage, config, store = decision.stage, decision.config, attempt.store
     still_as_loaded(decision)
     with stage.lend(attempt) as lent, store.building(stage.name, decision.key) as folder:
         began = time.perf_counter()
         try:
-            timing = stage.function(config, **folders, **lent, out=folder, progress=progress) or {}
+            timing = stage.function(config, **attempt.folders, **lent, out=folder, progress=progress) or {}
         except MemoryError as error:
             raise TrainingError(f"{stage.name}: this machine has too little memory for that ({error})") from None
         seconds = time.perf_counter() - began
@@ -237,7 +228,7 @@ def _execute(
             {
                 "stage": stage.name,
                 "key": decision.key,
-                "components": components,
+                "components": decision.components,
                 "outputs": outputs,
                 "config": recorded(config),
                 "parents": {one.stage: upstream[one.stage].manifest.key for one in stage.inputs.values()},
@@ -251,7 +242,7 @@ def _execute(
         )
         artifact = store.publish(folder, manifest)
     artifact = mirror.send(store, artifact, instead=instead)
-    return Outcome(stage.name, "ran", artifact, seconds, "forced" if forced else decision.reason)
+    return Outcome(stage.name, "ran", artifact, seconds, "forced" if attempt.forced else decision.reason)
 
 
 def _still_read(decision: Decision, sources: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from data.progress import Progress
+    from data.progress import Progress, Watch
     from data.tables.tokens import Ids
     from stages.config import TrainConfig
     from stages.lm.parameters import Parameters
@@ -79,7 +79,7 @@ class Loop:
         """The weights that come out: the average, where there is patience as it was after the best epoch."""
         return self.state.best or self.engine.state().averages
 
-    def run(self, progress: Progress, received: Sequence[int]) -> None:
+    def run(self, progress: Progress, received: Sequence[int], watch: Watch | None = None) -> None:
         """Train to the end, or until ``received`` holds the signal that asks to stop; save either way.
 
         Raises:
@@ -87,6 +87,8 @@ class Loop:
             TrainingError: a loss, a gradient or a weight that is not finite.
         """
         config, state, policy = self.config, self.state, checkpoint.Policy()
+        if watch and state.epoch:
+            watch(state.history, math.nan)
         while not self.done and not received:
             rng = np.random.Generator(np.random.PCG64())
             rng.bit_generator.state = state.generator
@@ -102,6 +104,8 @@ class Loop:
                 )
                 if self._position(reading, 0.5) >= state.epoch + 1:
                     self._end_epoch(learning_rate)
+                    if watch:
+                        watch(state.history, self.tokens / self.seconds)
                 if received or policy.due():  # a pass may take hours; it is taken up again as by another process
                     break
             if state.index >= len(reading):
