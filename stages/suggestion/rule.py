@@ -29,8 +29,14 @@ SHORTEST = 500
 """Tokens of a text that something can be said about."""
 _TRAINING = 0.85
 """Of the time; the rest is for counting and measuring, and for a machine that is busier than it was."""
-_MOST_EPOCHS, _MOST_NETWORKS = 40, 8
-_HELD_OUT, _ENOUGH = 2_000, 200_000
+_MOST_EPOCHS: dict[LevelName, int] = {"char": 40, "word": 70, "bpe": 40}
+_MOST_NETWORKS = 8
+_RATES: dict[LevelName, tuple[float, float]] = {"char": (5, 0.03), "word": (2, 0.015), "bpe": (1.6, 0.01)}
+"""Of learning: the first over the hidden units, and the second at most. Up to there, the higher the better."""
+_WIDTHS: dict[LevelName, tuple[int, int]] = {"char": (256, 45_000), "word": (128, 41_000), "bpe": (160, 77_000)}
+"""Hidden units that a text of so many tokens to learn from can use."""
+_ENOUGH: dict[LevelName, float] = {"char": 1.4, "word": 3.5, "bpe": 2.8}
+_HELD_OUT, _MEASURED = 2_000, 200_000
 """Tokens that a split which is measured has at least, if a tenth of the text has them, and needs at most."""
 LONG = 10_000_000
 """Tokens of a text from which on n-grams that came once are left out."""
@@ -106,6 +112,7 @@ def check_length(text: Text) -> None:
 def network(level: LevelName, size: int) -> dict[str, Any]:
     """The model of a width, and how its steps are made."""
     words = level != "char"
+    over, most = _RATES[level]
     return {
         "cell": "lstm",
         "hidden_size": size,
@@ -113,8 +120,7 @@ def network(level: LevelName, size: int) -> dict[str, Any]:
         **({"tie_weights": True} if words else {}),
         "initializer": "uniform",
         "optimizer": "adamw",
-        # Of characters, the higher the better until it is as high as this; see the table that the rules come from.
-        "learning_rate": 0.003 if words else float(f"{min(0.03, 5 / size):.2g}"),
+        "learning_rate": float(f"{min(most, over / size):.2g}"),
         "weight_decay": 0.1,
         "schedule": "cosine",
         "clip_norm": 0.5 if words else 1.0,
@@ -134,15 +140,17 @@ def wanted(learnt: int) -> int:
     return min(max(1, round(4 * math.sqrt(1e6 / learnt))), 20)
 
 
-def enough(learnt: int) -> int:
-    """Epochs that a network should have before a second one is better: 8 of a million tokens, 11 of 300,000, 25 of
-    50,000."""
-    return max(8, round(1.4 * wanted(learnt)))
+def enough(level: LevelName, learnt: int) -> int:
+    """Epochs that a network should have before a second one is better: 8 of a million characters, 11 of 300,000, 25 of
+    50,000; more of words, of which one that reads 40,000 of them 70 times is better than two."""
+    return max(8, round(_ENOUGH[level] * wanted(learnt)))
 
 
-def widest(learnt: int) -> int:
-    """Hidden units that a text can use: 256 for 45,000 tokens, 512 for 225,000, 768 for half a million."""
-    limit = 256 * (learnt / 45_000) ** 0.43
+def widest(level: LevelName, learnt: int) -> int:
+    """Hidden units that a text can use: 256 for 45,000 characters, 512 for 225,000, 768 for half a million; of words,
+    which have a vector as wide each, 128 for 41,000 and 256 for 200,000."""
+    units, tokens = _WIDTHS[level]
+    limit = units * (learnt / tokens) ** 0.43
     return min(SIZES, key=lambda size: abs(math.log(size / limit)))
 
 
@@ -161,16 +169,16 @@ def _size(text: Text, learnt: int, speed: Speed, seconds: float) -> tuple[int, i
             f"one epoch of this text with the smallest network, {least} units, takes longer than that: give --minutes "
             f"{needed:g} or more, or a part of the text with --set tokenize.max_tokens={part}"
         )
-    fitting = [size for size in SIZES if size <= widest(learnt) and passes(size) >= wanted(learnt)]
+    fitting = [size for size in SIZES if size <= widest(text.level, learnt) and passes(size) >= wanted(learnt)]
     size = max(fitting, default=least)
-    networks = min(max(int(passes(size)) // enough(learnt), 1), _MOST_NETWORKS)
-    return size, networks, min(_MOST_EPOCHS, int(passes(size) / networks))
+    networks = min(max(int(passes(size)) // enough(text.level, learnt), 1), _MOST_NETWORKS)
+    return size, networks, min(_MOST_EPOCHS[text.level], int(passes(size) / networks))
 
 
 def _share(tokens: int) -> float:
     """Of the validation split, and of the test split."""
-    if tokens * 0.05 > _ENOUGH:
-        return float(f"{_ENOUGH / tokens:.1g}")
+    if tokens * 0.05 > _MEASURED:
+        return float(f"{_MEASURED / tokens:.1g}")
     return min(0.1, max(0.05, math.ceil(100 * _HELD_OUT / tokens) / 100))
 
 
@@ -220,7 +228,7 @@ def _counted(text: Text) -> dict[str, Chosen]:
 
 
 def _warnings(text: Text, held_out: int, passes: int) -> list[str]:
-    said = []
+    said, most = [], _MOST_EPOCHS[text.level]
     if text.hopeless:
         said.append(
             "what comes before a token says nothing here of what comes next, as far as counting tells: no setting "
@@ -231,9 +239,8 @@ def _warnings(text: Text, held_out: int, passes: int) -> list[str]:
             f"the validation split has {held_out:,} tokens, too few to choose by how much network and n-gram count: "
             "both will count alike"
         )
-    if passes == _MOST_NETWORKS * _MOST_EPOCHS:
+    if passes == _MOST_NETWORKS * most:
         said.append(
-            f"{_MOST_NETWORKS} networks of {_MOST_EPOCHS} epochs are the most: by these rules more time would change "
-            "nothing"
+            f"{_MOST_NETWORKS} networks of {most} epochs are the most: by these rules more time would change nothing"
         )
     return said

@@ -50,7 +50,7 @@ def test_more_time_or_a_faster_machine_makes_no_smaller_network() -> None:
     text = Text("char", 1_000_000, 65)
     sizes = [values(suggest(text, TWO_CORES, minutes))["hidden_size"] for minutes in (1, 3, 10, 30, 100)]
     assert sizes == sorted(sizes)
-    assert sizes[0] < sizes[-1] <= rule.widest(900_000)
+    assert sizes[0] < sizes[-1] <= rule.widest("char", 900_000)
     assert values(suggest(text, Speed(1, 2), 3))["hidden_size"] == sizes[-1]
 
 
