@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import feather
 
-from data.corpus import catalogue, spool
+from data.corpus import catalogue
 from stages import download
 from stages.lm.model import LanguageModel
 from stages.scoring import each, texts
@@ -118,60 +118,75 @@ def test_standard_input_is_scored(rnnlm: Rnnlm, model: Path) -> None:
 
 
 def test_rows_come_before_the_text_has_ended(model: Path) -> None:
-    command = [sys.executable, "-m", "stages.cli", "score", "-", "--per", "line", "--model", str(model)]
-    lines = 1 + max(each.WINDOW // 1_000, 5 * spool.CHUNK // 1_000)
+    small = "from data.corpus import spool; from stages.scoring import each; each.WINDOW = spool.CHUNK = 16"
+    program = f"{small}; from stages.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "score", "-", "--per", "line", "--model", str(model)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdin
         assert process.stdout
-        process.stdin.write(((b"the sea " * 125)[:999] + b"\n") * lines)
+        process.stdin.write(b"the sea\n" * 4)
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["number"] == 1
         process.stdin.close()
-        assert json.loads(process.stdout.readlines()[-1])["number"] == lines
+        assert json.loads(process.stdout.readlines()[-1])["number"] == 4
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("per", ["line", "document"])
 @pytest.mark.parametrize(
     "change",
     [
         lambda path: path.write_bytes(b"?" * path.stat().st_size),
-        lambda path: path.open("a").write("one more"),
+        lambda path: path.write_bytes(path.read_bytes() + b"one more"),
         lambda path: path.write_bytes(b""),
         lambda path: path.with_name("another").rename(path),
         lambda path: path.unlink(),
     ],
     ids=["rewritten", "longer", "shorter", "another", "gone"],
 )
-def test_a_change_while_it_is_read_publishes_nothing(
-    change: Callable[[Path], object], per: str, here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_change_while_lines_are_read_publishes_nothing(
+    change: Callable[[Path], object], here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy2(log, log.with_name("another"))
     os.utime(log, (0, 0))
+    shutil.copy2(log, log.with_name("another"))
     content = catalogue.content
 
     def changed(path: Path) -> Iterator[tuple[bytes, int]]:
-        for chunk in content(path):
-            yield chunk
-            change(path)
+        yield from content(path)
+        change(path)
 
     monkeypatch.setattr(catalogue, "content", changed)
-    monkeypatch.setattr(download, "content", changed)
-    done = here("score", log, "--per", per, "--model", model, "--to", log.with_suffix(".csv"), code=2)
+    done = here("score", log, "--per", "line", "--model", model, "--to", log.with_suffix(".csv"), code=2)
+    assert "changed while it was read" in done.stderr
+    assert not [*log.parent.glob("app.csv*")]
+
+
+def test_a_change_while_it_is_copied_publishes_nothing(
+    here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = download._copy
+
+    def changed(source: Any, path: Path, *others: Any) -> str:
+        path.write_text("another text")
+        return copy(source, path, *others)
+
+    monkeypatch.setattr(download, "_copy", changed)
+    done = here("score", log, "--per", "document", "--model", model, "--to", log.with_suffix(".csv"), code=2)
     assert "changed while it was read" in done.stderr
     assert not log.with_suffix(".csv").exists()
-    assert not [*log.parent.glob("*.part")]
 
 
-def test_what_is_no_text_further_on_publishes_nothing(here: Rnnlm, model: Path, tmp_path: Path) -> None:
-    for name, text, said in (
-        ("late.txt", b"the sea " * 200_000 + b"\n\xff", "(byte 1,600,001, in line 2)"),
-        ("zero.txt", (b"the sea " * 9_999 + b"\n") * 20 + b"\0", "(byte 1,599,860, in line 21)"),
-    ):
-        (tmp_path / name).write_bytes(text)
-        done = here("score", tmp_path / name, "--per", "line", "--model", model, "--to", tmp_path / "a.jsonl", code=2)
-        assert f"corpus '{tmp_path / name}' is not UTF-8 text {said}" in done.stderr
-        assert not [*tmp_path.glob("a.jsonl*")]
+def test_what_is_no_text_further_on_publishes_nothing(
+    here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(each, "WINDOW", 50_000)
+    log.write_bytes(b"the sea\n" * 40_000 + b"\xff")
+    said = f"corpus '{log}' is not UTF-8 text (byte 320,000, in line 40,001)"
+    by_line = ["score", log, "--per", "line", "--model", model]
+    assert said in here(*by_line, "--to", log.with_suffix(".jsonl"), code=2).stderr
+    assert not [*log.parent.glob("app.jsonl*")]
+    done = here(*by_line, code=2)
+    assert said in done.stderr
+    assert rows(done)[0]["number"] == 1
 
 
 def test_a_page_is_scored_with_a_warning(here: Rnnlm, model: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def piped(text: bytes, at_once: int = 50_000) -> Iterator[str]:
     out, into = os.pipe()
 
     def write() -> None:
-        with suppress(BrokenPipeError), open(into, "wb", buffering=0) as pipe:
+        with suppress(BrokenPipeError), os.fdopen(into, "wb", buffering=0) as pipe:
             for start in range(0, len(text), at_once):
                 pipe.write(text[start : start + at_once])
 
@@ -140,8 +140,8 @@ def test_what_is_no_plain_text_goes_the_other_way(tmp_path: Path) -> None:
     for name, content in (("text", packed), ("a.tar", tar.getvalue()), ("a.csv", b"text\na"), ("a.URLS", b"file")):
         (tmp_path / name).write_bytes(content)
         assert plain(str(tmp_path / name)) is None
-    for name in (tmp_path, tmp_path / "not there", tmp_path / "*", "sample", "https://host.test/a", "/dev/null", "a\0"):
-        assert plain(str(name)) is None
+    for other in (tmp_path, tmp_path / "not there", tmp_path / "*", "sample", "https://a.test/b", "/dev/null", "a\0"):
+        assert plain(str(other)) is None
     with piped(packed) as name:
         assert plain(name) is None
         assert [entry.text for entry in copied(name)] == ["the sea", "two birds"]
