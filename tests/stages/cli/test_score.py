@@ -178,9 +178,10 @@ def test_a_change_while_it_is_copied_publishes_nothing(
 def test_what_is_no_text_further_on_publishes_nothing(
     here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(each, "WINDOW", 50_000)
-    log.write_bytes(b"the sea\n" * 40_000 + b"\xff")
-    said = f"corpus '{log}' is not UTF-8 text (byte 320,000, in line 40,001)"
+    monkeypatch.setattr(catalogue, "CHUNK", 100)
+    monkeypatch.setattr(each, "WINDOW", 100)
+    log.write_bytes(b"the sea\n" * 100 + b"\xff")
+    said = f"corpus '{log}' is not UTF-8 text (byte 800, in line 101)"
     by_line = ["score", log, "--per", "line", "--model", model]
     assert said in here(*by_line, "--to", log.with_suffix(".jsonl"), code=2).stderr
     assert not [*log.parent.glob("app.jsonl*")]
