@@ -22,7 +22,7 @@ from stages.scoring.plain import plain
 
 MARK = codecs.BOM_UTF8
 SMALL = (
-    *(b"a", b"a\n", b"a\r", b"\ra", b"\na", b"a\r\n\r\n\r\r\nb", b"a\n\r\nb\r", b"a\n\n\n", b"a\rb\nc\r\nd"),
+    *(b"a", b"a\n", b"a\r", b"\ra", b"\na", b"a\r\n\r\n\r\r\nb", b"a\n\r\nb\r", b"a\n\r", b"a\n\n\n", b"a\rb\nc\r\nd"),
     "\r\n é \r\n😀\n\U0010ffff\r\ne\u0301\u0301".encode(),
     "a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g\n\x1a\x1b[31m".encode(),
     *(b"\n<p>", b"PK\n", b"BZh9 is no archive"),
@@ -40,12 +40,13 @@ LARGE = (
     (b"a" * 999 + b"\n") * MANY + b"a\xff\n" + "é\n".encode() * 300,
     ("été" * 333 + "\n").encode("cp1252") * 2 * MANY,
     b"a" * spool.CHUNK + b"\0",
+    b"a" * 40_000 + "é".encode() * 5_000 + b"a" * 30_000 + b"\xe9t\xe9 " * 100,  # most of it is, of what stands around
     (b" " * 999 + b"\n") * 2 * MANY,
 )
 
 
 @contextmanager
-def piped(text: bytes, at_once: int = 50_000) -> Iterator[str]:
+def piped(text: bytes, at_once: int = 9_000) -> Iterator[str]:
     """The name of an open file from which this can be read once, as it is written."""
     out, into = os.pipe()
 
