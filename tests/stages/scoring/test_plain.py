@@ -82,11 +82,14 @@ def passing(name: str) -> Iterator[texts.Entry]:
 
 
 @pytest.mark.parametrize("text", [*SMALL, *BROKEN, *LARGE], ids=lambda text: repr(text[:20]))
-def test_what_is_read_where_it_lies_has_the_lines_of_what_is_copied(text: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "text"
+def test_what_is_read_where_it_lies_has_the_lines_of_what_is_copied(
+    text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, path = os.read, tmp_path / "text"
     path.write_bytes(text)
     expected = said(copied, str(path))
     assert said(passing, str(path)) == expected
+    monkeypatch.setattr(os, "read", lambda number, size: read(number, min(size, 9_000)))
     assert isinstance(expected, str) == (text in BROKEN or text in LARGE[3:])
     with piped(text) as name:
         assert said(passing, name) == expected
