@@ -16,6 +16,7 @@ from data.errors import ConfigError, CorpusError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 CHUNK = 1 << 18
 UTF8 = "utf-8"
@@ -143,8 +144,9 @@ def check_utf8(name: str, path: Path) -> None:
     Raises:
         CorpusError: says what the corpus ``name`` seems to be instead.
     """
-    for _ in _read(name, path, UTF8):
-        pass
+    with path.open("rb") as file:
+        for _ in decoded(name, _chunks(file)):
+            pass
 
 
 def convert(name: str, path: Path, text: Path, encoding: str) -> str:
@@ -154,18 +156,26 @@ def convert(name: str, path: Path, text: Path, encoding: str) -> str:
         CorpusError: as `check_utf8` does.
     """
     digest = hashlib.sha256()
-    with text.open("wb") as converted:
-        for chunk in _read(name, path, encoding):
+    with path.open("rb") as file, text.open("wb") as converted:
+        for chunk in decoded(name, _chunks(file), encoding):
             converted.write(chunk)
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _read(name: str, path: Path, encoding: str) -> Iterator[bytes]:
+def decoded(name: str, chunks: Iterable[bytes], encoding: str = UTF8) -> Iterator[bytes]:
+    """The bytes of the corpus ``name`` in UTF-8, in chunks.
+
+    Raises:
+        CorpusError: as `check_utf8` does; where nothing is but white space, once all of it has come.
+    """
     decoding = Decoding(f"corpus {name!r}", encoding)
-    with path.open("rb") as file:
-        yield from decoding.utf8(iter(lambda: file.read(CHUNK), b""))
+    yield from decoding.utf8(chunks)
     if decoding.size == 0:
         raise CorpusError(f"corpus {name!r} is empty; give one that holds text")
     if decoding.blank:
         raise CorpusError(f"corpus {name!r} holds nothing but white space; give one that holds text")
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: file.read(CHUNK), b"")

@@ -7,7 +7,8 @@ import re
 import select
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from data.errors import CorpusError
@@ -40,19 +41,35 @@ def spooled(name: str, opened: int, limit: int) -> Path:
     Raises:
         CorpusError: it is closed, cannot be read or kept, or has more than ``limit`` bytes.
     """
-    if opened == 0 and sys.stdin is None:  # and its number may be another file's by now
-        raise CorpusError(f"{name} is closed; name a file")
-    try:
-        place = os.fstat(opened)
-    except OSError as error:
-        raise _unreadable(name, error) from None
-    key = opened, place.st_dev, place.st_ino
+    key = _key(name, opened)
     if key not in _folders:
-        try:
-            _folders[key] = _copied(_chunks(name, opened, limit))
-        except OSError as error:
-            raise no_room(name, error) from None
+        _folders[key] = _kept(name, _chunks(name, opened), limit)
     return Path(_folders[key].name) / "text"
+
+
+def passing(name: str, opened: int, limit: int, wanted: Callable[[bytes], bool]) -> Iterator[bytes] | None:
+    """What comes from an open file, in chunks as it comes, however much; None where it is not wanted, or was read
+    before: then `spooled` has it.
+
+    Args:
+        name: for errors.
+        opened: its number.
+        limit: the most bytes that are read of what is not wanted.
+        wanted: says of the first chunk whether it is.
+
+    Raises:
+        CorpusError: as `spooled` does, and so may what is given.
+    """
+    key = _key(name, opened)
+    if key in _folders:
+        return None
+    chunks = _chunks(name, opened)
+    first = next(chunks, b"")
+    every = chain((first,), chunks)
+    if wanted(first):
+        return every
+    _folders[key] = _kept(name, every, limit)
+    return None
 
 
 def piped(name: str, path: Path, limit: int) -> Path:
@@ -81,30 +98,53 @@ def no_room(name: str, error: OSError) -> CorpusError:
     )
 
 
-def _copied(chunks: Iterator[bytes]) -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory(prefix="rnnlm-")
+def _key(name: str, opened: int) -> tuple[int, int, int]:
+    if opened == 0 and sys.stdin is None:  # and its number may be another file's by now
+        raise CorpusError(f"{name} is closed; name a file")
     try:
-        with (Path(folder.name) / "text").open("wb") as copy:
-            copy.writelines(chunks)
-    except BaseException:
-        folder.cleanup()
-        raise
+        place = os.fstat(opened)
+    except OSError as error:
+        raise _unreadable(name, error) from None
+    return opened, place.st_dev, place.st_ino
+
+
+def _kept(name: str, chunks: Iterator[bytes], limit: int) -> tempfile.TemporaryDirectory[str]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="rnnlm-")
+        try:
+            with (Path(folder.name) / "text").open("wb") as copy:
+                copy.writelines(_limited(name, chunks, limit))
+        except BaseException:
+            folder.cleanup()
+            raise
+    except OSError as error:
+        raise no_room(name, error) from None
     return folder
 
 
-def _chunks(name: str, opened: int, limit: int) -> Iterator[bytes]:
+def _limited(name: str, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     size = 0
-    while True:
-        try:
-            chunk = os.read(opened, CHUNK)
-        except OSError as error:
-            raise _unreadable(name, error) from None
+    for chunk in chunks:
         size += len(chunk)
         if size > limit:
             raise CorpusError(f"{name} has more than the {limit:,} bytes that a corpus may have")
-        if not chunk:
-            return
         yield chunk
+
+
+def _chunks(name: str, opened: int) -> Iterator[bytes]:
+    """All of it, each chunk as long as a file's, whatever a pipe gives at once: errors quote what stands around."""
+    ended = False
+    while not ended:
+        chunk = bytearray()
+        while len(chunk) < CHUNK and not ended:
+            try:
+                more = os.read(opened, CHUNK - len(chunk))
+            except OSError as error:
+                raise _unreadable(name, error) from None
+            chunk += more
+            ended = not more  # of a terminal's end nothing may be read again
+        if chunk:
+            yield bytes(chunk)
 
 
 def _unreadable(name: str, error: OSError) -> CorpusError:

@@ -82,7 +82,7 @@ class Reader:
             if len(names) == 1 and not rows.kind(names[0]):
                 return None
             return self._members(members.of_zip(self._corpus, raw), "")
-        if _is_tar(head):
+        if is_tar(head):
             return self._members(members.of_tar(self._corpus, raw), "")
         return self._packed_tar(raw)
 
@@ -94,7 +94,7 @@ class Reader:
     def _file(self, name: str, chunks: Iterator[bytes], of: rows.Kind | None, *, nested: bool) -> Iterator[Document]:
         """The documents of a file, or rows of a table ``of`` some kind; one that is ``nested`` may be no archive."""
         first, every = _begun(self._counted(chunks))
-        if not (of or (not nested and (archive.is_packed(first) or _is_tar(first)))):
+        if not (of or (not nested and (archive.is_packed(first) or is_tar(first)))):
             yield self._text(name, every)
             return
         raw = self._scratch / ("member" if nested else "file")
@@ -105,7 +105,7 @@ class Reader:
                 yield from self._table(name, raw, of, f"{name}:")
             elif re.match(members.ZIP, first):
                 yield from self._members(members.of_zip(self._inside(name), raw), f"{name}/")
-            elif _is_tar(first):
+            elif is_tar(first):
                 yield from self._members(members.of_tar(self._inside(name), raw), f"{name}/")
             elif (tar := self._packed_tar(raw, f"{name}/")) is not None:
                 yield from tar
@@ -148,7 +148,7 @@ class Reader:
         if chunks is None:
             return None
         first, every = _begun(self._counted(chunks))
-        return self._unpacked_tar(name, every, prefix) if _is_tar(first) else None
+        return self._unpacked_tar(name, every, prefix) if is_tar(first) else None
 
     def _unpacked_tar(self, name: str, chunks: Iterator[bytes], prefix: str) -> Iterator[Document]:
         tar = self._scratch / "tar"
@@ -211,5 +211,6 @@ def _begun(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
     return first, chain((first,), chunks)
 
 
-def _is_tar(head: bytes) -> bool:
+def is_tar(head: bytes) -> bool:
+    """Whether a file that begins like this is a tar archive."""
     return re.match(members.TAR, head, re.DOTALL) is not None

@@ -205,6 +205,13 @@ def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iter
     return partial(adaptation.losses, model.architecture, networks, rate, mixture=mixture)
 
 
+def meant(name: str) -> str:
+    """The corpus that a text's name means: a file that is here comes before the catalogue."""
+    from data.corpus import catalogue
+
+    return f"./{name}" if name in catalogue.catalogue() and Path(name).exists() else name
+
+
 @contextmanager
 def text_of(name: str, progress: Progress, text_column: str = "text") -> Iterator[Path]:
     """A folder with the text of that name, unpacked and checked to be UTF-8, as `stages.download` writes it: of a local
@@ -218,8 +225,7 @@ def text_of(name: str, progress: Progress, text_column: str = "text") -> Iterato
     from data.documents.reader import Reading
     from stages.download import obtain
 
-    here = name in catalogue.catalogue() and Path(name).exists()
-    source = catalogue.resolve(f"./{name}" if here else name, once=True)
+    source = catalogue.resolve(meant(name), once=True)
     with ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,12 +15,13 @@ from data.errors import ConfigError, CorpusError
 from data.progress import reporting
 from data.store.naming import DEFAULT
 from stages.cli import chosen
-from stages.cli.models import stream, text_of
+from stages.cli.models import meant, stream, text_of
 from stages.cli.options import Made, Model, Name, Place, as_corpus, as_text, configured
 
 if TYPE_CHECKING:
     from data.progress import Progress
     from stages.lm.model import LanguageModel
+    from stages.scoring.texts import Entry
 
 Unit = Literal["line", "document", "row"]
 DECIMALS = 6
@@ -52,7 +53,10 @@ def score(
 
     Each is read by itself: no figure depends on the others. Sorted by bits_per_character, what is odd comes first.
     """
+    from data.documents.joined import TEXT
     from stages.scoring import table
+    from stages.scoring.plain import plain
+    from stages.scoring.texts import entries, lines
 
     if to is not None:
         table.check(to)
@@ -60,29 +64,32 @@ def score(
             if to.samefile(file):
                 raise ConfigError(f"--to {to} is the text itself: name another file")
     language_model = chosen.load(chosen.asked(model, name, preset, place))
-    with reporting() as reporter, _its_own_option(), text_of(file, reporter("download"), text_column) as found:
-        rows = _rows(language_model, found, file, per, reporter("score"))
+    with reporting() as reporter, _its_own_option(), ExitStack() as stack:
+        if per == "line" and (found := plain(meant(file))):
+            texts, size = lines(file, found.chunks), found.size
+        else:
+            folder = stack.enter_context(text_of(file, reporter("download"), text_column))
+            texts, size = entries(folder, file, per), (folder / TEXT).stat().st_size
+        rows = _rows(language_model, texts, size, reporter("score"))
         if to is None:
             stream(map(table.line, rows))
         else:
             table.write(to, rows)
 
 
-def _rows(model: LanguageModel, folder: Path, name: str, per: Unit, progress: Progress) -> Iterator[dict[str, Any]]:
-    """The rows of the table; each tells how far it is."""
-    from data.documents.joined import TEXT
+def _rows(model: LanguageModel, texts: Iterator[Entry], total: int, progress: Progress) -> Iterator[dict[str, Any]]:
+    """The rows of the table; each tells how far it is, of so many bytes, or 0 where nobody knows."""
     from stages.scoring.each import score_each
-    from stages.scoring.texts import entries
 
-    total, began, done, characters = (folder / TEXT).stat().st_size, time.monotonic(), 0, 0
-    entry, again = itertools.tee(entries(folder, name, per))
+    began, done, characters = time.monotonic(), 0, 0
+    entry, again = itertools.tee(texts)
     for one, scored in zip(entry, score_each(model, (other.text for other in again)), strict=True):
         figures = {
             key: round(value, DECIMALS) if type(value) is float else value for key, value in vars(scored).items()
         }
         yield {"number": one.number, "name": one.name, **figures}
-        done, characters = min(done + len(one.text.encode()) + 1, total), characters + len(one.text)
-        progress(done, total, f"{characters / (time.monotonic() - began):,.0f} characters/s")
+        done, characters = done + len(one.text.encode()) + 1, characters + len(one.text)
+        progress(min(done, total or done), total, f"{characters / (time.monotonic() - began):,.0f} characters/s")
 
 
 @contextmanager

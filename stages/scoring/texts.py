@@ -1,4 +1,4 @@
-"""The texts that are scored: lines, documents or rows of what `stages.download` has written."""
+"""The texts that are scored: lines, documents or rows of what `stages.download` has written, and lines on their way."""
 
 from __future__ import annotations
 
@@ -53,14 +53,23 @@ def entries(folder: Path, name: str, per: Unit) -> Iterator[Entry]:
     any_at_all = False
     for number, (called, chunks) in enumerate(zip(names or [name], whole, strict=True), 1):
         if per == "line":
-            for at, line in enumerate(_lines(called, chunks), 1):
+            for entry in lines(called, chunks):
                 any_at_all = True
-                yield Entry(at, called if names else None, line)
+                yield entry._replace(name=called) if names else entry
         else:
             any_at_all = True
             yield Entry(_row(called) if per == "row" else number, called, _whole(called, chunks))
     if not any_at_all:
         raise CorpusError(f"{name} has no {per}s: give a text that has")
+
+
+def lines(name: str, chunks: Iterable[str]) -> Iterator[Entry]:
+    """The lines of one text.
+
+    Raises:
+        CorpusError: one that is too long.
+    """
+    return (Entry(number, None, line) for number, line in enumerate(_lines(name, chunks), 1))
 
 
 def _row(name: str) -> int:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import shutil
 import subprocess
+import sys
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pyarrow import feather
 
+from data.corpus import catalogue
 from stages import download
 from stages.lm.model import LanguageModel
-from stages.scoring import texts
+from stages.scoring import each, texts
 from stages.scoring.each import score_each
 
 if TYPE_CHECKING:
+    from data.progress import Progress
     from stages.scoring.each import Scored
 
 Rnnlm = Callable[..., "subprocess.CompletedProcess[str]"]
+ROOT = Path(__file__).parents[3]
 LINES = ["the sea, the sea", "", "é", "Then the cat saw", "two birds"]
 
 
@@ -110,7 +117,50 @@ def test_standard_input_is_scored(rnnlm: Rnnlm, model: Path) -> None:
     assert [row["number"] for row in found] == [1, 2]
 
 
-def test_a_change_while_it_is_read_publishes_nothing(
+def test_rows_come_before_the_text_has_ended(model: Path) -> None:
+    small = "from data.corpus import spool; from stages.scoring import each; each.WINDOW = spool.CHUNK = 16"
+    program = f"{small}; from stages.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "score", "-", "--per", "line", "--model", str(model)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"the sea\n" * 4)
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["number"] == 1
+        process.stdin.close()
+        assert json.loads(process.stdout.readlines()[-1])["number"] == 4
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.write_bytes(b"?" * path.stat().st_size),
+        lambda path: path.write_bytes(path.read_bytes() + b"one more"),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.with_name("another").rename(path),
+        lambda path: path.unlink(),
+    ],
+    ids=["rewritten", "longer", "shorter", "another", "gone"],
+)
+def test_a_change_while_lines_are_read_publishes_nothing(
+    change: Callable[[Path], object], here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(log, (0, 0))
+    shutil.copy2(log, log.with_name("another"))
+    content = catalogue.content
+
+    def changed(path: Path) -> Iterator[tuple[bytes, int]]:
+        yield from content(path)
+        change(path)
+
+    monkeypatch.setattr(catalogue, "content", changed)
+    done = here("score", log, "--per", "line", "--model", model, "--to", log.with_suffix(".csv"), code=2)
+    assert "changed while it was read" in done.stderr
+    assert not [*log.parent.glob("app.csv*")]
+
+
+def test_a_change_while_it_is_copied_publishes_nothing(
     here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = download._copy
@@ -120,9 +170,57 @@ def test_a_change_while_it_is_read_publishes_nothing(
         return copy(source, path, *others)
 
     monkeypatch.setattr(download, "_copy", changed)
-    done = here("score", log, "--per", "line", "--model", model, "--to", log.with_suffix(".csv"), code=2)
+    done = here("score", log, "--per", "document", "--model", model, "--to", log.with_suffix(".csv"), code=2)
     assert "changed while it was read" in done.stderr
     assert not log.with_suffix(".csv").exists()
+
+
+def test_what_is_no_text_further_on_publishes_nothing(
+    here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "CHUNK", 100)
+    monkeypatch.setattr(each, "WINDOW", 100)
+    log.write_bytes(b"the sea\n" * 100 + b"\xff")
+    said = f"corpus '{log}' is not UTF-8 text (byte 800, in line 101)"
+    by_line = ["score", log, "--per", "line", "--model", model]
+    assert said in here(*by_line, "--to", log.with_suffix(".jsonl"), code=2).stderr
+    assert not [*log.parent.glob("app.jsonl*")]
+    done = here(*by_line, code=2)
+    assert said in done.stderr
+    assert rows(done)[0]["number"] == 1
+
+
+def test_a_page_is_scored_with_a_warning(here: Rnnlm, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_bytes(codecs.BOM_UTF8 + b"\n<HTML>\nthe sea\n")
+    done = here("score", tmp_path / "page.html", "--per", "line", "--model", model)
+    assert done.stderr == f"{tmp_path / 'page.html'} is an HTML page: its tags are learnt like all else in it\n"
+    assert [row["characters"] for row in rows(done)] == [0, 6, 7]
+
+
+def test_how_far_it_is_is_known_where_there_is_an_end(
+    here: Rnnlm, model: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[tuple[float, float]]()
+
+    @contextmanager
+    def reporting() -> Iterator[Callable[[str], Progress]]:
+        yield lambda _: lambda done, total, _: told.append((done, total))
+
+    monkeypatch.setattr("stages.cli.score.reporting", reporting)
+    size = log.stat().st_size
+    with log.open("rb") as file, subprocess.Popen(["cat", log], stdout=subprocess.PIPE) as cat:
+        assert cat.stdout
+        for name, totals in (
+            (log, {size}),
+            (f"/dev/fd/{file.fileno()}", {size}),
+            (f"/dev/fd/{cat.stdout.fileno()}", {0}),
+        ):
+            told.clear()
+            here("score", name, "--per", "line", "--model", model)
+            assert len(told) == len(LINES)
+            assert {total for _, total in told} == totals
+            assert told == sorted(told)
+            assert size - len(LINES) < told[-1][0] <= size
 
 
 def test_what_cannot_be_scored_is_said_in_a_sentence(
