@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -57,6 +58,16 @@ class Connection(H11Protocol):
         super().on_response_complete()  # which may begin the next request, if that has come already
         if self.cycle is answered:
             self._wait(limits.REQUEST)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP, where nothing else was said yet, and end; nothing answers the request any more."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # after an answer, or in the middle of one, a body turned out to be none
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()

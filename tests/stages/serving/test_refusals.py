@@ -193,6 +193,24 @@ def test_what_is_no_http_is_refused(running: Running) -> None:
             assert rest(client)[:12] in (b"HTTP/1.1 400", b"")
 
 
+@pytest.mark.parametrize("first", ["GET /health", "GET /nowhere", "POST /v1/completions"])
+@pytest.mark.parametrize("pause", [0, 0.2], ids=["at once", "later"])
+def test_a_body_that_turns_out_to_be_none_is_one_bad_request(running: Running, first: str, pause: float) -> None:
+    """Whether the request has been answered by then or not, nothing of it is in the log."""
+    lines = len(running.said)
+    head = f"{first} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connected(running) as client:
+        if pause:
+            client.sendall(head.encode())
+            time.sleep(pause)
+            client.sendall(b"no length\r\n")
+        else:
+            client.sendall(head.encode() + b"no length\r\n")
+        assert rest(client).count(b"HTTP/1.1 ") == 1
+    assert running.health()["status"] == "ok"
+    assert running.said[lines:] == []
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_the_work_of_a_client_that_leaves_ends(running: Running, stream: bool) -> None:
     body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64, "stream": stream}).encode()
