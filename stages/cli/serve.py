@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from contextlib import closing
 from ipaddress import ip_address
@@ -36,6 +37,8 @@ def serve(
         raise ConfigError(
             f"--host {host} lets other machines in: put a token that they must show into the variable {TOKEN}"
         )
+    if token is not None and not re.fullmatch("[!-~]+", token):
+        raise ConfigError(f"{TOKEN} must be of ASCII characters without spaces or line ends, which any client can send")
 
     from stages.lm.network import one_thread
     from stages.serving import connection

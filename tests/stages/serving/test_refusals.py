@@ -267,6 +267,15 @@ def test_other_machines_are_let_in_with_a_token_only(host: str, finished: Path) 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("token", ["passé", "two words", "line\n", "\udcff"], ids=ascii)
+def test_a_token_that_clients_cannot_send_is_refused(token: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNLM_TOKEN", token)
+    done = in_this_process(finished, "serve", "--port", "0", code=2)
+    assert done.stderr.startswith("rnnlm: RNNLM_TOKEN must be of ASCII characters")
+    assert done.stderr.count("\n") == 1
+    assert token not in done.stderr
+
+
 def test_a_port_that_is_taken_and_a_store_without_a_model_are_said(running: Running, tmp_path: Path) -> None:
     done = in_this_process(running.store, "serve", "--port", str(running.port), code=2)
     assert f"--port {running.port}" in done.stderr
