@@ -54,6 +54,8 @@ def _well_afterwards(running: Running) -> Iterator[None]:
         ({"prompt": "a", "stop": ["a"] * 17}, "stop", "16"),
         ({"prompt": "a", "seed": -1}, "seed", "0"),
         ({"prompt": "a", "logprobs": 21}, "logprobs", "20"),
+        ({"prompt": "a" * 60_000, "max_tokens": 0, "echo": True, "logprobs": 4}, "logprobs", "300,000"),
+        ({"prompt": "a", "n": 64, "max_tokens": 1000, "logprobs": 5}, "logprobs", "384,000"),
         ({"prompt": "a", "stream": "yes"}, "stream", "boolean"),
         ({"prompt": "a", "stream_options": {"colour": 1}}, "stream_options", "no such field"),
         ({"prompt": [1, 2]}, "prompt", "token ids"),
@@ -94,6 +96,7 @@ def test_what_clients_send_as_a_matter_of_course_passes(running: Running, neutra
         *(b'{"prompt": "a", "temperature": NaN}', b'{"prompt": "a", "temperature": 1e999}'),
         *(b'{"prompt": "a", "prompt": "b"}', b'{"prompt": "\\ud800"}', b'{"seed": 1' + b"0" * 5000 + b"}"),
         *(b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"user": ' + b'{"a":' * 20 + b"1" + b"}" * 21),
+        *(b'{"prompt": [' + b'"",' * 300_000 + b'""]}', b'{"text": [' + b'"",' * 300_000 + b'""]}'),
     ],
     ids=lambda body: repr(body[:24]),
 )
@@ -114,6 +117,10 @@ def test_what_is_not_there_is_said(running: Running) -> None:
         assert httpx.get(running.address + path).json()["error"]["type"] == "invalid_request_error"
     assert httpx.get(f"{running.address}/v1/completions").status_code == 405
     assert running.ask("/score", colour="a").json()["error"]["param"] == "text"
+
+
+def test_a_text_that_takes_too_long_to_score_is_refused(running: Running) -> None:
+    assert running.ask("/score", text=["a", "a" * 65_537]).json()["error"]["param"] == "text"
 
 
 def test_only_json_is_taken_so_that_no_page_of_others_posts(running: Running) -> None:
@@ -198,7 +205,9 @@ def test_what_is_no_http_is_refused(running: Running) -> None:
 def test_a_body_that_turns_out_to_be_none_is_one_bad_request(running: Running, first: str, pause: float) -> None:
     """Whether the request has been answered by then or not, nothing of it is in the log."""
     lines = len(running.said)
-    head = f"{first} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        f"{first} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     with connected(running) as client:
         if pause:
             client.sendall(head.encode())
@@ -224,8 +233,27 @@ def test_the_work_of_a_client_that_leaves_ends(running: Running, stream: bool) -
     assert running.metric("rnnlm_abandoned_total") == abandoned + 1
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/score", {"text": ["the sea " * 8000] * 16}),
+        ("/v1/completions", {"prompt": "the sea " * 8000, "max_tokens": 0, "echo": True, "logprobs": 3}),
+    ],
+    ids=["score", "echo"],
+)
+def test_what_is_measured_for_a_client_that_leaves_ends(running: Running, path: str, fields: dict[str, Any]) -> None:
+    """So that the next one, whose turn it is then, does not wait for what nobody reads."""
+    body = json.dumps(fields).encode()
+    with connected(running) as client:
+        client.sendall(head(len(body)).replace(b"/v1/completions", path.encode()) + body)
+        time.sleep(0.5)
+    began = time.monotonic()
+    assert running.ask("/score", text="the sea").status_code == 200
+    assert time.monotonic() - began < 5
+
+
 def test_the_work_of_a_client_that_does_not_read_ends(running: Running) -> None:
-    body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64, "stream": True, "logprobs": 5}).encode()
+    body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64, "stream": True}).encode()
     abandoned = running.metric("rnnlm_abandoned_total")
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -268,7 +296,9 @@ def test_other_machines_are_let_in_with_a_token_only(host: str, finished: Path) 
 
 
 @pytest.mark.parametrize("token", ["passé", "two words", "line\n", "\udcff"], ids=ascii)
-def test_a_token_that_clients_cannot_send_is_refused(token: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_clients_cannot_send_is_refused(
+    token: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RNNLM_TOKEN", token)
     done = in_this_process(finished, "serve", "--port", "0", code=2)
     assert done.stderr.startswith("rnnlm: RNNLM_TOKEN must be of ASCII characters")
