@@ -60,7 +60,8 @@ def serve(
         server = connection.Server(Guard(application.routes, metrics, hosts, token), application, served)
         server.run([bound])
     name = signal.Signals(server.signum).name
-    raise Interrupted(f"ended by {name}; what was being written is finished", server.signum)
+    written = "cut off" if server.cut else "finished"
+    raise Interrupted(f"ended by {name}; what was being written is {written}", server.signum)
 
 
 def _loopback(host: str) -> bool:

@@ -122,6 +122,8 @@ class Server(uvicorn.Server):
         )
         self.signum = 0
         """Of the signal that asked it to end."""
+        self.cut = False
+        """Whether what was being written when it ended is not finished."""
         self._application, self._what = application, what
 
     @contextmanager
@@ -135,7 +137,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first one ends it once what runs has ended; the second one at once."""
-        self.force_exit = self.should_exit
+        self.force_exit = self.cut = self.should_exit
         self.should_exit, self.signum = True, self.signum or sig
         self._application.end()
 
@@ -146,9 +148,13 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logger.info("ending: no new requests are taken, what runs has %g seconds", limits.ENDING)
-        cutting = asyncio.get_running_loop().call_later(limits.ENDING, self._application.cut)
+        cutting = asyncio.get_running_loop().call_later(limits.ENDING, self._cut)
         await super().shutdown(sockets)
         cutting.cancel()
+
+    def _cut(self) -> None:
+        self.cut = True
+        self._application.cut()
 
 
 def listening(host: str, port: int) -> socket.socket:
