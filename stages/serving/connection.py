@@ -120,6 +120,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(limits.ENDING + limits.STUCK),
             )
         )
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each piece for a client that has gone
         self.signum = 0
         """Of the signal that asked it to end."""
         self.cut = False

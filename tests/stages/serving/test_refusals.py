@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -231,6 +232,18 @@ def test_the_work_of_a_client_that_leaves_ends(running: Running, stream: bool) -
         running.waits_for(lambda: running.metric("rnnlm_texts") == 64)
     running.waits_for(lambda: running.metric("rnnlm_texts") == 0, 3)
     assert running.metric("rnnlm_abandoned_total") == abandoned + 1
+
+
+def test_clients_that_break_off_are_in_no_log(running: Running) -> None:
+    lines = len(running.said)
+    body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64, "stream": True}).encode()
+    for _ in range(10):
+        with connected(running) as client:
+            client.sendall(head(len(body)) + body)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+    running.waits_for(lambda: running.metric("rnnlm_texts") == 0)
+    assert running.said[lines:] == []
 
 
 @pytest.mark.parametrize(
