@@ -243,25 +243,6 @@ def test_clients_that_break_off_are_in_no_log(running: Running) -> None:
     assert running.said[lines:] == []
 
 
-@pytest.mark.parametrize(
-    ("path", "fields"),
-    [
-        ("/score", {"text": ["the sea " * 8000] * 16}),
-        ("/v1/completions", {"prompt": "the sea " * 8000, "max_tokens": 0, "echo": True, "logprobs": 3}),
-    ],
-    ids=["score", "echo"],
-)
-def test_what_is_measured_for_a_client_that_leaves_ends(running: Running, path: str, fields: dict[str, Any]) -> None:
-    """So that the next one, whose turn it is then, does not wait for what nobody reads."""
-    body = json.dumps(fields).encode()
-    with connected(running) as client:
-        client.sendall(head(len(body)).replace(b"/v1/completions", path.encode()) + body)
-        time.sleep(0.5)
-    began = time.monotonic()
-    assert running.ask("/score", text="the sea").status_code == 200
-    assert time.monotonic() - began < 5
-
-
 def test_the_work_of_a_client_that_does_not_read_ends(running: Running) -> None:
     body = json.dumps({"prompt": "the", "max_tokens": 8000, "n": 64, "stream": True}).encode()
     abandoned = running.metric("rnnlm_abandoned_total")
