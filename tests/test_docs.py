@@ -275,7 +275,8 @@ def test_the_bounds_that_are_written_are_those_of_the_code() -> None:
     ]
     assert client.REDIRECTS == 20  # in words there
     written = re.findall(r"\d{1,3}(?:,\d{3})+", DOCUMENTS["stages/serving/README.md"])
-    assert written == [f"{bound:,}" for bound in (limits.BODY, limits.PROMPT, limits.TOKENS, limits.CONNECTIONS)]
+    bounds = [limits.BODY, limits.VALUES, limits.PROMPT, limits.TOKENS, limits.LISTED, limits.CONNECTIONS]
+    assert written == [f"{bound:,}" for bound in bounds]
 
 
 def test_pins_hold_what_the_project_asks_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from contextlib import closing
 from ipaddress import ip_address
@@ -36,6 +37,8 @@ def serve(
         raise ConfigError(
             f"--host {host} lets other machines in: put a token that they must show into the variable {TOKEN}"
         )
+    if token is not None and not re.fullmatch("[!-~]+", token):
+        raise ConfigError(f"{TOKEN} must be of ASCII characters without spaces or line ends, which any client can send")
 
     from stages.lm.network import one_thread
     from stages.serving import connection
@@ -57,7 +60,8 @@ def serve(
         server = connection.Server(Guard(application.routes, metrics, hosts, token), application, served)
         server.run([bound])
     name = signal.Signals(server.signum).name
-    raise Interrupted(f"ended by {name}; what was being written is finished", server.signum)
+    written = "cut off" if server.cut else "finished"
+    raise Interrupted(f"ended by {name}; what was being written is {written}", server.signum)
 
 
 def _loopback(host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 
 from data.moment import now
-from stages.scoring.each import score_each
-from stages.serving import asked, body
+from stages.scoring.each import Scored, score_each
+from stages.serving import asked, body, limits
 from stages.serving.bench import Bench
 from stages.serving.completing import Answering, Completions
 from stages.serving.listener import Events, watched
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from stages.lm.model import LanguageModel
     from stages.serving.metrics import Metrics
     from stages.serving.models import Models, Served
     from stages.serving.writer import Writer
@@ -92,14 +93,7 @@ class Application:
     async def _score(self, request: Request) -> Response:
         wanted = asked.read(await body.read(request), asked.Scoring)
         served = self._models.named(wanted.model)
-
-        def scored() -> list[dict[str, Any]]:
-            return [
-                {name: None if type(value) is float and not math.isfinite(value) else value for name, value in row}
-                for row in (vars(one).items() for one in score_each(served.loaded.model, wanted.text))
-            ]
-
-        scores = await watched(request.receive, self._bench.do(scored))
+        scores = await watched(request.receive, self._bench.do(_scored(served.loaded.model, wanted.text)))
         return JSONResponse({"model": served.name, "system_fingerprint": served.loaded.key, "scores": scores})
 
     async def _list(self, request: Request) -> Response:
@@ -120,6 +114,23 @@ class Application:
     async def _page(self, request: Request) -> Response:
         text, policy = page()
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+
+def _scored(model: LanguageModel, texts: list[str]) -> Generator[None, None, list[dict[str, Any]]]:
+    """What a model makes of each text, so many characters at once as one may have."""
+    scores, some, size = list[Scored](), list[str](), 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if size >= limits.PROMPT:
+            scores += score_each(model, some)
+            some, size = [], 0
+            yield
+    scores += score_each(model, some)
+    return [
+        {name: None if type(value) is float and not math.isfinite(value) else value for name, value in row}
+        for row in (vars(one).items() for one in scores)
+    ]
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:

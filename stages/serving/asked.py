@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
@@ -88,13 +89,17 @@ class Completion(_Asked):
                 raise ValueError(f"{name}: only {neutral} is supported, or leave it out")
         if self.n * len(self.prompt) > limits.CHOICES:
             raise ValueError(f"n: {self.n * len(self.prompt)} texts are more than the {limits.CHOICES} of one request")
+        if self.logprobs is not None:
+            each = sum(map(len, self.prompt)) * self.echo + len(self.prompt) * self.max_tokens
+            if (listed := each * self.n * (1 + self.logprobs)) > limits.LISTED:
+                raise ValueError(f"logprobs: {listed:,} tokens may have to be listed, more than {limits.LISTED:,}")
         return self
 
 
 class Scoring(_Asked):
     """Texts to be measured."""
 
-    text: list[str]
+    text: list[Annotated[str, Field(max_length=limits.PROMPT)]]
 
     @field_validator("text", mode="before")
     @classmethod
@@ -115,8 +120,11 @@ def read(body: bytes, kind: type[Asked]) -> Asked:
         raise Refused(400, f"the body is no JSON: {why}", code="invalid_json") from None
     if not isinstance(fields, dict):
         raise Refused(400, "the body must be a JSON object", code="invalid_json")
-    if _deep(fields):
-        raise Refused(400, f"the body is more than {limits.DEEP} deep", code="invalid_json")
+    for number, depth in enumerate(_depths(fields)):
+        if depth > limits.DEEP:
+            raise Refused(400, f"the body is more than {limits.DEEP} deep", code="invalid_json")
+        if number > limits.VALUES:
+            raise Refused(400, f"the body has more than {limits.VALUES:,} values", code="invalid_json")
     try:
         json.dumps(fields, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -151,11 +159,12 @@ def _no_number(constant: str) -> Any:
     raise ValueError(f"{constant} is none of its numbers")
 
 
-def _deep(value: Any, depth: int = 0) -> bool:
-    if depth > limits.DEEP:
-        return True
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return any(_deep(one, depth + 1) for one in inner)
+def _depths(value: Any, depth: int = 0) -> Iterator[int]:
+    """How deep a value and all within it stand, no further than is taken."""
+    yield depth
+    if depth <= limits.DEEP:
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from _depths(inner, depth + 1)
 
 
 def _ids(prompt: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError, CorpusError
@@ -85,10 +85,12 @@ class Answering:
             Refused: a value that does not fit, or too much at once.
         """
         asked, model = self._wanted, self._served.loaded.model
-        likeliest = asked.logprobs if asked.echo else None
 
-        def read() -> list[Prompt]:
-            return [prompt.read(model, one, likeliest) for one in asked.prompt]
+        def measured(likeliest: int) -> Generator[None, None, list[Prompt]]:
+            found = []
+            for one in asked.prompt:
+                found.append((yield from prompt.measured(model, one, likeliest)))
+            return found
 
         how = asked.top_k, asked.top_p, asked.stop, asked.logprobs
         texts = [
@@ -98,7 +100,10 @@ class Answering:
         ]
         if asked.max_tokens:
             self._job = await self._of.begin(self._served, texts)
-        self._prompts = await (asyncio.to_thread(read) if likeliest is None else self._of.bench.do(read))
+        if asked.echo and asked.logprobs is not None:
+            self._prompts = await self._of.bench.do(measured(asked.logprobs))
+        else:
+            self._prompts = await asyncio.to_thread(lambda: [prompt.read(model, one) for one in asked.prompt])
 
     def leave(self) -> None:
         """Have no more written."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -57,6 +58,16 @@ class Connection(H11Protocol):
         super().on_response_complete()  # which may begin the next request, if that has come already
         if self.cycle is answered:
             self._wait(limits.REQUEST)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP, where nothing else was said yet, and end; nothing answers the request any more."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # after an answer, or in the middle of one, a body turned out to be none
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -109,8 +120,11 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(limits.ENDING + limits.STUCK),
             )
         )
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each piece for a client that has gone
         self.signum = 0
         """Of the signal that asked it to end."""
+        self.cut = False
+        """Whether what was being written when it ended is not finished."""
         self._application, self._what = application, what
 
     @contextmanager
@@ -124,7 +138,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first one ends it once what runs has ended; the second one at once."""
-        self.force_exit = self.should_exit
+        self.force_exit = self.cut = self.should_exit
         self.should_exit, self.signum = True, self.signum or sig
         self._application.end()
 
@@ -135,9 +149,13 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         logger.info("ending: no new requests are taken, what runs has %g seconds", limits.ENDING)
-        cutting = asyncio.get_running_loop().call_later(limits.ENDING, self._application.cut)
+        cutting = asyncio.get_running_loop().call_later(limits.ENDING, self._cut)
         await super().shutdown(sockets)
         cutting.cancel()
+
+    def _cut(self) -> None:
+        self.cut = True
+        self._application.cut()
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -6,8 +6,10 @@ BODY = 1 << 20
 """Bytes of a request's body."""
 DEEP = 16
 """How deep lists and objects of a body stand within each other; ours go down to three."""
+VALUES = 1 << 14
+"""In a body: of many that are empty each costs a hundred times its bytes."""
 PROMPT = 1 << 16
-"""Characters of a request's prompts together: some seconds of reading, in slices."""
+"""Characters of a request's prompts together: some seconds of reading, in slices. One text to score has as many."""
 TOKENS = 8192
 """That one text may be asked for."""
 CHOICES = 64
@@ -16,6 +18,8 @@ STOPS, STOP = 16, 256
 """Stop strings, and characters of one."""
 LIKELIEST = 20
 """Tokens that may come with each, with their logarithms."""
+LISTED = 1 << 18
+"""Tokens that one answer lists with their logarithms, those listed beside each counted, too: some 8 MB of it."""
 TEXTS = 256
 """On, of all requests together. A model computes 64 at once, the others wait; who asks for more may come back."""
 SCORING = 16

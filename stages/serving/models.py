@@ -162,6 +162,8 @@ class Models:
         """Serve what is champion now. What is being written goes on with the model that it began with."""
         try:
             keys = self._source.keys()
+            if not keys:  # a share that is not mounted looks like an empty store
+                raise StoreError("there are none")
         except (RnnlmError, OSError) as error:
             if not self._blind:
                 logger.warning("which models are champions cannot be seen, so nothing changes: %s", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,32 +24,44 @@ class Prompt(NamedTuple):
 
     tokens: int
     pieces: list[Piece]
-    """What each token adds to it; the first one, which nothing predicts, without its logarithm."""
+    """What each token adds to it, the first one, which nothing predicts, without its logarithm; or all of it."""
 
 
-def read(model: LanguageModel, prompt: str, likeliest: int | None) -> Prompt:
-    """Read a prompt.
+def read(model: LanguageModel, prompt: str) -> Prompt:
+    """Read a prompt, as one piece without a logarithm.
 
     Args:
         model: any.
         prompt: a text.
-        likeliest: how many of the likeliest tokens come with each, and its logarithm; None is not even that.
+    """
+    tokens = model._split(prompt)
+    telling = Telling[None](model.kind, "", ())
+    told = [text for token in tokens for text, _ in telling.more(token, None)]
+    text = "".join([*told, *(text for text, _ in telling.rest())])
+    return Prompt(len(tokens), [Piece(text, None, ())] if text else [])
+
+
+def measured(model: LanguageModel, prompt: str, likeliest: int) -> Generator[None, None, Prompt]:
+    """Read a prompt with what the model makes of each token, and let go after each.
+
+    Args:
+        model: any.
+        prompt: a text.
+        likeliest: how many of the likeliest tokens come with each, and its logarithm.
     """
     tokens = model._split(prompt)
     telling = Telling[Beside](model.kind, "", ())
-    if likeliest is None:
-        told = [added for token in tokens for added in telling.more(token, (None, ()))]
-        return Prompt(len(tokens), [Piece(text, *beside) for text, beside in (*told, *telling.rest())])
     told, predictor, ids = [], model.predictor, model._ids(tokens)
     states, readout, logs = predictor.beginning(), predictor.readout(), None
-    with np.errstate(all="ignore"):  # a state that grew beyond bounds is a bad model's, not worth a warning
-        for token, id_ in zip(tokens, ids, strict=True):
-            beside: Beside = None, ()
-            if logs is not None:
-                best = np.argsort(-logs, kind="stable")[:likeliest].tolist()
-                listed = ((telling.alone(model.vocab.tokens[one]), logs.item(one)) for one in best)
-                beside = logs.item(id_), tuple(listed)
-            told += telling.more(token, beside)
+    for token, id_ in zip(tokens, ids, strict=True):
+        yield
+        beside: Beside = None, ()
+        if logs is not None:
+            best = np.argsort(-logs, kind="stable")[:likeliest].tolist()
+            listed = ((telling.alone(model.vocab.tokens[one]), logs.item(one)) for one in best)
+            beside = logs.item(id_), tuple(listed)
+        told += telling.more(token, beside)
+        with np.errstate(all="ignore"):  # a state that grew beyond bounds is a bad model's, not worth a warning
             predictor.advance(id_, states)
             logs = readout(states).astype(np.float64)
             logs -= logs.max()

@@ -148,6 +148,21 @@ def test_a_record_that_cannot_be_read_changes_nothing(server: Running, keys: lis
     server.waits_for(lambda: server.health()["models"]["default"]["key"] == keys[1])
 
 
+def test_a_store_that_is_away_for_a_while_changes_nothing(server: Running, keys: list[str]) -> None:
+    """As a share is that is not mounted: no name is lost, the default one least of all."""
+    away = server.store.with_name("away")
+    server.store.rename(away)
+    server.waits_for(lambda: any("cannot be seen" in line for line in server.said))
+    server.store.mkdir()
+    time.sleep(0.5)
+    assert server.health()["models"].keys() == {"default", "poet"}
+    assert server.complete(prompt=PROMPT, max_tokens=3)["system_fingerprint"] == keys[0]
+    server.store.rmdir()
+    away.rename(server.store)
+    promote(server.store, keys[1])
+    server.waits_for(lambda: server.health()["models"]["default"]["key"] == keys[1])
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_server_that_is_asked_to_end_finishes_what_runs(server: Running, signum: int, code: int) -> None:
     found: list[httpx.Response] = []
@@ -161,7 +176,7 @@ def test_a_server_that_is_asked_to_end_finishes_what_runs(server: Running, signu
     [response] = found
     assert response.status_code == 200
     assert all(len(choice["text"]) == 2000 for choice in response.json()["choices"])
-    assert server.said[-1].startswith(f"rnnlm: ended by {signal.Signals(signum).name}")
+    assert server.said[-1] == f"rnnlm: ended by {signal.Signals(signum).name}; what was being written is finished"
     assert len(server.said) == 3
 
 
@@ -176,6 +191,20 @@ def test_what_takes_longer_than_the_end_does_is_told(two: Path) -> None:
         asking.join()
         assert found[0].status_code == 503
         assert found[0].json()["error"]["type"] == "server_error"
+        server.waits_for(lambda: server.said[-1] == "rnnlm: ended by SIGTERM; what was being written is cut off")
+
+
+def test_a_second_signal_ends_at_once(two: Path) -> None:
+    with started(two) as server:
+        asking = threading.Thread(target=lambda: server.ask(prompt=PROMPT, max_tokens=8000, n=64))
+        asking.start()
+        server.waits_for(lambda: server.metric("rnnlm_texts") == 64)
+        server.process.terminate()
+        server.waits_for(lambda: server.said[-1].startswith("ending: "))
+        server.process.terminate()
+        assert server.process.wait(5) == 143
+        asking.join()
+        server.waits_for(lambda: server.said[-1] == "rnnlm: ended by SIGTERM; what was being written is cut off")
 
 
 def test_a_model_may_be_named_by_its_folder(two: Path, keys: list[str]) -> None:
