@@ -145,7 +145,8 @@ def _page(stored: Stored, graph: Graph) -> str:
 - `{graph.file}`: the graph and its weights, float32. {graph.called}
 - `{VOCABULARY}`: `tokens` in the order of their ids, and how text becomes tokens. {reading(stored)}
 
-In go ids of shape (steps, batch), int64, and the states {names}, each {shape}, float32.
+In go ids of shape (steps, batch), int64, one step at least, and the states {names}, each {shape}, float32.
+An id that is not in the vocabulary is an error.
 Out come logits of shape (steps, batch, {architecture.vocab_size}), for what follows each id, and the states to go on
 with: one step after the other, or a whole sequence at once.{several}
 {ends}

@@ -55,7 +55,9 @@ class Origin:
         named = manifest.config.get("corpus", "") if manifest else ""
         if named in catalogue() or not isinstance(named, str):
             return str(named)
-        return identity(named) if is_address(named) and not named.startswith("file:") else Path(named).name
+        if is_address(named) and not named.lower().startswith("file:"):
+            return identity(named)
+        return Path(named).name
 
     @property
     def known(self) -> Corpus | None:

@@ -208,14 +208,14 @@ def write(model: Path, out: Path) -> None:
 def _model(architecture: Architecture, networks: Sequence[Parameters], names: Sequence[str]) -> bytes:
     """The file, checked."""
     graph = _Graph()
-    ends = ""
+    ids, ends = _refusing(graph, architecture.vocab_size), ""
     if architecture.ends:
-        ended = graph.add("Equal", "ids", graph.constant("end", np.array(END_ID, np.int64)))
+        ended = graph.add("Equal", ids, graph.constant("end", np.array(END_ID, np.int64)))
         ends = graph.add("Unsqueeze", ended, graph.axes(2))
     each, after, own = [], list[str](), len(names) // len(networks)
     for number, weights in enumerate(networks):
         network = _Network(architecture, weights, f"networks.{number}." if len(networks) > 1 else "")
-        logits, new = network.run(graph, "ids", ends, names[number * own : (number + 1) * own])
+        logits, new = network.run(graph, ids, ends, names[number * own : (number + 1) * own])
         each.append(logits)
         after += new
     graph.called(_mean(graph, each) if len(each) > 1 else each[0], "logits")
@@ -242,6 +242,17 @@ def _model(architecture: Architecture, networks: Sequence[Parameters], names: Se
     checker.check_model(made, full_check=True)
     written: bytes = made.SerializeToString(deterministic=True)
     return written
+
+
+def _refusing(graph: _Graph, vocab_size: int) -> str:
+    """The ids, where all of them are in the vocabulary: one that is not has no row in a table, which is an error.
+
+    Without it an id below 0 would count from the end, and of one that is too large a one-hot row would be all zeros.
+    """
+    size = graph.constant("vocab_size", np.array(vocab_size, np.int64))
+    negative = graph.add("Less", "ids", graph.constant("first_id", np.array(0, np.int64)))
+    each = graph.constant("every_id", np.arange(vocab_size))
+    return graph.add("Gather", each, graph.add("Where", negative, size, "ids"))
 
 
 def _mean(graph: _Graph, each: Sequence[str]) -> str:

@@ -120,6 +120,7 @@ def test_an_evaluation_that_is_damaged_is_not_told(here: Rnnlm, trained: Path, t
     [
         ("https://me:secret@example.org/a.txt?token=secret", "https://example.org/a.txt"),
         ("file:///home/me/letters.txt", "letters.txt"),
+        ("FILE:///home/me/letters.txt", "letters.txt"),
         ("/home/me/letters/**/*.txt", "*.txt"),
         ("timemachine", "timemachine"),
     ],

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from data.corpus.text import END
@@ -13,7 +14,7 @@ from data.errors import ConfigError
 from tests.stages.export.conftest import MODELS
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 from stages.export import onnx as exported  # noqa: E402
 
 if TYPE_CHECKING:
@@ -59,6 +60,19 @@ def test_sizes_that_a_call_chooses_and_states_have_names(said: object, folder: P
     assert shapes["ids"] == ["steps", "batch"]
     assert shapes["logits"] == ["steps", "batch", 29]
     assert shapes["cell_2"] == shapes["new_cell_2"] == [1, "batch", 12]
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm, one-hot, 2 layers", "2 networks, documents"])
+def test_an_id_that_is_not_in_the_vocabulary_is_refused(
+    name: str, cases: dict[str, Case], said: object, folder: Path
+) -> None:
+    model = onnxruntime.InferenceSession(folder / str([*MODELS].index(name)) / "model.onnx")
+    architecture = cases[name].architecture
+    zero = np.zeros((architecture.layers, 1, architecture.hidden_size), np.float32)
+    states = {one.name: zero for one in model.get_inputs()[1:]}
+    for one in (-1, architecture.vocab_size, 1 << 40):
+        with pytest.raises(Exception, match="out of data bounds"):
+            model.run(None, {"ids": np.array([[2], [one]]), **states})
 
 
 def test_the_same_model_gives_the_same_bytes(
