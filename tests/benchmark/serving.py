@@ -66,14 +66,14 @@ def measure(*, full: bool) -> Part:
         promote(store, models[0])
         alone = one_by_one(models[0])
         with server(store) as address:
-            found = {f"{clients} clients": load(address, clients) for clients in CLIENTS}
-            name = f"{CLIENTS[-1]} clients, {SWAPS} swaps"
+            found = {str(clients): load(address, clients) for clients in CLIENTS}
+            name = f"{CLIENTS[-1]}, {SWAPS} swaps"
             found[name] = load(address, CLIENTS[-1], [partial(promote, store, models[1 - n % 2]) for n in range(SWAPS)])
             swapped = int(counter(address, "rnnlm_swaps_total"))
         keys = {json.loads((model / "manifest.json").read_text(encoding="utf-8"))["key"]: model for model in models}
         for one in found.values():
             check(one, keys)
-    head = ["", "requests/s", "characters/s", "× one by one", "median ms", "99 % ms", "lost"]
+    head = ["clients", "requests/s", "characters/s", "× one by one", "median ms", "99 % ms", "lost"]
     rows = [one.row(name, alone) for name, one in found.items()]
     part.tables.append(Table(f"Completions of {LENGTH} characters, temperature 1", head, rows))
     part.data = {"one by one": alone, "swaps": swapped}
