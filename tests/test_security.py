@@ -28,7 +28,10 @@ NEEDED = {"torch.load": "weights_only", "jinja2.Environment": "autoescape", "jin
 UNPACKING = {"extractall"}
 """Methods, of whatever object, that write where an archive says."""
 
-REASONS = {"tests/test_docs.py": {"exec": "it runs the README's example, as a reader would"}}
+REASONS = {
+    "tests/test_docs.py": {"exec": "it runs the README's example, as a reader would"},
+    "tests/data/store/test_readme.py": {"exec": "it runs the examples of the store's page, as a reader would"},
+}
 """File → what it may do all the same, and why."""
 
 
