@@ -36,6 +36,8 @@ _RATES: dict[LevelName, tuple[float, float]] = {"char": (5, 0.03), "word": (2, 0
 _WIDTHS: dict[LevelName, tuple[int, int]] = {"char": (256, 45_000), "word": (128, 41_000), "bpe": (160, 77_000)}
 """Hidden units that a text of so many tokens to learn from can use."""
 _ENOUGH: dict[LevelName, float] = {"char": 1.4, "word": 3.5, "bpe": 2.8}
+_REPEATING = 0.15
+"""Dropout of outputs at most, of a text that repeats itself."""
 _HELD_OUT, _MEASURED = 2_000, 200_000
 """Tokens that a split which is measured has at least, if a tenth of the text has them, and needs at most."""
 LONG = 10_000_000
@@ -81,7 +83,7 @@ def suggest(text: Text, speed: Speed, minutes: float) -> Suggestion:
     train = {
         **{name: Chosen(value) for name, value in network(text.level, size).items()},
         **_passes(learnt, epochs),
-        **_dropped(text.level, epochs),
+        **_dropped(text, epochs),
         **_counted(text),
     }
     times = f"{networks * epochs:,} times"
@@ -146,11 +148,12 @@ def enough(level: LevelName, learnt: int) -> int:
     return max(8, round(_ENOUGH[level] * wanted(learnt)))
 
 
-def widest(level: LevelName, learnt: int) -> int:
+def widest(text: Text, learnt: int) -> int:
     """Hidden units that a text can use: 256 for 45,000 characters, 512 for 225,000, 768 for half a million; of words,
-    which have a vector as wide each, 128 for 41,000 and 256 for 200,000."""
-    units, tokens = _WIDTHS[level]
-    limit = units * (learnt / tokens) ** 0.43
+    which have a vector as wide each, 128 for 41,000 and 256 for 200,000, and twice as many where they repeat
+    themselves."""
+    units, tokens = _WIDTHS[text.level]
+    limit = units * (learnt / tokens) ** 0.43 * (2 if text.repeats and text.level == "word" else 1)
     return min(SIZES, key=lambda size: abs(math.log(size / limit)))
 
 
@@ -169,7 +172,7 @@ def _size(text: Text, learnt: int, speed: Speed, seconds: float) -> tuple[int, i
             f"one epoch of this text with the smallest network, {least} units, takes longer than that: give --minutes "
             f"{needed:g} or more, or a part of the text with --set tokenize.max_tokens={part}"
         )
-    fitting = [size for size in SIZES if size <= widest(text.level, learnt) and passes(size) >= wanted(learnt)]
+    fitting = [size for size in SIZES if size <= widest(text, learnt) and passes(size) >= wanted(learnt)]
     size = max(fitting, default=least)
     networks = min(max(int(passes(size)) // enough(text.level, learnt), 1), _MOST_NETWORKS)
     return size, networks, min(_MOST_EPOCHS[text.level], int(passes(size) / networks))
@@ -195,15 +198,15 @@ def _passes(learnt: int, epochs: int) -> dict[str, Chosen]:
     }
 
 
-def _dropped(level: LevelName, epochs: int) -> dict[str, Chosen]:
+def _dropped(text: Text, epochs: int) -> dict[str, Chosen]:
     """What keeps a text from being learnt by heart."""
     if epochs < 4:
         inputs, outputs, recurrent = 0.0, 0.1, 0.0
         why = "it is hardly read twice: there is little to be learnt by heart"
-    elif level == "word":
+    elif text.level == "word":
         inputs, outputs, recurrent = 0.4, 0.5, 0.3 if epochs >= 20 else 0.0
         why = "words come seldom, and would be learnt by heart"
-    elif level == "bpe":
+    elif text.level == "bpe":
         inputs, outputs, recurrent = 0.2, 0.3, 0.2 if epochs >= 20 else 0.0
         why = "without it the text is learnt by heart"
     else:
@@ -212,6 +215,8 @@ def _dropped(level: LevelName, epochs: int) -> dict[str, Chosen]:
             (0.1, 0.1, 0.0) if epochs < 10 else (0.1, 0.3, 0.0) if epochs < 20 else (0.2, 0.5, 0.2)
         )
         why = "without it the text is learnt by heart"
+    if text.repeats and outputs > _REPEATING:
+        outputs, why = _REPEATING, "little, for the text repeats itself: what is learnt by heart comes again"
     dropped = {"input_dropout": inputs, "output_dropout": outputs, "weight_dropout": recurrent}
     return {name: Chosen(share, why if name == "output_dropout" else "") for name, share in dropped.items()}
 
@@ -219,7 +224,7 @@ def _dropped(level: LevelName, epochs: int) -> dict[str, Chosen]:
 def _counted(text: Text) -> dict[str, Chosen]:
     order = max(text.order, ORDERS[text.level])
     if text.tokens <= LONG:
-        why = ": long, for the text repeats itself" if order > ORDERS[text.level] else ", and better than either"
+        why = ": long, for the text repeats itself" if text.repeats else ", and better than either"
         return {"ngram": Chosen(order, f"mixed with the network{why}")}
     return {
         "ngram": Chosen(min(order, 6), "mixed with the network; no longer, for the text is long"),

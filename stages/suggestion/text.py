@@ -42,6 +42,11 @@ class Text:
     order: int = 0
     """Of the n-gram, longer than `ORDERS` has it where the text repeats itself; 0 where that was not looked at."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether it says much time and again, as logs do."""
+        return self.order > ORDERS[self.level]
+
     @classmethod
     def of(cls, table: IndexTable) -> Text:
         """What is known of a tokenized text, whatever its splits are."""

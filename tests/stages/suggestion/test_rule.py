@@ -50,7 +50,7 @@ def test_more_time_or_a_faster_machine_makes_no_smaller_network() -> None:
     text = Text("char", 1_000_000, 65)
     sizes = [values(suggest(text, TWO_CORES, minutes))["hidden_size"] for minutes in (1, 3, 10, 30, 100)]
     assert sizes == sorted(sizes)
-    assert sizes[0] < sizes[-1] <= rule.widest("char", 900_000)
+    assert sizes[0] < sizes[-1] <= rule.widest(text, 900_000)
     assert values(suggest(text, Speed(1, 2), 3))["hidden_size"] == sizes[-1]
 
 
@@ -78,5 +78,9 @@ def test_what_cannot_be_helped_is_said() -> None:
 
 def test_the_ngram_is_as_long_as_the_text_asks_for() -> None:
     assert values(suggest(Text("char", 50_000, 30), TWO_CORES, 1))["ngram"] == 8
-    assert values(suggest(Text("char", 50_000, 30, order=14), TWO_CORES, 1))["ngram"] == 14
+    repeated = values(suggest(Text("char", 50_000, 30, order=14), TWO_CORES, 1))
+    assert (repeated["ngram"], repeated["output_dropout"]) == (14, 0.15)
+    words = [values(suggest(Text("word", 45_000, 900, order=order), TWO_CORES, 3)) for order in (4, 8)]
+    assert words[0]["hidden_size"] < words[1]["hidden_size"]
+    assert words[0]["output_dropout"] > words[1]["output_dropout"]
     assert values(suggest(Text("char", 20_000_000, 30, order=8), TWO_CORES, 100))["ngram"] == 6
