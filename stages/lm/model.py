@@ -74,6 +74,8 @@ class LanguageModel:
         self.normalizer = normalizer
         self.first = 1 if len(vocab) > 1 else 0
         """Lower ids are read but never said."""
+        self.quiet = False
+        """Whether no warning names what the vocabulary lacks."""
         self._warned = {UNKNOWN}
 
     @classmethod
@@ -137,8 +139,8 @@ class LanguageModel:
         """
         sampling.chooser(0, temperature, 0, top_k, top_p)
         stops = sampling.stop_strings(stop)
-        prompt = self._split(prefix)
-        ids, after, ends = self._ids(prompt), prompt[-1] if prompt else "", self.architecture.ends
+        prompt = self.split(prefix)
+        ids, after, ends = self.ids(prompt), prompt[-1] if prompt else "", self.architecture.ends
         begun, longest = self.kind.join(prompt), max((len(stop.encode()) for stop in stops), default=0)
 
         def ended(text: Ids) -> bool:
@@ -213,30 +215,18 @@ class LanguageModel:
     def prompt(self, prefix: str) -> str:
         """A text as the model goes on from it: normalised, its accents composed or apart as in the text that the model
         was trained on, words with one space between them."""
-        return self.kind.join(self._split(prefix))
+        return self.kind.join(self.split(prefix))
 
-    def begun(self, prefix: str) -> tuple[list[int], str]:
-        """The ids of a prompt, and the token that it ends with, empty where there is none; a warning names what the
-        vocabulary lacks."""
-        prompt = self._split(prefix)
-        return self._ids(prompt), prompt[-1] if prompt else ""
-
-    def opening(self, ids: Ids) -> str:
-        """The first words of a text, given its ids: something to go on from in its own script. A word that the
-        vocabulary lacks, or without a letter or digit, is none; an empty string where there is none."""
-        words = self.vocab.decode(ids[:_READ].tolist(), self.kind).split()
-        told = [word for word in words if UNKNOWN not in word and any(map(str.isalnum, word))]
-        both = " ".join(told[:2])
-        return both if len(both) <= _OPENING else told[0][:_OPENING]
-
-    def _split(self, prefix: str) -> list[str]:
+    def split(self, prefix: str) -> list[str]:
         """The tokens of a prompt, its accents composed or apart as the vocabulary knows more of them, or longer."""
         ways = [self.kind.split(spelling) for spelling in spellings(prefix, self.normalizer, self.level)]
         return min(ways, key=lambda tokens: len(tokens) if self.kind.merged else self.vocab.ids(tokens).count(0))
 
-    def _ids(self, tokens: list[str]) -> list[int]:
-        """The ids of a prompt; a warning names what the vocabulary lacks, once."""
+    def ids(self, tokens: list[str]) -> list[int]:
+        """The ids of a prompt's tokens; a warning names what the vocabulary lacks, once, unless the model is quiet."""
         ids = self.vocab.ids(tokens)
+        if self.quiet:
+            return ids
         unknown = dict.fromkeys(token for token, id_ in zip(tokens, ids, strict=True) if not id_)
         lacking = [token for token in unknown if token not in self._warned]
         if lacking:
@@ -245,6 +235,20 @@ class LanguageModel:
             more = f" and {len(lacking) - _NAMED:,} more" if len(lacking) > _NAMED else ""
             logger.warning("the vocabulary lacks %s%s: read as %s", named, more, UNKNOWN)
         return ids
+
+    def begun(self, prefix: str) -> tuple[list[int], str]:
+        """The ids of a prompt, and the token that it ends with, empty where there is none; a warning names what the
+        vocabulary lacks."""
+        prompt = self.split(prefix)
+        return self.ids(prompt), prompt[-1] if prompt else ""
+
+    def opening(self, ids: Ids) -> str:
+        """The first words of a text, given its ids: something to go on from in its own script. A word that the
+        vocabulary lacks, or without a letter or digit, is none; an empty string where there is none."""
+        words = self.vocab.decode(ids[:_READ].tolist(), self.kind).split()
+        told = [word for word in words if UNKNOWN not in word and any(map(str.isalnum, word))]
+        both = " ".join(told[:2])
+        return both if len(both) <= _OPENING else told[0][:_OPENING]
 
     def _tokens(self, ids: Iterable[tuple[int, float | None]], *, after: str) -> Iterator[Token]:
         """What each id adds to a text that ends with the token ``after``, empty where there is none; as far as the end

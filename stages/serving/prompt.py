@@ -34,7 +34,7 @@ def read(model: LanguageModel, prompt: str) -> Prompt:
         model: any.
         prompt: a text.
     """
-    tokens = model._split(prompt)
+    tokens = model.split(prompt)
     telling = Telling[None](model.kind, "", ())
     told = [text for token in tokens for text, _ in telling.more(token, None)]
     text = "".join([*told, *(text for text, _ in telling.rest())])
@@ -49,9 +49,9 @@ def measured(model: LanguageModel, prompt: str, likeliest: int) -> Generator[Non
         prompt: a text.
         likeliest: how many of the likeliest tokens come with each, and its logarithm.
     """
-    tokens = model._split(prompt)
+    tokens = model.split(prompt)
     telling = Telling[Beside](model.kind, "", ())
-    told, predictor, ids = [], model.predictor, model._ids(tokens)
+    told, predictor, ids = [], model.predictor, model.ids(tokens)
     states, readout, logs = predictor.beginning(), predictor.readout(), None
     for token, id_ in zip(tokens, ids, strict=True):
         yield

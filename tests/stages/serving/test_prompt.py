@@ -32,7 +32,7 @@ def ours(request: pytest.FixtureRequest) -> LanguageModel:
 
 def test_the_pieces_are_the_text_with_what_the_model_makes_of_each(ours: LanguageModel) -> None:
     plain, told = prompt.read(ours, TEXT), measured(ours, TEXT, 3)
-    assert plain.tokens == told.tokens == len(ours._split(TEXT))
+    assert plain.tokens == told.tokens == len(ours.split(TEXT))
     assert [*plain.pieces] == [(ours.prompt(TEXT), None, ())]
     assert "".join(piece.text for piece in told.pieces) == ours.prompt(TEXT)
     assert told.pieces[0][1:] == (None, ())
