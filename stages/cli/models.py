@@ -156,34 +156,34 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, place: 
 
     Args:
         on: the text: a file, ``-`` for standard input, or what else a corpus is named by.
-        adapt: the learning rate of dynamic evaluation, above 0; None leaves the weights as they are.
+        adapt: the learning rate of dynamic evaluation; with 0 an n-gram alone learns, with None nothing does.
         model: a model's folder; by default the store's champion, else its newest model.
         name: of the champion.
         place: where the artifacts are, where no model is named.
         as_json: whether to print one object.
 
     Raises:
-        ConfigError: a rate that does not fit, or a text of fewer than two tokens.
+        ConfigError: a rate that does not fit the model or none, or a text of fewer than two tokens.
         CorpusError: what cannot be read, or is not text.
         StoreError: a model that is not there or cannot be used.
     """
-    if adapt is not None and not 1e-30 <= adapt <= 1e30:
-        raise ConfigError(f"--adapt must be above 0, not {adapt:g}: give a rate between 1e-30 and 1e30")
+    if adapt and not 1e-30 <= adapt <= 1e30:
+        raise ConfigError(f"--adapt must be 0 or above, not {adapt:g}: give 0, or a rate between 1e-30 and 1e30")
     folder = chosen.folder(model, name, place)
     language_model = chosen.load(folder)
     losses = None if adapt is None else _adapting(language_model, folder, adapt)
     with reporting() as reporter, text_of(on, reporter("download")) as text:
-        chunks = _chunks(text / "corpus.txt", CHUNK_ADAPTING if losses else CHUNK, reporter("evaluate"))
+        chunks = _chunks(text / "corpus.txt", CHUNK_ADAPTING if adapt else CHUNK, reporter("evaluate"))
         score = language_model.score(chunks, losses)
     if as_json:
-        print_json({"model": str(folder), **({"adapt": adapt} if adapt else {}), **asdict(score)})
+        print_json({"model": str(folder), **({} if adapt is None else {"adapt": adapt}), **asdict(score)})
         return
 
     from data.corpus.level import LEVELS
     from stages.report import words
 
     tokens = f"{LEVELS[language_model.level].noun}s"
-    print(f"model               {line(str(short(folder)))}{f', adapting at {adapt:g}' if adapt else ''}")
+    print(f"model               {line(str(short(folder)))}{'' if adapt is None else f', adapting at {adapt:g}'}")
     print(f"perplexity          {words.figure(score.perplexity)}")
     print(f"bits per character  {score.bits_per_character:.4g}")
     print(f"loss (nats)         {score.loss:.5g}")
@@ -196,12 +196,16 @@ def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iter
     """How `LanguageModel.score` measures with dynamic evaluation."""
     from safetensors.numpy import load_file
 
-    from stages.lm import parameters
+    from stages.lm import following, parameters
     from stages.lm.mixture import Mixture
     from stages.training import adaptation
 
-    networks = parameters.apart(load_file(folder / "model.safetensors"), model.architecture.networks)
     mixture = model.predictor if isinstance(model.predictor, Mixture) else None
+    if not rate:
+        if not mixture:
+            raise ConfigError(f"--adapt 0 lets an n-gram learn, and {short(folder)} has none: give a rate above 0")
+        return partial(following.carried, mixture)
+    networks = parameters.apart(load_file(folder / "model.safetensors"), model.architecture.networks)
     return partial(adaptation.losses, model.architecture, networks, rate, mixture=mixture)
 
 

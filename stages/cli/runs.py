@@ -71,7 +71,8 @@ def evaluate(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="With --on: let the model learn from what it has read at this rate, say 3e-4 (dynamic evaluation).",
+            help="With --on: let the model learn from what it has read at this rate, say 3e-4 (dynamic evaluation); "
+            "at 0 its n-gram alone learns.",
         ),
     ] = None,
     model: Model = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from data.tables.tokens import END_ID
 from stages.lm import following
 from stages.lm.counting import Counting
 from stages.lm.following import Following
@@ -59,6 +60,17 @@ def test_where_a_text_is_cut_does_not_show(cuts: Any) -> None:
     ours = made()
     nats = alone(ours, TEXT)
     np.testing.assert_array_equal(followed(ours, nats, TEXT, cuts), followed(ours, nats, TEXT))
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [150], range(1, 299)])
+@pytest.mark.parametrize("ends", [False, True])
+def test_networks_may_stand_still(cuts: Any, ends: bool) -> None:
+    ours, ids = made(ends), TEXT.copy()
+    if ends:
+        ids[::37] = END_ID
+    found = np.concatenate([*following.carried(ours, np.split(ids, [*cuts]))])
+    np.testing.assert_array_equal(found, followed(ours, alone(ours, ids), ids))
+    assert found.mean() < np.concatenate([*ours.losses(ids)]).mean()
 
 
 def test_several_networks_stand_beside_the_n_gram_as_one() -> None:
