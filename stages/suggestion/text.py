@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from data.tables.tokens import IndexTable
 
 ORDERS: dict[LevelName, int] = {"char": 8, "word": 4, "bpe": 5}
-"""Of the n-gram, of a text that does not repeat itself: longer ones say nothing more there."""
+"""Of the n-gram, at least: of most texts longer ones say nothing more."""
 LONGEST = 16
 """The longest n-grams that a model can have."""
 _REPEATED = 2_000_000
@@ -26,7 +26,9 @@ _COUNTED, _MEASURED = 500_000, 20_000
 """Tokens of the training split, its last ones, and of the validation split, its first ones, at most."""
 _LEAST = 0.01
 """Share of the loss that an n-gram saves at least where what came before, or what came before that, says something of
-what comes next."""
+what comes next, and, two tokens longer, where a text repeats itself."""
+_LONGER = 0.003
+"""Share of it that an n-gram saves at least which is two tokens longer, to be worth its memory."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,9 @@ class Text:
     hopeless: bool = False
     """Whether those before a token say nothing of it: a 3-gram is no better than how often each token comes."""
     order: int = 0
-    """Of the n-gram, longer than `ORDERS` has it where the text repeats itself; 0 where that was not looked at."""
-
-    @property
-    def repeats(self) -> bool:
-        """Whether it says much time and again, as logs do."""
-        return self.order > ORDERS[self.level]
+    """Of the n-gram, as long as that pays; 0 where that was not looked at."""
+    repeats: bool = False
+    """Whether it says much time and again, as logs do."""
 
     @classmethod
     def of(cls, table: IndexTable) -> Text:
@@ -58,18 +57,21 @@ class Text:
         def loss(order: int) -> float:
             return NGram.fit(known, table.vocab_size, order, ends=table.ends).loss(unseen)
 
-        hopeless, order = table.vocab_size < 3, ORDERS[table.level]  # `<unk>` and one more
+        hopeless, order, repeats = table.vocab_size < 3, ORDERS[table.level], False  # `<unk>` and one more
         if len(unseen) > 1 and not hopeless:
             alone = Unigram.fit(known, table.vocab_size).loss(unseen[1:])
             hopeless = loss(3) > alone * (1 - _LEAST)
             if len(table.ids) <= _REPEATED:
-                order = _enough(loss, order)
-        return cls(table.level, len(table.ids), table.vocab_size, hopeless, order)
+                order, repeats = _enough(loss, order)
+        return cls(table.level, len(table.ids), table.vocab_size, hopeless, order, repeats)
 
 
-def _enough(loss: Callable[[int], float], order: int) -> int:
-    """Two tokens longer as long as that saves enough."""
-    least = loss(order)
-    while order + 2 <= LONGEST and (longer := loss(order + 2)) < least * (1 - _LEAST):
-        order, least = order + 2, longer
-    return order
+def _enough(loss: Callable[[int], float], order: int) -> tuple[int, bool]:
+    """Two tokens longer as long as that saves enough, and whether the first two save much."""
+    losses = [loss(order), loss(order + 2)]
+    while losses[-1] < losses[-2] * (1 - _LONGER):
+        order += 2
+        if order + 2 > LONGEST:
+            break
+        losses.append(loss(order + 2))
+    return order, losses[1] < losses[0] * (1 - _LEAST)

@@ -78,9 +78,14 @@ def test_what_cannot_be_helped_is_said() -> None:
 
 def test_the_ngram_is_as_long_as_the_text_asks_for() -> None:
     assert values(suggest(Text("char", 50_000, 30), TWO_CORES, 1))["ngram"] == 8
-    repeated = values(suggest(Text("char", 50_000, 30, order=14), TWO_CORES, 1))
-    assert (repeated["ngram"], repeated["output_dropout"]) == (14, 0.15)
-    words = [values(suggest(Text("word", 45_000, 900, order=order), TWO_CORES, 3)) for order in (4, 8)]
-    assert words[0]["hidden_size"] < words[1]["hidden_size"]
-    assert words[0]["output_dropout"] > words[1]["output_dropout"]
+    assert values(suggest(Text("char", 50_000, 30, order=14), TWO_CORES, 1))["ngram"] == 14
     assert values(suggest(Text("char", 20_000_000, 30, order=8), TWO_CORES, 100))["ngram"] == 6
+
+
+def test_a_text_that_repeats_itself_may_be_learnt_by_heart() -> None:
+    texts = [[Text(level, 45_000, 900, repeats=repeats) for repeats in (False, True)] for level in ("char", "word")]
+    characters, words = ([values(suggest(text, TWO_CORES, 3)) for text in pair] for pair in texts)
+    for once, again in (characters, words):
+        assert once["output_dropout"] > again["output_dropout"] == 0.15
+    assert characters[0]["hidden_size"] == characters[1]["hidden_size"]
+    assert words[0]["hidden_size"] < words[1]["hidden_size"]
