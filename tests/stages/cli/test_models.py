@@ -194,6 +194,19 @@ def test_several_networks_learn_as_one_model(here: Rnnlm, trained: Path, tmp_pat
     assert learning < still
 
 
+def test_an_n_gram_may_learn_alone(here: Rnnlm, trained: Path, tmp_path: Path) -> None:
+    text = tmp_path / "letter.txt"
+    text.write_text("the sea is miles away\n" * 40)
+    model = here("train", "--preset", trained, "--set", "train.ngram=4").stdout.strip()
+    still, counting = (
+        json.loads(here("evaluate", "--on", text, "--model", model, "--json", *adapting).stdout)
+        for adapting in ((), ("--adapt", 0))
+    )
+    assert counting.pop("adapt") == 0
+    assert counting["tokens"] == still["tokens"]
+    assert counting["loss"] < still["loss"]
+
+
 def test_a_text_is_read_from_standard_input_or_a_pipe(rnnlm: Rnnlm, here: Rnnlm, model: Path, tmp_path: Path) -> None:
     said = "the sea is miles away\n" * 5
     expected = pytest.approx(LanguageModel.load(model).score(said).loss, rel=1e-6)
