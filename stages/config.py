@@ -127,9 +127,10 @@ class TrainConfig(StageConfig):
     """Each token goes in as a learnt vector of this size; 0 is one-hot, as in the book."""
     tie_weights: bool = False
     """The output layer uses the embedding's weights; `embedding_size` has to equal `hidden_size` then."""
-    initializer: Literal["normal", "uniform"] = "normal"
+    initializer: Literal["normal", "uniform", "forgetful"] = "normal"
     """First weights: `normal`, Normal(0, 0.01) as in the book; `uniform`, ±1/√hidden_size and embeddings ±0.1, which
-    lets several layers, or a large embedding, learn from the first epoch."""
+    lets several layers, or a large embedding, learn from the first epoch; `forgetful`, where inputs weigh more than the
+    past: ±2/√hidden_size for what comes in and embeddings ±0.5, and an LSTM's forget gates begin at a bias of -1."""
     input_dropout: Dropout = 0.0
     """Share of what goes into the first layer that is dropped while training."""
     hidden_dropout: Dropout = 0.0
