@@ -128,9 +128,8 @@ class TrainConfig(StageConfig):
     tie_weights: bool = False
     """The output layer uses the embedding's weights; `embedding_size` has to equal `hidden_size` then."""
     initializer: Literal["normal", "uniform", "forgetful"] = "normal"
-    """First weights: `normal`, Normal(0, 0.01) as in the book; `uniform`, ±1/√hidden_size and embeddings ±0.1, which
-    lets several layers, or a large embedding, learn from the first epoch; `forgetful`, where inputs weigh more than the
-    past: ±2/√hidden_size for what comes in and embeddings ±0.5, and an LSTM's forget gates begin at a bias of -1."""
+    """First weights: `normal`, Normal(0, 0.01), the book's; `uniform`, ±1/√hidden_size and embeddings ±0.1, for several
+    layers or a large embedding; `forgetful`, where inputs weigh 2 and 5 times that, and an LSTM forgets at first."""
     input_dropout: Dropout = 0.0
     """Share of what goes into the first layer that is dropped while training."""
     hidden_dropout: Dropout = 0.0
