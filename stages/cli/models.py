@@ -7,10 +7,9 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,9 +24,7 @@ from stages.cli.options import Configuration, Json, Model, Name, Place, as_text,
 from stages.cli.output import print_json, short
 
 if TYPE_CHECKING:
-    from data.tables.tokens import Ids
-    from stages.lm.layers import Vector
-    from stages.lm.model import LanguageModel
+    pass
 
 CHUNK, CHUNK_ADAPTING = 1 << 14, 1 << 9
 """Bytes of a text that are measured before the progress is shown again; where the model learns, some seconds' worth."""
@@ -167,11 +164,13 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, place: 
         CorpusError: what cannot be read, or is not text.
         StoreError: a model that is not there or cannot be used.
     """
-    if adapt and not 1e-30 <= adapt <= 1e30:
-        raise ConfigError(f"--adapt must be 0 or above, not {adapt:g}: give 0, or a rate between 1e-30 and 1e30")
+    if adapt is not None:
+        from stages.scoring.adapting import adapting, check_rate
+
+        check_rate(adapt)
     folder = chosen.folder(model, name, place)
     language_model = chosen.load(folder)
-    losses = None if adapt is None else _adapting(language_model, folder, adapt)
+    losses = None if adapt is None else adapting(language_model, adapt)
     with reporting() as reporter, text_of(on, reporter("download")) as text:
         chunks = _chunks(text / "corpus.txt", CHUNK_ADAPTING if adapt else CHUNK, reporter("evaluate"))
         score = language_model.score(chunks, losses)
@@ -190,23 +189,6 @@ def measure(on: str, adapt: float | None, model: Path | None, name: str, place: 
     print(f"{tokens:19} {score.tokens:,}")
     spelled = " (spelled out in bits per character, mere <unk> in perplexity and loss)" if score.unknown_rate else ""
     print(f"unknown             {score.unknown_rate:.2%}{spelled}")
-
-
-def _adapting(model: LanguageModel, folder: Path, rate: float) -> Callable[[Iterator[Ids]], Iterator[Vector]]:
-    """How `LanguageModel.score` measures with dynamic evaluation."""
-    from safetensors.numpy import load_file
-
-    from stages.lm import following, parameters
-    from stages.lm.mixture import Mixture
-    from stages.training import adaptation
-
-    mixture = model.predictor if isinstance(model.predictor, Mixture) else None
-    if not rate:
-        if not mixture:
-            raise ConfigError(f"--adapt 0 lets an n-gram learn, and {short(folder)} has none: give a rate above 0")
-        return partial(following.carried, mixture)
-    networks = parameters.apart(load_file(folder / "model.safetensors"), model.architecture.networks)
-    return partial(adaptation.losses, model.architecture, networks, rate, mixture=mixture)
 
 
 def meant(name: str) -> str:

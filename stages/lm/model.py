@@ -76,6 +76,8 @@ class LanguageModel:
         """Lower ids are read but never said."""
         self.quiet = False
         """Whether no warning names what the vocabulary lacks."""
+        self.folder: Path | None = None
+        """That it was loaded from."""
         self._warned = {UNKNOWN}
 
     @classmethod
@@ -91,7 +93,9 @@ class LanguageModel:
         Raises:
             StoreError: a folder that holds no such model, a damaged one, or a newer version's (`FormatError`).
         """
-        return cls(*stored.read(Path(folder), finite=finite))
+        model = cls(*stored.read(Path(folder), finite=finite))
+        model.folder = Path(folder)
+        return model
 
     @classmethod
     def untrained(cls, config: TrainConfig, vocab: Vocab, level: LevelName, normalizer: Normalizer) -> LanguageModel:
@@ -269,7 +273,7 @@ class LanguageModel:
         Args:
             text: in one piece, or in pieces cut anywhere.
             losses: from a text's ids, in pieces, to the loss of each but the first, nats; by default what this model
-                makes of it.
+                makes of it, and with `stages.scoring.adapting` what it makes of it as it learns from what it has read.
 
         Raises:
             ConfigError: fewer than two tokens, so that nothing is predicted.

@@ -48,7 +48,7 @@ def read(folder: Path, *, finite: bool) -> Stored:
     ``ngrams.arrow``; see `stages.lm.model.LanguageModel.load`."""
     architecture, level, normalizer, shares = _described(folder / "config.json")
     _as_published(folder)
-    weights = _weights(folder / "model.safetensors", architecture, finite=finite)
+    weights = read_weights(folder / "model.safetensors", architecture, finite=finite)
     path, noun = folder / "vocab.arrow", LEVELS[level].noun
     vocab = Vocab.read(path, merged=LEVELS[level].merged)
     if len(vocab) != architecture.vocab_size:
@@ -95,8 +95,8 @@ def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer, tuple[f
     return architecture, level, normalizer, shares
 
 
-def _weights(path: Path, architecture: Architecture, *, finite: bool) -> Parameters:
-    """Read only once the header has said that these are the weights of such a model."""
+def read_weights(path: Path, architecture: Architecture, *, finite: bool = True) -> Parameters:
+    """The weights of a model, read only once the header has said that these are the weights of such a model."""
     from safetensors import SafetensorError, safe_open
 
     try:

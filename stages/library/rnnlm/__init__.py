@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data.errors import RnnlmError
     from stages.lm.model import LanguageModel
+    from stages.scoring.adapting import adapting
     from stages.scoring.each import score_each
 
-__all__ = ["LanguageModel", "RnnlmError", "score_each"]
+__all__ = ["LanguageModel", "RnnlmError", "adapting", "score_each"]
 
 _ROOT = next(folder for folder in Path(__file__).parents if (folder / "stages" / "lm").is_dir())
 """Where the floors lie: in a clone this file is in one of them, installed it lies beside them."""
@@ -34,6 +35,7 @@ _FLOORS = ("data", "stages")
 _WHERE = {
     "LanguageModel": "stages.lm.model",
     "RnnlmError": "data.errors",
+    "adapting": "stages.scoring.adapting",
     "score_each": "stages.scoring.each",
 }
 """What is there to use → its module. It is loaded when it is asked for: the command has no use for it."""

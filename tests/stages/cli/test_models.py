@@ -174,9 +174,10 @@ def test_a_model_that_learns_from_what_it_reads_says_so(here: Rnnlm, model: Path
     )
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     for arguments, sentence in (
-        (["--on", text, "--adapt", -1], "--adapt must be 0 or above, not -1"),
-        (["--on", text, "--adapt", "nan"], "--adapt must be 0 or above, not nan"),
-        (["--on", text, "--model", model, "--adapt", 0], "has none: give a rate above 0"),
+        (["--on", text, "--adapt", -1], "a model cannot adapt at a rate of -1: give 0, or 1e-30 to 0.1"),
+        (["--on", text, "--adapt", "nan"], "a model cannot adapt at a rate of nan"),
+        (["--on", text, "--adapt", 0.2], "a model cannot adapt at a rate of 0.2"),
+        (["--on", text, "--model", model, "--adapt", 0], "has none: give one above 0"),
         (["--adapt", 3e-4], "--adapt is for the text of --on"),
     ):
         assert sentence in here("evaluate", *arguments, code=2).stderr
