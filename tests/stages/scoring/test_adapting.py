@@ -33,6 +33,10 @@ def test_a_program_gets_what_the_command_prints(
         for _ in range(2):  # nothing of the first text is left when the second begins
             assert model.score(TEXT, losses).loss == pytest.approx(json.loads(said.stdout)["loss"], rel=1e-9)
         assert model.score(TEXT, losses).loss < model.score(TEXT).loss
+    # Where networks hardly move, it is the model that stands still, or whose n-gram alone learns.
+    still = adapting(model, 0) if "train.ngram=4" in extra else None
+    hardly = model.score(TEXT, adapting(model, 1e-9)).loss
+    assert hardly == pytest.approx(model.score(TEXT, still).loss, rel=1e-5)
 
 
 def test_what_cannot_adapt_says_so(model: Path) -> None:
