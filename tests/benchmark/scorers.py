@@ -14,10 +14,13 @@ from stages.lm import side_by_side
 from stages.lm.model import LanguageModel
 from stages.lm.network import one_thread
 from stages.lm.parameters import GATES
+from stages.scoring.adapting import adapting
 
 Turn = Callable[[], float]
 WINDOW = 256
 """Tokens after which the state is reset, where it is: nanoGPT's."""
+RATE = 3e-4
+"""Of a model that learns while it reads."""
 AT_ONCE = 1024
 """Columns of a product with what many steps gave."""
 
@@ -68,6 +71,13 @@ def torch(model: str, text: str) -> Turn:
     return turn
 
 
+def learning(model: str, text: str) -> Turn:
+    """As `evaluate --on --adapt` does, on the cores that the process has."""
+    own, read = LanguageModel.load(model), Path(text).read_text(encoding="utf-8")
+    losses = adapting(own, RATE)
+    return lambda: own.score(read, losses).loss
+
+
 def products(model: str, text: str) -> Turn:
     """No losses: the matrix products of reading the text once in NumPy, on one thread.
 
@@ -102,4 +112,7 @@ def tokens(model: LanguageModel, text: str) -> Any:
     return np.concatenate(list(itertools.chain(pieces)))
 
 
-CONTENDERS = {"torch": torch, "ours": ours, "windowed": windowed, "products": products}
+CONTENDERS = {
+    **{"torch": torch, "ours": ours, "windowed": windowed, "products": products},
+    **dict.fromkeys(("one core", "all cores"), learning),
+}

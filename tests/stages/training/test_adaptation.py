@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
+from data import cores
 from data.errors import ConfigError
 from data.tables.tokens import Ids
 from data.tables.vocab import Vocab
@@ -132,6 +134,24 @@ def test_several_networks_say_the_mean_of_their_probabilities_and_each_learns_by
     together = read(architecture, rate, IDS, seeds=(1, 2, 3))
     np.testing.assert_allclose(together, -np.log(np.exp(-alone.astype(np.float64)).mean(axis=0)), rtol=1e-6)
     np.testing.assert_array_equal(read(architecture, rate, IDS, seeds=(2, 2)), alone[1])
+
+
+def test_large_networks_learn_on_as_many_cores_as_there_are_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = read(CELLS[2], RATE, IDS, seeds=(1, 2, 3)), set()
+
+    def forward(*given: Any, own: Any = bptt.Unrolled.forward) -> None:
+        seen.add(threading.current_thread())
+        own(*given)
+
+    monkeypatch.setattr(bptt.Unrolled, "forward", forward)
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    np.testing.assert_array_equal(read(CELLS[2], RATE, IDS, seeds=(1, 2, 3)), before)
+    assert seen == {threading.current_thread()}  # for small ones that would take longer
+    monkeypatch.setattr(adaptation, "_LARGE", CELLS[2].weights())
+    np.testing.assert_array_equal(read(CELLS[2], RATE, IDS, seeds=(1, 2, 3)), before)
+    assert len(seen - {threading.current_thread()}) in (1, 2)
+    with pytest.raises(ConfigError, match="diverges"):
+        read(CELLS[2], 1e30, IDS, seeds=(1, 2))
 
 
 @pytest.mark.parametrize("size", [1, 7, SEGMENT, SEGMENT + 1, 50])
