@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data import cores
 from stages.lm import metrics, parameters
 from stages.lm.network import Network
 from stages.lm.softmax import logarithm, softmax
@@ -21,6 +23,11 @@ from stages.lm.softmax import logarithm, softmax
 if TYPE_CHECKING:
     from stages.lm.parameters import Architecture, Parameters
     from stages.lm.predictor import Predictor, State, Vector
+
+
+_ENDED: Vector = np.empty(0, np.float32)
+_LONG = 1 << 32
+"""Tokens of a text times weights of a network from which on threads are worth their start, a hundredth of a second."""
 
 
 def made(architecture: Architecture, weights: Parameters) -> Predictor:
@@ -74,7 +81,7 @@ class Ensemble:
         states = self.beginning() if states is None else states
         own = self._apart(states)
         each = [network.losses(ids, inner) for network, inner in zip(self.networks, own, strict=True)]
-        for nats in zip(*each, strict=True):
+        for nats in self._at_once(each, len(ids)):
             states[:] = chain.from_iterable(own)
             yield together(nats)
 
@@ -88,11 +95,22 @@ class Ensemble:
         return together([network.separate_losses(ids, lengths) for network in self.networks])
 
     def windowed_losses(self, ids: NDArray[Any], window: int) -> Iterator[Vector]:
-        for nats in zip(*[network.windowed_losses(ids, window) for network in self.networks], strict=True):
+        for nats in self._at_once([network.windowed_losses(ids, window) for network in self.networks], len(ids)):
             yield together(nats)
 
     def windowed_span(self, window: int) -> int:
         return self.networks[0].windowed_span(window)
+
+    def _at_once(self, each: Sequence[Iterator[Vector]], tokens: int) -> Iterator[Sequence[Vector]]:
+        """What ``zip`` gives of so many tokens; of a long text by as many threads as there are cores, bit by bit."""
+        threads = min(len(each), cores.available())
+        if threads == 1 or tokens * self.networks[0].architecture.weights() < _LONG:
+            yield from zip(*each, strict=True)
+            return
+        # Of these threads none is waited for where this one is told to end: a chunk may take a minute.
+        with ThreadPool(threads) as pool:
+            while (nats := pool.map(lambda one: next(one, _ENDED), each, chunksize=1))[0] is not _ENDED:
+                yield nats
 
     def _apart(self, states: list[State]) -> list[list[State]]:
         """The states of each."""

@@ -7,7 +7,9 @@ given ids cost (`losses`). Where documents have ends, whoever reads one does so 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,6 @@ from stages.lm.layers import Layer, State, Vector, reset
 from stages.lm.parameters import GATES
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from stages.lm.parameters import Architecture, Parameters
 
 _NUMBERS = 1 << 22
@@ -30,11 +30,25 @@ _ROWS = 4096
 """Time steps, or windows, at most that are computed at once."""
 
 
-def one_thread() -> AbstractContextManager[object]:
+@contextmanager
+def one_thread() -> Iterator[None]:
     """While this holds, NumPy's products take one thread: how many there are changes their last bits, and must not
-    follow from the machine. Losses are computed so; who samples and keeps what is said asks for it."""
-    context: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
-    return context
+    follow from the machine. Losses are computed so; who samples and keeps what is said asks for it.
+
+    Where several threads ask for it, the last to leave gives back what the first one found.
+    """
+    with _asking:
+        _held.append(_blas().limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _asking:
+            _held.pop().restore_original_limits()
+
+
+_asking = threading.Lock()
+_held: list[Any] = []
+"""A limit for each that asks. Whoever leaves takes the newest, so that the first one's is left for the last."""
 
 
 @cache

@@ -19,8 +19,6 @@ from stages.scoring.adapting import adapting
 Turn = Callable[[], float]
 WINDOW = 256
 """Tokens after which the state is reset, where it is: nanoGPT's."""
-RATE = 3e-4
-"""Of a model that learns while it reads."""
 AT_ONCE = 1024
 """Columns of a product with what many steps gave."""
 
@@ -71,10 +69,11 @@ def torch(model: str, text: str) -> Turn:
     return turn
 
 
-def learning(model: str, text: str) -> Turn:
-    """As `evaluate --on --adapt` does, on the cores that the process has."""
-    own, read = LanguageModel.load(model), Path(text).read_text(encoding="utf-8")
-    losses = adapting(own, RATE)
+def several(model: str, text: str, length: int, rate: float | None) -> Turn:
+    """As `evaluate --on` does with so many characters, with `--adapt` where there is a rate, on the cores that there
+    are."""
+    own, read = LanguageModel.load(model), Path(text).read_text(encoding="utf-8")[:length]
+    losses = None if rate is None else adapting(own, rate)
     return lambda: own.score(read, losses).loss
 
 
@@ -114,5 +113,5 @@ def tokens(model: LanguageModel, text: str) -> Any:
 
 CONTENDERS = {
     **{"torch": torch, "ours": ours, "windowed": windowed, "products": products},
-    **dict.fromkeys(("one core", "all cores"), learning),
+    **dict.fromkeys(("one core", "all cores"), several),
 }

@@ -26,9 +26,9 @@ MODELS = {
 }
 """Name → how it is trained, on the sample: what it knows of a text's past tells how much has to be read again."""
 SEVERAL = {"networks": 4, "epochs": 1}
-"""Of the last of these, for a model that learns while it reads."""
-LEARNT = 1_500
-"""Characters that it reads."""
+"""Of the last of these."""
+READING: dict[str, tuple[int, float | None]] = {"measured": (TOKENS, None), "learning": (1_500, 3e-4)}
+"""What several networks do → of how many characters, and the rate that they learn at."""
 CORPUS = 1_115_394
 """Characters of Tiny Shakespeare, the first nine tenths of which `shakespeare` trains on."""
 
@@ -43,10 +43,10 @@ def measure(*, full: bool) -> Part:
         text.write_text((sample * (TOKENS // len(sample) + 1))[:TOKENS], encoding="utf-8")
         for name, train in MODELS.items():
             part.races.append(race(name, trained(Path(folder) / name, train), text))
-        text.write_text(sample[:LEARNT], encoding="utf-8")
-        learns = learning(trained(Path(folder) / "several", {**MODELS["LSTM 512"], **SEVERAL}), text)
+        model = trained(Path(folder) / "several", {**MODELS["LSTM 512"], **SEVERAL})
+        several = [on_all_cores(doing, model, text) for doing in READING]
     share = shares(part.races[-1], SHAPES[-1])
-    part.races.append(learns)
+    part.races += several
     part.data["shares"] = share
     rows = [[engine, f"{100 * one:.1f} %"] for engine, one in share.items()]
     part.tables.append(Table("What the evaluation of `shakespeare` takes of its training", ["engine", "share"], rows))
@@ -57,7 +57,7 @@ def measure(*, full: bool) -> Part:
         "`windowed` resets the state every 256 tokens; the losses of the others agree to 0.01 % before they are timed.",
         "torch reads the text as one row, for the state is carried from its beginning to its end; an LSTM of 512 would "
         "take it minutes.",
-        "Networks that learn read 1,500 characters, each of them on one core; what they say is the same.",
+        "Several networks have a core each, as far as there are some; what they say is the same.",
     ]
     return part
 
@@ -89,9 +89,10 @@ def race(name: str, model: str, text: Path) -> Race:
     return Race(name, taken, [Pair("ours", "products", round(1 / 1.5, 2)), Pair("ours", "torch")], "tokens/s", tokens)
 
 
-def learning(model: str, text: Path) -> Race:
-    """Let several networks that learn while they read have one core, and all."""
-    task = {"model": model, "text": str(text)}
+def on_all_cores(doing: str, model: str, text: Path) -> Race:
+    """Let several networks have one core, and all."""
+    length, rate = READING[doing]
+    task = {"model": model, "text": str(text), "length": length, "rate": rate}
     with ExitStack() as stack:
         racing = [
             stack.enter_context(Contender("scorers", name, task, threads=1, cores=cores))
@@ -101,8 +102,7 @@ def learning(model: str, text: Path) -> Race:
         assert one == several, (one, several)
         seconds = alternate([contender.go for contender in racing], ROUNDS)
     taken = {contender.name: turns for contender, turns in zip(racing, seconds, strict=True)}
-    tokens = len(text.read_text(encoding="utf-8")) - 1
-    return Race("four LSTMs of 512, learning", taken, [Pair("all cores", "one core")], "tokens/s", tokens)
+    return Race(f"four LSTMs of 512, {doing}", taken, [Pair("all cores", "one core")], "tokens/s", length - 1)
 
 
 def shares(scored: Race, shape: Shape) -> dict[str, float]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from data import cores
+from data.errors import Interrupted
 from stages.lm import ensemble, parameters
 from stages.lm.ensemble import Ensemble
 from stages.lm.network import Network
@@ -51,6 +56,51 @@ def test_what_several_say_is_the_mean_of_their_probabilities() -> None:
 def test_no_text_costs_several_more_than_it_costs_them_on_average() -> None:
     alone = [Network(EACH, drawn(seed)) for seed in range(3)]
     assert Ensemble(alone).loss(IDS) < np.mean([network.loss(IDS) for network in alone])
+
+
+def test_a_long_text_is_read_by_as_many_threads_as_there_are_cores_and_costs_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several = Ensemble([Network(EACH, drawn(seed)) for seed in range(3)])
+    seen = set()
+
+    def read() -> list[Any]:
+        states = several.beginning()
+        carried, windowed = several.losses(IDS, states), several.windowed_losses(IDS, 32)
+        return [*np.concatenate([*carried, *windowed]), *np.concatenate([array for state in states for array in state])]
+
+    def column(*given: Any, own: Any = Network.advance_columns) -> None:
+        seen.add(threading.current_thread())
+        own(*given)
+
+    monkeypatch.setattr(Network, "advance_columns", column)
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    before, here = read(), {threading.current_thread()}
+    assert seen == here  # of a short text that would take longer
+    monkeypatch.setattr(ensemble, "_LONG", EACH.weights() * len(IDS))
+    np.testing.assert_array_equal(read(), before)
+    assert seen > here
+
+
+def test_nobody_waits_for_a_chunk_to_end_who_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    monkeypatch.setattr(ensemble, "_LONG", 1)
+    going_on = threading.Event()
+    monkeypatch.setattr(Network, "losses", lambda *given: (going_on.wait(40) for _ in IDS))
+
+    def told(*signal: Any) -> None:
+        raise Interrupted("told to end", signal[0])
+
+    signal.signal(signal.SIGALRM, told)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        began = time.monotonic()
+        with pytest.raises(Interrupted):
+            Ensemble([Network(EACH, drawn(seed)) for seed in range(3)]).loss(IDS)
+        assert time.monotonic() - began < 30
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        going_on.set()
 
 
 def test_equal_ones_are_one() -> None:

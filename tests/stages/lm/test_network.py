@@ -203,6 +203,25 @@ def test_losses_have_the_same_bits_on_any_number_of_cores() -> None:
     assert found[0] == found[1]
 
 
+def test_whoever_leaves_last_gives_numpy_its_threads_back() -> None:
+    blas = ThreadpoolController().select(user_api="blas")
+
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in blas.info()}
+
+    with blas.limit(limits=3):
+        first, second, third = (module.one_thread() for _ in range(3))
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        third.__enter__()
+        second.__exit__(None, None, None)
+        assert threads() == {1}
+        third.__exit__(None, None, None)
+        assert threads() == {3}
+
+
 def test_losses_do_not_depend_on_how_many_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = network(GRU)
     ids = random_ids(GRU, 300).astype(np.uint16)
