@@ -194,6 +194,7 @@ print(*[name for name in sys.modules if name.partition(".")[0] in ("data", "stag
 """
 
 MIXTURE = [
+    "data/cores.py",
     "data/tables/ngrams.py",
     "stages/lm/counts.py",
     "stages/lm/ensemble.py",
