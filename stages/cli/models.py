@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,6 @@ from data.store.naming import DEFAULT
 from stages.cli import chosen
 from stages.cli.options import Configuration, Json, Model, Name, Place, as_text, configured
 from stages.cli.output import print_json, short
-
-if TYPE_CHECKING:
-    pass
 
 CHUNK, CHUNK_ADAPTING = 1 << 14, 1 << 9
 """Bytes of a text that are measured before the progress is shown again; where the model learns, some seconds' worth."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _ENDED: Vector = np.empty(0, np.float32)
+"""What an iterator gives that has nothing left."""
 _LONG = 1 << 32
 """Tokens of a text times weights of a network from which on threads are worth their start, a hundredth of a second."""
 
@@ -107,6 +107,9 @@ class Ensemble:
         if threads == 1 or tokens * self.networks[0].architecture.weights() < _LONG:
             yield from zip(*each, strict=True)
             return
+
+        from multiprocessing.pool import ThreadPool  # which only a long text is worth
+
         # Of these threads none is waited for where this one is told to end: a chunk may take a minute.
         with ThreadPool(threads) as pool:
             while (nats := pool.map(lambda one: next(one, _ENDED), each, chunksize=1))[0] is not _ENDED:
