@@ -22,6 +22,9 @@ LONGEST = 16
 """The longest n-grams that a model can have."""
 _REPEATED = 2_000_000
 """Tokens of a text up to which longer ones are tried: they take up to 36 bytes for each token and order."""
+_SHORT = 500_000
+"""Characters of a text up to which n-grams are the longest there are as soon as ones two longer pay: beside a network
+even those save something that save nothing alone."""
 _COUNTED, _MEASURED = 500_000, 20_000
 """Tokens of the training split, its last ones, and of the validation split, its first ones, at most."""
 _LEAST = 0.01
@@ -63,6 +66,8 @@ class Text:
             hopeless = loss(3) > alone * (1 - _LEAST)
             if len(table.ids) <= _REPEATED:
                 order, repeats = _enough(loss, order)
+                if table.level == "char" and order > ORDERS["char"] and len(table.ids) <= _SHORT:
+                    order = LONGEST
         return cls(table.level, len(table.ids), table.vocab_size, hopeless, order, repeats)
 
 
