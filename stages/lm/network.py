@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +38,17 @@ def one_thread() -> Iterator[None]:
     Where several threads ask for it, the last to leave gives back what the first one found.
     """
     with _asking:
-        _held.append(_blas().limit(limits=1, user_api="blas"))
+        _held.append(ExitStack())
+        _held[-1].enter_context(_blas().limit(limits=1, user_api="blas"))
     try:
         yield
     finally:
         with _asking:
-            _held.pop().restore_original_limits()
+            _held.pop().close()
 
 
 _asking = threading.Lock()
-_held: list[Any] = []
+_held: list[ExitStack] = []
 """A limit for each that asks. Whoever leaves takes the newest, so that the first one's is left for the last."""
 
 
