@@ -31,11 +31,11 @@ _TRAINING = 0.85
 """Of the time; the rest is for counting and measuring, and for a machine that is busier than it was."""
 _MOST_EPOCHS: dict[LevelName, int] = {"char": 40, "word": 70, "bpe": 40}
 _MOST_NETWORKS = 8
-_RATES: dict[LevelName, tuple[float, float]] = {"char": (5, 0.03), "word": (2, 0.015), "bpe": (1.6, 0.01)}
+_RATES: dict[LevelName, tuple[float, float]] = {"char": (6, 0.03), "word": (2, 0.015), "bpe": (1.6, 0.01)}
 """Of learning: the first over the hidden units, and the second at most. Up to there, the higher the better."""
 _WIDTHS: dict[LevelName, tuple[int, int]] = {"char": (256, 45_000), "word": (128, 41_000), "bpe": (160, 77_000)}
 """Hidden units that a text of so many tokens to learn from can use."""
-_ENOUGH: dict[LevelName, float] = {"char": 1.4, "word": 3.5, "bpe": 2.8}
+_ENOUGH: dict[LevelName, float] = {"char": 2, "word": 3.5, "bpe": 2.8}
 _REPEATING = 0.15
 """Dropout of outputs at most, of a text that repeats itself."""
 _HELD_OUT, _MEASURED = 2_000, 200_000
@@ -143,17 +143,17 @@ def wanted(learnt: int) -> int:
 
 
 def enough(level: LevelName, learnt: int) -> int:
-    """Epochs that a network should have before a second one is better: 8 of a million characters, 11 of 300,000, 25 of
+    """Epochs that a network should have before a second one is better: 8 of a million characters, 14 of 300,000, 36 of
     50,000; more of words, of which one that reads 40,000 of them 70 times is better than two."""
     return max(8, round(_ENOUGH[level] * wanted(learnt)))
 
 
 def widest(text: Text, learnt: int) -> int:
-    """Hidden units that a text can use: 256 for 45,000 characters, 512 for 225,000, 768 for half a million; of words,
-    which have a vector as wide each, 128 for 41,000 and 256 for 200,000, and twice as many where they repeat
-    themselves."""
+    """Hidden units that a text can use: 256 for 45,000 characters, 384 for 300,000, 512 for a million; of words, which
+    have a vector as wide each, 128 for 41,000 and 256 for 200,000, and twice as many where they repeat themselves."""
     units, tokens = _WIDTHS[text.level]
-    limit = units * (learnt / tokens) ** 0.43 * (2 if text.repeats and text.level == "word" else 1)
+    growth = 0.25 if text.level == "char" and learnt > tokens else 0.43
+    limit = units * (learnt / tokens) ** growth * (2 if text.repeats and text.level == "word" else 1)
     return min(SIZES, key=lambda size: abs(math.log(size / limit)))
 
 

@@ -54,6 +54,14 @@ def test_more_time_or_a_faster_machine_makes_no_smaller_network() -> None:
     assert values(suggest(text, Speed(1, 2), 3))["hidden_size"] == sizes[-1]
 
 
+def test_a_network_that_is_wide_enough_is_read_more_often_and_then_has_another_beside_it() -> None:
+    text, speed = Text("char", 400_000, 90), Speed(2.8, 36)
+    found = [values(suggest(text, speed, minutes)) for minutes in (2, 3, 6, 10)]
+    assert {one["hidden_size"] for one in found} == {384}
+    assert [one.get("networks", 1) for one in found] == [1, 1, 2, 3]
+    assert found[0]["epochs"] < found[1]["epochs"]
+
+
 def test_a_time_too_short_for_one_epoch_says_which_is_enough() -> None:
     text = Text("char", 1_000_000, 65)
     with pytest.raises(ConfigError, match="give --minutes") as refused:
