@@ -36,7 +36,7 @@ _RATES: dict[LevelName, tuple[float, float]] = {"char": (6, 0.03), "word": (2, 0
 _WIDTHS: dict[LevelName, tuple[int, int]] = {"char": (256, 45_000), "word": (128, 41_000), "bpe": (160, 77_000)}
 """Hidden units that a text of so many tokens to learn from can use."""
 _ENOUGH: dict[LevelName, float] = {"char": 2, "word": 3.5, "bpe": 2.8}
-_REPEATING = 0.15
+_REPEATING: dict[LevelName, float] = {"char": 0.3, "word": 0.15, "bpe": 0.15}
 """Dropout of outputs at most, of a text that repeats itself."""
 _HELD_OUT, _MEASURED = 2_000, 200_000
 """Tokens that a split which is measured has at least, if a tenth of the text has them, and needs at most."""
@@ -215,8 +215,9 @@ def _dropped(text: Text, epochs: int) -> dict[str, Chosen]:
             (0.1, 0.1, 0.0) if epochs < 10 else (0.1, 0.3, 0.0) if epochs < 20 else (0.2, 0.5, 0.2)
         )
         why = "without it the text is learnt by heart"
-    if text.repeats and outputs > _REPEATING:
-        outputs, why = _REPEATING, "little, for the text repeats itself: what is learnt by heart comes again"
+    most = _REPEATING[text.level]
+    if text.repeats and outputs > most:
+        outputs, why = most, "little, for the text repeats itself: what is learnt by heart comes again"
     dropped = {"input_dropout": inputs, "output_dropout": outputs, "weight_dropout": recurrent}
     return {name: Chosen(share, why if name == "output_dropout" else "") for name, share in dropped.items()}
 
