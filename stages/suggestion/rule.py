@@ -32,7 +32,8 @@ _TRAINING = 0.85
 _MOST_EPOCHS: dict[LevelName, int] = {"char": 40, "word": 70, "bpe": 40}
 _MOST_NETWORKS = 8
 _RATES: dict[LevelName, tuple[float, float]] = {"char": (6, 0.03), "word": (2, 0.015), "bpe": (1.6, 0.01)}
-"""Of learning: the first over the hidden units, and the second at most. Up to there, the higher the better."""
+"""Of learning: the first over the hidden units, and the second at most. Lower ones are worse; of characters 7 over the
+units are better for some texts, and worse for others."""
 _WIDTHS: dict[LevelName, tuple[int, int]] = {"char": (256, 45_000), "word": (128, 41_000), "bpe": (160, 77_000)}
 """Hidden units that a text of so many tokens to learn from can use."""
 _ENOUGH: dict[LevelName, float] = {"char": 2, "word": 3.5, "bpe": 2.8}
@@ -152,6 +153,7 @@ def widest(text: Text, learnt: int) -> int:
     """Hidden units that a text can use: 256 for 45,000 characters, 384 for 300,000, 512 for a million; of words, which
     have a vector as wide each, 128 for 41,000 and 256 for 200,000, and twice as many where they repeat themselves."""
     units, tokens = _WIDTHS[text.level]
+    # Of more characters than that, time is worth more in epochs and in further networks than in width.
     growth = 0.25 if text.level == "char" and learnt > tokens else 0.43
     limit = units * (learnt / tokens) ** growth * (2 if text.repeats and text.level == "word" else 1)
     return min(SIZES, key=lambda size: abs(math.log(size / limit)))
