@@ -50,10 +50,11 @@ class DownloadConfig(StageConfig):
 class TokenizeConfig(StageConfig):
     """How the text becomes ids."""
 
-    level: Literal["char", "word", "bpe"] = "char"
-    """One token per character (code point), or one per word between white space; or, `bpe`, per subword: bytes that
-    often stand together in what the vocabulary is fitted on, so that nothing is unknown. No subword reaches across the
-    border of two pieces: line ends, and runs of letters, digits, signs or blanks, each with one space before it."""
+    level: Literal["char", "letter", "word", "bpe"] = "char"
+    """One token per character (code point); or, `letter`, the same but for capitals, which are small letters behind a
+    shift; or one per word between white space; or, `bpe`, per subword: bytes that often stand together in what the
+    vocabulary is fitted on, so that nothing is unknown. No subword reaches across the border of two pieces: line ends,
+    and runs of letters, digits, signs or blanks, each with one space before it."""
     vocab_size: Annotated[int, Field(ge=257, le=10**6)] = 4096
     """For `bpe`: tokens of the vocabulary at most, all 256 bytes and `<unk>`, which never comes, among them."""
     normalizer: Literal["book", "lower", "none"] = "lower"
@@ -101,10 +102,9 @@ class TokenizeConfig(StageConfig):
         if abs(total - 1) > 1e-9:
             raise ValueError(f"train_share, valid_share and test_share must add up to 1, not {total:g}")
         if self.line_ends and (self.level != "word" or self.normalizer == "book"):
-            raise ValueError(
-                "line_ends needs level=word, for characters have line ends already, and a normalizer that keeps them, "
-                "lower or none"
-            )
+            raise ValueError("line_ends needs level=word, for others have them, and no normalizer=book")
+        if self.level == "letter" and self.normalizer != "none":
+            raise ValueError(f"level=letter needs normalizer=none: {self.normalizer} leaves no capital to be spelt out")
         if self.vocab_size != 4096 and self.level != "bpe":
             raise ValueError(f"vocab_size needs level=bpe: a vocabulary of level={self.level} follows from min_freq")
         if self.train_share == 0:

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from data.corpus import bpe, text
-from data.corpus.level import BPE, LEVELS, WORD
+from data.corpus.letters import SHIFTS
+from data.corpus.level import BPE, LETTER, LEVELS, WORD
 from data.corpus.parts import cut, passes
 from data.errors import CorpusError
 from data.tables.borders import DOCUMENTS
@@ -154,8 +155,9 @@ def _vocabulary(counts: Counter[str], config: TokenizeConfig, ends: int | None, 
         # All rows but that of <unk>, and of what ends a document.
         size = config.vocab_size - (1 if ends is None else 2)
         return Vocab.merged(counts, Merges(bpe.learn(counts, size, config.min_freq)), ends)
-    vocab = Vocab.build(counts, config.min_freq, ends)
-    if len(vocab) == (1 if ends is None else 2):
+    always = SHIFTS if config.level == LETTER.name else ()
+    vocab = Vocab.build(counts, config.min_freq, ends, always=always)
+    if len(vocab) == len(always) + (1 if ends is None else 2):
         raise CorpusError(f"every token is seen less than {config.min_freq:,} times: lower tokenize.min_freq")
     return vocab
 

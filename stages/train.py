@@ -18,7 +18,7 @@ from data.errors import ConfigError, Interrupted
 from data.tables import history
 from data.tables.tokens import IndexTable
 from stages.lm import metrics, parameters
-from stages.lm.parameters import FORMAT, MIXED
+from stages.lm.parameters import FORMAT, MIXED, SEVERAL
 from stages.training import checkpoint, minibatches, schedule, signals
 from stages.training.engine import MOMENTS, Recipe
 from stages.training.loop import Loop
@@ -176,7 +176,7 @@ def _export(
     kind = MIXED if mixture else 4 if table.ends else 3 if table.level == "bpe" else 2
     last = trained[-1]
     description = {
-        "format": FORMAT if architecture.networks > 1 else kind,
+        "format": FORMAT if table.level == "letter" else SEVERAL if architecture.networks > 1 else kind,
         **architecture.description(),
         "level": table.level,
         "normalizer": table.normalizer,

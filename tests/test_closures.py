@@ -61,6 +61,7 @@ CLOSURES = {
         "data/cores.py",
         "data/corpus/bpe.py",
         "data/corpus/division.py",
+        "data/corpus/letters.py",
         "data/corpus/level.py",
         "data/corpus/likeness.py",
         "data/corpus/parts.py",
@@ -119,6 +120,7 @@ CLOSURES = {
     ],
     "evaluate": [
         "data/cores.py",
+        "data/corpus/letters.py",
         "data/corpus/level.py",
         "data/corpus/parts.py",
         "data/corpus/subwords.py",

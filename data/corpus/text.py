@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from data.corpus.parts import Part, Span
 
-LevelName = Literal["char", "word", "bpe"]
+LevelName = Literal["char", "letter", "word", "bpe"]
 Normalizer: TypeAlias = str
 """What a text is normalised by, as one of `NORMALIZERS`: a rule of `normalize`, and what comes beside it, ``+nfc`` for
 composed accents and ``+lines`` for line ends as words."""

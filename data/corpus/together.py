@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from data.corpus import subwords, text
+from data.corpus import letters, subwords, text
 from data.corpus.level import LEVELS
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def _together(texts: list[str], level: LevelName, had: Callable[[int], object]) 
         whole = LEVELS[level].pieces(["\n".join(texts)])
         lengths = [len(one.split()) for one in texts]
     else:
-        whole = LEVELS[level].pieces(["".join(texts)])
+        if LEVELS[level].spelt:
+            texts = [*map(letters.spelt, texts)]
+        whole = [text.code_points("".join(texts))]
         lengths = [*map(len, texts)]
     for length in lengths:
         had(length)

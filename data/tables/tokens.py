@@ -27,6 +27,8 @@ END_ID = 1
 LONGEST = 1 << 20
 """Tokens of the training split that figures are taken of, at most, or of subwords the pieces (`data.corpus.subwords`):
 more would tell little more of a text that is known, and would take longer than to learn it."""
+_MOST = {"letter": 2, "bpe": 4}
+"""Tokens of a character: a shift and a letter, or bytes. Of other levels it is one."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,12 @@ class IndexTable:
         if any(split.unknown != len(split) - np.count_nonzero(self.ids[split.start : split.stop]) for split in counted):
             raise ValueError("other tokens are unknown than it counts")
         if any(
-            # A character is four bytes at most; and a document has one, or two, before its end.
-            split.characters * (4 if self.level == "bpe" else 1) * (2 if self.ends else 1) + self.ends < len(split)
-            or (self.level == "char" and split.characters > len(split))
+            # And a document has a character, or two, before its end.
+            split.characters * _MOST.get(self.level, 1) * (2 if self.ends else 1)
+            + self.ends
+            + (self.level == "letter")  # a shift may be the last that there is
+            < len(split)
+            or (self.level in ("char", "letter") and split.characters > len(split))
             for split in counted
         ):
             raise ValueError("it counts other characters than it has")

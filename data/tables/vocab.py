@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.corpus import subwords
+from data.corpus import letters, subwords
 from data.corpus.text import END
 from data.errors import StoreError
 from data.tables import arrow
@@ -43,15 +43,20 @@ class Vocab:
         self._ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
 
     @classmethod
-    def build(cls, counts: Mapping[str, int], min_freq: int = 0, ends: int | None = None) -> Vocab:
+    def build(
+        cls, counts: Mapping[str, int], min_freq: int = 0, ends: int | None = None, *, always: Iterable[str] = ()
+    ) -> Vocab:
         """Most frequent first, ties in code-point order; what was seen less than ``min_freq`` times is unknown.
 
         Args:
             counts: of the tokens.
             min_freq: how often a token is seen at least that is known.
             ends: of how many documents, where the end of one is a token.
+            always: tokens that are known, however seldom they are seen.
         """
-        known = sorted(token for token, count in counts.items() if count >= min_freq and token != UNKNOWN)
+        seen = {token for token, count in counts.items() if count >= min_freq and token != UNKNOWN}
+        counts = {**dict.fromkeys(always, 0), **counts}
+        known = sorted(seen.union(always))
         known.sort(key=counts.__getitem__, reverse=True)  # which leaves ties as they stand
         found = [counts[token] for token in known]
         unknown = sum(counts.values()) - sum(found)
@@ -114,8 +119,10 @@ class Vocab:
 
     @cached_property
     def characters(self) -> NDArray[np.int64]:
-        """For a vocabulary of subwords: id → how many characters begin in the token, shape (tokens,)."""
-        return np.array([0] * self._first + [*map(subwords.characters, self.tokens[self._first :])], np.int64)
+        """For a vocabulary of subwords or of letters: id → how many characters begin in the token, shape (tokens,)."""
+        begin = subwords.characters if self.merges else _begins
+        first = [0 if self.merges else 1, 0][: self._first]  # `<unk>`, and what ends a document
+        return np.array([*first, *map(begin, self.tokens[self._first :])], np.int64)
 
     @cached_property
     def within(self) -> NDArray[np.bool_]:
@@ -164,3 +171,7 @@ class Vocab:
         if merged:
             vocab.merges = Merges.read(path.with_name(MERGES), tokens[vocab._first :])
         return vocab
+
+
+def _begins(letter: str) -> bool:
+    return letter not in letters.SHIFTS

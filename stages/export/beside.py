@@ -31,16 +31,30 @@ _COMPOSED = ", with its accents composed before (NFC)"
 _LINES = f", with each line end as a word `{LINE_END}` of its own"
 _TOKENS = {
     "char": "A token is a character.",
+    "letter": "A token is a character, or of a capital that has a small letter of its own two: U+000E and that letter. "
+    "Behind two capitals in a row all letters of the word, which digits and `_` belong to, are capitals without it, as "
+    "far as a U+000F stands before one that is none.",
     "word": "A token is what stands between white space.",
     "bpe": "A token is a subword of byte-level BPE: `merges` are its merges, the first one first, and each letter of a "
     "token stands for the byte that is its place in `letters`.",
 }
-_JOINED = {
-    "char": '"".join(text)',
-    "word": f'"".join("\\n" if word == "{LINE_END}" else word + " " for word in text)',
-    "bpe": 'bytes(map(vocab["letters"].index, "".join(text))).decode(errors="replace")',
+_PRINTED = {
+    "char": 'print("".join(text))',
+    "letter": """written, shifted, capitals = "", False, 0
+for letter in text:
+    if letter in "\\x0e\\x0f":
+        shifted = letter == "\\x0e"
+        capitals *= shifted
+        continue
+    within = capitals > 1 and (letter.isalnum() or letter == "_")
+    capitals = capitals + 1 if shifted and letter != letter.upper() else capitals * within
+    shifted = False
+    written += letter.upper() if capitals else letter
+print(written)""",
+    "word": f'print("".join("\\n" if word == "{LINE_END}" else word + " " for word in text))',
+    "bpe": 'print(bytes(map(vocab["letters"].index, "".join(text))).decode(errors="replace"))',
 }
-"""The text of tokens, in Python."""
+"""The text of tokens, printed by Python."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +177,6 @@ for _ in range(200):
     if ids[0] == vocab["end"]:
         break
     text.append(vocab["tokens"][ids[0]])
-print({_JOINED[stored.level]})
+{_PRINTED[stored.level]}
 ```
 """

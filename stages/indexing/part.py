@@ -143,7 +143,7 @@ def indexed(
         ranges: of the tokens of the text.
         spill: the file for the ids, in the folder of whoever asked.
     """
-    read = {name: Spelling() for name in ranges}
+    read = {name: Spelling(shifts=LEVELS[source.level].spelt) for name in ranges}
     kept, merges, here = _kept(folder, part), vocab.merges, folder == spill.parent
     path = spill if here and not merges else kept.with_suffix(".ids")
     ends, done, written, places = start + documents.cumsum(), 0, 0, []

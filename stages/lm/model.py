@@ -49,7 +49,7 @@ class LanguageModel:
         architecture: which model it is.
         weights: as `stages.lm.parameters` names them, of several networks as `stages.lm.parameters.together` does.
         vocab: row = id.
-        level: `char`, `word` or `bpe`.
+        level: `char`, `letter`, `word` or `bpe`.
         normalizer: what a text is normalised by.
         ngram: what stands beside the network, with ``shares`` of each as `stages.lm.mixture.Mixture` has them.
     """
@@ -144,14 +144,15 @@ class LanguageModel:
         sampling.chooser(0, temperature, 0, top_k, top_p)
         stops = sampling.stop_strings(stop)
         prompt = self.split(prefix)
-        ids, after, ends = self.ids(prompt), prompt[-1] if prompt else "", self.architecture.ends
+        ids, after, ends = self.ids(prompt), self.kind.after(prompt), self.architecture.ends
         begun, longest = self.kind.join(prompt), max((len(stop.encode()) for stop in stops), default=0)
 
         def ended(text: Ids) -> bool:
             if ends and END_ID in text[-abreast.SEGMENT :]:
                 return True
-            last = text[-abreast.SEGMENT - longest :].tolist() if stops else []
-            return self.kind.says((self.vocab.tokens[id_] for id_ in last), stops)
+            # What case a letter has, its whole text says.
+            last = text if self.kind.spelt else text[-abreast.SEGMENT - longest :]
+            return bool(stops) and self.kind.says((self.vocab.tokens[id_] for id_ in last.tolist()), stops, after)
 
         def written(some: Sequence[int]) -> Iterator[str]:
             texts = None
@@ -241,10 +242,10 @@ class LanguageModel:
         return ids
 
     def begun(self, prefix: str) -> tuple[list[int], str]:
-        """The ids of a prompt, and the token that it ends with, empty where there is none; a warning names what the
-        vocabulary lacks."""
+        """The ids of a prompt, and what says how the next token is written (`data.corpus.level.Level.after`); a warning
+        names what the vocabulary lacks."""
         prompt = self.split(prefix)
-        return self.ids(prompt), prompt[-1] if prompt else ""
+        return self.ids(prompt), self.kind.after(prompt)
 
     def opening(self, ids: Ids) -> str:
         """The first words of a text, given its ids: something to go on from in its own script. A word that the
@@ -255,8 +256,8 @@ class LanguageModel:
         return both if len(both) <= _OPENING else told[0][:_OPENING]
 
     def _tokens(self, ids: Iterable[tuple[int, float | None]], *, after: str) -> Iterator[Token]:
-        """What each id adds to a text that ends with the token ``after``, empty where there is none; as far as the end
-        of a document."""
+        """What each id adds to a text, as ``added`` of `data.corpus.level.Level` has it; as far as the end of a
+        document."""
         tokens = self.vocab.tokens
         if self.architecture.ends:
             ids = itertools.takewhile(lambda drawn: drawn[0] != END_ID, ids)

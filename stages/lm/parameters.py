@@ -23,10 +23,11 @@ Parameters = dict[str, npt.NDArray[np.float32]]
 Value = TypeVar("Value")
 
 MIXED = 5
-FORMAT = 6
+SEVERAL = 6
+FORMAT = 7
 """Of the model that a folder holds, as its ``config.json`` says, at most: 1 knew neither embeddings nor tied weights, 2
-no subwords, 3 no ends of documents, 4 no n-gram beside the network, `MIXED` no second network. Each model has the first
-that knows all it is of, but none has 1 any more."""
+no subwords, 3 no ends of documents, 4 no n-gram beside the network, `MIXED` no second network, `SEVERAL` no letters.
+Each model has the first that knows all it is of, but none has 1 any more."""
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates per cell, stacked along the first axis: `gru` reset, update, new; `lstm` input, forget, cell, output."""
 
@@ -85,9 +86,9 @@ class Architecture:
             description = {"activation": activation, "embedding_size": 0, "tie_weights": False, **description}
         if description["format"] < 4:
             description = {**description, "ends": False}
-        if description["format"] < FORMAT:
+        if description["format"] < SEVERAL:
             description = {**description, "networks": 1}
-        description = {"ends": False, **description}
+        description = {"ends": False, **({"networks": 1} if description["format"] == FORMAT else {}), **description}
         names = [field.name for field in fields(cls)]
         if missing := [name for name in names if name not in description]:
             raise ValueError(f"it has no {missing[0]}")
@@ -100,7 +101,9 @@ class Architecture:
             **{name: type(description[name]) is int and description[name] >= least for name, least in sizes.items()},
             "tie_weights": tied is False or (tied is True and result.embedding_size == result.hidden_size),
             "ends": result.ends is False or (result.ends is True and result.vocab_size > 1),
-            "networks": type(result.networks) is int and (result.networks > 1) is (description["format"] == FORMAT),
+            "networks": type(result.networks) is int
+            and result.networks > 0
+            and ((result.networks > 1) is (description["format"] == SEVERAL) or description["format"] == FORMAT),
         }
         if wrong := [name for name, fits in fitting.items() if not fits]:
             raise ValueError(f"its {wrong[0]} cannot be {description[wrong[0]]!r}")

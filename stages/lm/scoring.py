@@ -55,7 +55,7 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
     Raises:
         ConfigError: fewer than two tokens, so that nothing is predicted.
     """
-    read = Spelling()
+    read = Spelling(shifts=level.spelt)
 
     def counted() -> Iterator[Ids]:
         for piece, ids in text:
@@ -78,11 +78,12 @@ def score(text: Pieces, losses: Losses, level: Level, normalizer: str) -> Score:
 
 
 def log_probabilities(text: Pieces, predictor: Predictor, level: Level) -> Iterator[tuple[str, float]]:
-    """Each token of a text but the first, and its log-probability, nats; of a subword, what it adds to the text."""
+    """Each token of a text but the first, and its log-probability, nats; of a subword, what it adds to the text, and so
+    of a letter."""
     pieces, again = itertools.tee(text)
     tokens = itertools.chain.from_iterable(piece for piece, _ in pieces)
     nats = itertools.chain.from_iterable((-some).tolist() for some in carried(predictor, (ids for _, ids in again)))
-    if level.merged:
+    if level.partial:
         added = level.added(zip(tokens, itertools.chain([0.0], nats), strict=True))
         yield from itertools.islice(added, 1, None)
     else:

@@ -3,7 +3,8 @@
 A model says of an unknown token that it is ``<unk>``, and no more. Whoever wants the text back still needs to know
 which one it was, so that is charged to bits per character, by plain codes that need nothing but the text's alphabet:
 
-- an unknown character costs log2 K bits, with K the number of different unknown characters of the text;
+- an unknown character costs log2 K bits, with K the number of different unknown characters of the text; of letters, the
+  shifts of which are always known, it is the small letter that is told;
 - an unknown word of n characters costs (n + 1) · log2(A + 1) bits: spelled out, all A different characters of the text
   (but white space) and the end of the word being as likely.
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.corpus.letters import characters
 from data.corpus.text import LINE_END, code_points
 
 if TYPE_CHECKING:
@@ -41,9 +43,13 @@ class Spelling:
     """A text that is read piece by piece: its characters, its unknown tokens, and what these cost.
 
     It holds as much as the text has different characters, whatever its length.
+
+    Args:
+        shifts: whether code points are those of letters and shifts (`data.corpus.letters`), and not of characters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shifts: bool = False) -> None:
+        self._shifts = shifts
         self.tokens = 0
         self.characters = 0
         """Code points that the tokens stand for, one space or line end behind each word."""
@@ -63,7 +69,7 @@ class Spelling:
         unknown = ids == 0
         count = int(np.count_nonzero(unknown))
         if isinstance(piece, np.ndarray):
-            self.characters += len(piece)
+            self.characters += int(np.count_nonzero(characters(piece))) if self._shifts else len(piece)
             self._spelled += count
             first = int(unknown[0])
             if count:
@@ -94,10 +100,10 @@ class Spelling:
         self.tokens += len(ids)
         self.unknown += count
 
-    def count(self, tokens: int, characters: int) -> None:
-        """Read on so many tokens, none of which is unknown, in which so many characters begin."""
+    def count(self, tokens: int, begun: int) -> None:
+        """Read on so many tokens, none of which is unknown, in which so many characters have begun."""
         self.tokens += tokens
-        self.characters += characters
+        self.characters += begun
 
     def extend(self, more: Spelling) -> None:
         """Read on what another one has read."""

@@ -85,6 +85,8 @@ def _described(path: Path) -> tuple[Architecture, LevelName, Normalizer, tuple[f
         level, normalizer = config["level"], config["normalizer"]
         if level not in [*LEVELS] or normalizer not in NORMALIZERS:
             raise ValueError("its level or its normalizer is unknown")
+        if (level == "letter") is not (config["format"] == FORMAT):
+            raise ValueError("its format and its level do not agree")
         mixed = config["format"] == MIXED or (config["format"] > MIXED and "mixture" in config)
         shares = tuple(config["mixture"]["shares"]) if mixed else ()
         if not all(type(share) is float and 0 < share < 1 for share in shares) or (mixed and not shares):

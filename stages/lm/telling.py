@@ -16,13 +16,13 @@ class Telling(Generic[Beside]):
 
     Args:
         kind: how tokens become text.
-        after: the token before them, empty where there is none.
+        after: what comes before them, as `data.corpus.level.Level.after` has it.
         stops: strings of which none is told, nor what comes behind one.
     """
 
     def __init__(self, kind: Level, after: str, stops: Sequence[str]) -> None:
         self.after = after
-        """The last token."""
+        """The same, now."""
         self._kind, self._before = kind, Before[Beside](stops) if stops else None
         self._open: list[tuple[str, Beside]] = []
         self._told = 0
@@ -34,7 +34,7 @@ class Telling(Generic[Beside]):
 
     def more(self, token: str, beside: Beside) -> list[tuple[str, Beside]]:
         """What the text is known to go on with, now that this token has come with what is beside it."""
-        before, self.after = self.after, token
+        before, self.after = self.after, self._kind.after([token], self.after)
         if not self._kind.merges:
             return self._known([*self._kind.added([(token, beside)], after=before)])
         self._open.append((token, beside))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus import subwords, text
+from data.corpus import letters, subwords, text
 from data.corpus.level import LEVELS
 from data.tables.borders import DOCUMENTS
 from data.tables.counts import index
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from data.corpus.level import Level
+    from data.corpus.level import Level, Piece
     from data.corpus.text import LevelName, Normalizer
     from data.tables.borders import Borders
     from data.tables.tokens import Ids, IndexTable
@@ -54,7 +54,7 @@ class Reading:
     space behind a word."""
     spans: NDArray[np.int64] | None = None
     """The characters that each subword has a part in, shape (tokens,), 1 at least; None where a token's bits are those
-    of its first character."""
+    of its first character, or of a shift those of the letter behind it."""
 
     def spread(self, these: slice, bits: Floats) -> tuple[NDArray[np.intp], Floats]:
         """The characters that some tokens' bits belong to, and what each is charged."""
@@ -119,21 +119,24 @@ class Passage:
         return self._with_ends(reading) if vocab.ends and len(self._ends) else reading
 
     def _tokens(self, level: Level, vocab: Vocab) -> Reading:
-        borders = [0, *self._ends.tolist(), len(self.codes)] if level.merged else [0, len(self.codes)]
-        parts = [self._ids(level, vocab, *edges) for edges in itertools.pairwise(borders)]
-        ids = np.concatenate([np.empty(0, vocab.id_type), *(piece for part in parts for piece in part)])
+        borders = [0, *self._ends.tolist(), len(self.codes)] if level.partial else [0, len(self.codes)]
+        pieces = [piece for edges in itertools.pairwise(borders) for piece in self._pieces(level, *edges)]
+        ids = np.concatenate([np.empty(0, vocab.id_type), *(index(piece, vocab) for piece in pieces)])
+        if level.spelt:
+            codes = np.concatenate([np.empty(0, np.uint8), *pieces])
+            begun = letters.characters(codes)
+            return Reading(ids, begun.cumsum() - begun, _cost_of_characters(codes, ids == 0))
         if level.separator:
             return Reading(ids, self._starts, self._cost_of_words(ids == 0))
         if level.merged:
             within, characters = vocab.within.take(ids), vocab.characters.take(ids)
             starts = characters.cumsum() - characters - within
             return Reading(ids, starts, np.zeros(len(ids)), characters + within)
-        return Reading(ids, np.arange(len(ids)), self._cost_of_characters(ids == 0))
+        return Reading(ids, np.arange(len(ids)), _cost_of_characters(self.codes, ids == 0))
 
-    def _ids(self, level: Level, vocab: Vocab, start: int, stop: int) -> Iterator[Ids]:
+    def _pieces(self, level: Level, start: int, stop: int) -> Iterator[Piece]:
         steps = range(start, stop, text.CHUNK)
-        chunks = (_string(self.codes[step : min(step + text.CHUNK, stop)]) for step in steps)
-        return (index(piece, vocab) for piece in level.pieces(chunks))
+        return level.pieces(_string(self.codes[step : min(step + text.CHUNK, stop)]) for step in steps)
 
     def _with_ends(self, reading: Reading) -> Reading:
         at = reading.starts.searchsorted(self._ends)
@@ -144,9 +147,6 @@ class Passage:
             np.insert(reading.cost, at, 0.0),
             spans,
         )
-
-    def _cost_of_characters(self, unknown: Mask) -> Floats:
-        return np.where(unknown, spelling.of_character(len(np.unique(self.codes[unknown]))), 0.0)
 
     def _cost_of_words(self, unknown: Mask) -> Floats:
         letters = ~self._space
@@ -159,6 +159,10 @@ class Passage:
         whole = _string(self.codes)
         gaps = [whole[end:start] for end, start in zip(ends, [*self._starts[1:], len(whole)], strict=True)]
         return cost + adaptive_cost(np.unique(gaps, return_inverse=True)[1])
+
+
+def _cost_of_characters(codes: Ids, unknown: Mask) -> Floats:
+    return np.where(unknown, spelling.of_character(len(np.unique(codes[unknown]))), 0.0)
 
 
 def split(
@@ -184,7 +188,7 @@ def split(
         yield from _documents(corpus, table, name, borders, characters=characters, joined=joined)
         return
     tokens = range(table.splits[name].start, table.splits[name].stop)
-    if LEVELS[table.level].merged:
+    if LEVELS[table.level].partial:
         before = sum(table.splits[other].characters for other in SPLITS[: SPLITS.index(name)])
         tokens = range(before, before + table.splits[name].characters)
     yield from normalized(text.read(corpus), table.normalizer, table.level, tokens, joined=joined)
@@ -193,14 +197,14 @@ def split(
 def _documents(
     corpus: Path, table: IndexTable, name: str, borders: Borders, *, characters: Characters, joined: bool
 ) -> Iterator[Ids]:
-    split, merged = table.splits[name], LEVELS[table.level].merged
+    split, partial = table.splits[name], LEVELS[table.level].partial
     stops = borders.first + borders.tokens
     rows = range(int(stops.searchsorted(split.start, "right")), int(borders.first.searchsorted(split.stop)))
     spans = ((int(borders.start[row]), int(borders.bytes[row])) for row in rows)
     for row, chunks in zip(rows, text.documents(corpus, spans), strict=True):
         first, stop = int(borders.first[row]), int(stops[row])
         edges = [max(split.start, first), min(split.stop, stop)]
-        if merged:
+        if partial:
             tokens = range(*(characters(table.ids[first:edge]) for edge in edges))
         else:
             tokens = range(*(edge - first for edge in edges))
@@ -223,7 +227,7 @@ def whole(path: Path, normalizer: Normalizer, level: LevelName, *, joined: bool)
 def normalized(
     chunks: Iterable[str], normalizer: Normalizer, level: LevelName, tokens: range | None = None, *, joined: bool
 ) -> Iterator[Ids]:
-    """A normalised text, or these tokens of it (of subwords, these characters), as `split` gives it."""
+    """A normalised text, or these tokens of it (of subwords and of letters, these characters), as `split` gives it."""
     position, between = 0, True  # tokens that began before a piece, and whether the last one has ended
     for chunk in text.normalize(chunks, normalizer, level):
         if tokens is not None and position > tokens.stop:

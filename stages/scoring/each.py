@@ -152,7 +152,7 @@ def _spelled(texts: Read, of: Counts, unknown: NDArray[np.bool_], *, words: bool
         some = slice(tokens[text] - texts.lengths[text], tokens[text])
         codes = texts.codes[ends[text] - texts.sizes[text] : ends[text]]
         letter = of_letter(len({*np.unique(codes).tolist()} - {ord(" ")})) if words else 0.0
-        price = letter or of_character(len(np.unique(codes[unknown[some]])))
+        price = letter or of_character(0 if texts.signs is None else len(np.unique(texts.signs[some][unknown[some]])))
         bits[some] = texts.letters[some] * unknown[some] * price
         bits[some.start] = 0
     return bits

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from data.corpus import together
+from data.corpus.letters import characters
 from data.corpus.text import code_points
 from data.tables.counts import index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -35,9 +35,12 @@ class Read(NamedTuple):
     sizes: Counts
     """Characters of each text, (texts,)."""
     last: Counts
-    """For each token the character that it ends with, of a subword the last one of its piece, (tokens,)."""
+    """For each token the character that it ends with, of a subword the last one of its piece, of a shift that of its
+    letter, (tokens,)."""
     letters: Counts
     """How many characters it takes to spell a token, of a word its end too, (tokens,)."""
+    signs: NDArray[np.unsignedinteger[Any]] | None = None
+    """What unknown tokens are told from one another by, where that is a code point, (tokens,)."""
 
 
 def read(texts: Sequence[str], model: LanguageModel) -> Read:
@@ -53,7 +56,14 @@ def read(texts: Sequence[str], model: LanguageModel) -> Read:
     if model.level == "char":
         codes = np.concatenate([np.empty(0, np.uint8), *pieces])
         ones = np.ones(len(codes), np.int64)
-        return Read(index(codes, model.vocab), lengths, codes, lengths, ones.cumsum() - 1, ones)
+        return Read(index(codes, model.vocab), lengths, codes, lengths, ones.cumsum() - 1, ones, codes)
+    if model.kind.spelt:
+        codes = np.concatenate([np.empty(0, np.uint8), *pieces])
+        begun = characters(codes).astype(np.int64)
+        several = np.split(codes, lengths.cumsum()[:-1])
+        told = code_points("".join(model.kind.join(map(chr, some.tolist())) for some in several))
+        sizes = _summed(begun, lengths)
+        return Read(index(codes, model.vocab), lengths, told, sizes, begun.cumsum() - begun, begun, codes)
     strings: list[str] = [string for piece in pieces for string in piece.dictionary_decode().to_pylist()]
     if model.level == "word":
         ids = _joined(model, (index(piece, model.vocab) for piece in pieces))
@@ -62,14 +72,14 @@ def read(texts: Sequence[str], model: LanguageModel) -> Read:
     assert merges
     found = [merges.tokens(piece) for piece in pieces]
     each = np.concatenate([np.empty(0, np.int64), *(np.diff(places) for _, places in found)])
-    characters = np.fromiter(map(len, strings), np.int64, len(strings))
+    sizes = np.fromiter(map(len, strings), np.int64, len(strings))
     ids = _joined(model, (index(tokens, model.vocab) for tokens, _ in found))
     return Read(
         ids,
         _summed(each, lengths),
         code_points("".join(strings)),
-        _summed(characters, lengths),
-        np.repeat(characters.cumsum() - 1, each),
+        _summed(sizes, lengths),
+        np.repeat(sizes.cumsum() - 1, each),
         np.ones(len(ids), np.int64),
     )
 
@@ -78,10 +88,10 @@ def _words(words: list[str], ids: Ids, lengths: Counts, model: LanguageModel) ->
     whole = iter(zip(words, itertools.repeat(None)))
     several = (itertools.islice(whole, length) for length in lengths.tolist())
     added = [text for tokens in several for text, _ in model.kind.added(tokens)]
-    characters = np.fromiter(map(len, added), np.int64, len(added))
+    sizes = np.fromiter(map(len, added), np.int64, len(added))
     letters = np.fromiter(map(len, words), np.int64, len(words)) + 1
     codes = code_points("".join(added))
-    return Read(ids, lengths, codes, _summed(characters, lengths), characters.cumsum() - 1, letters)
+    return Read(ids, lengths, codes, _summed(sizes, lengths), sizes.cumsum() - 1, letters)
 
 
 def _joined(model: LanguageModel, ids: Iterable[Ids]) -> Ids:

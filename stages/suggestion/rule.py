@@ -29,15 +29,25 @@ SHORTEST = 500
 """Tokens of a text that something can be said about."""
 _TRAINING = 0.85
 """Of the time; the rest is for counting and measuring, and for a machine that is busier than it was."""
-_MOST_EPOCHS: dict[LevelName, int] = {"char": 40, "word": 70, "bpe": 40}
+_MOST_EPOCHS: dict[LevelName, int] = {"char": 40, "letter": 40, "word": 70, "bpe": 40}
 _MOST_NETWORKS = 8
-_RATES: dict[LevelName, tuple[float, float]] = {"char": (6, 0.03), "word": (2, 0.015), "bpe": (1.6, 0.01)}
+_RATES: dict[LevelName, tuple[float, float]] = {
+    "char": (6, 0.03),
+    "letter": (6, 0.03),
+    "word": (2, 0.015),
+    "bpe": (1.6, 0.01),
+}
 """Of learning: the first over the hidden units, and the second at most. Lower ones are worse; of characters 7 over the
 units are better for some texts, and worse for others."""
-_WIDTHS: dict[LevelName, tuple[int, int]] = {"char": (256, 45_000), "word": (128, 41_000), "bpe": (160, 77_000)}
+_WIDTHS: dict[LevelName, tuple[int, int]] = {
+    "char": (256, 45_000),
+    "letter": (256, 45_000),
+    "word": (128, 41_000),
+    "bpe": (160, 77_000),
+}
 """Hidden units that a text of so many tokens to learn from can use."""
-_ENOUGH: dict[LevelName, float] = {"char": 2, "word": 3.5, "bpe": 2.8}
-_REPEATING: dict[LevelName, float] = {"char": 0.3, "word": 0.15, "bpe": 0.15}
+_ENOUGH: dict[LevelName, float] = {"char": 2, "letter": 2, "word": 3.5, "bpe": 2.8}
+_REPEATING: dict[LevelName, float] = {"char": 0.3, "letter": 0.3, "word": 0.15, "bpe": 0.15}
 """Dropout of outputs at most, of a text that repeats itself."""
 _HELD_OUT, _MEASURED = 2_000, 200_000
 """Tokens that a split which is measured has at least, if a tenth of the text has them, and needs at most."""
@@ -114,7 +124,7 @@ def check_length(text: Text) -> None:
 
 def network(level: LevelName, size: int) -> dict[str, Any]:
     """The model of a width, and how its steps are made."""
-    words = level != "char"
+    words = level in ("word", "bpe")
     over, most = _RATES[level]
     return {
         "cell": "lstm",
@@ -154,7 +164,7 @@ def widest(text: Text, learnt: int) -> int:
     have a vector as wide each, 128 for 41,000 and 256 for 200,000, and twice as many where they repeat themselves."""
     units, tokens = _WIDTHS[text.level]
     # Of more characters than that, time is worth more in epochs and in further networks than in width.
-    growth = 0.25 if text.level == "char" and learnt > tokens else 0.43
+    growth = 0.25 if text.level in ("char", "letter") and learnt > tokens else 0.43
     limit = units * (learnt / tokens) ** growth * (2 if text.repeats and text.level == "word" else 1)
     return min(SIZES, key=lambda size: abs(math.log(size / limit)))
 

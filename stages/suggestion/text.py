@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from data.corpus.text import LevelName
     from data.tables.tokens import IndexTable
 
-ORDERS: dict[LevelName, int] = {"char": 8, "word": 4, "bpe": 5}
+ORDERS: dict[LevelName, int] = {"char": 8, "letter": 8, "word": 4, "bpe": 5}
 """Of the n-gram, at least: of most texts longer ones say nothing more."""
 LONGEST = 16
 """The longest n-grams that a model can have."""
@@ -66,7 +66,7 @@ class Text:
             hopeless = loss(3) > alone * (1 - _LEAST)
             if len(table.ids) <= _REPEATED:
                 order, repeats = _enough(loss, order)
-                if table.level == "char" and order > ORDERS["char"] and len(table.ids) <= _SHORT:
+                if table.level in ("char", "letter") and order > ORDERS["char"] and len(table.ids) <= _SHORT:
                     order = LONGEST
         return cls(table.level, len(table.ids), table.vocab_size, hopeless, order, repeats)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _WIDTH = 118
 _COLUMN = 28
 """Where a comment begins behind a value."""
-_NOUNS = {"char": "characters", "word": "words", "bpe": "subwords"}
+_NOUNS = {"char": "characters", "letter": "letters", "word": "words", "bpe": "subwords"}
 
 
 def sections(suggestion: Suggestion, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Chosen]]:

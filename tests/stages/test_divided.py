@@ -77,17 +77,20 @@ def story(seed: int, words: int) -> str:
     return " ".join(rng.choices(WORDS, k=words))
 
 
+CASED = {"normalizer": "none"}
 DIVIDED = {"split": "content", "train_share": 0.6, "valid_share": 0.2, "test_share": 0.2}
 LIBRARY = {f"{number:03}.txt": story(number, random.Random(number).choice((1, 3, 30, 200))) for number in range(80)}
 
 
 def normal(text: str, level: str) -> str:
+    if level == "letter":
+        return text
     return " ".join(text.lower().split()) if level == "word" else text.lower()
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 def test_documents_come_back_each_in_one_split_with_an_end_behind_it(tmp_path: Path, level: str) -> None:
-    fields: dict[str, Any] = {"vocab_size": 300} if level == "bpe" else {}
+    fields: dict[str, Any] = {"vocab_size": 300} if level == "bpe" else CASED if level == "letter" else {}
     found = run(tmp_path, LIBRARY, level=level, split="content", **fields)
     table, borders = found.table, found.borders
     assert found.vocab.tokens[END_ID] == "<end of document>"
@@ -116,12 +119,13 @@ def test_a_corpus_that_grows_moves_no_document_and_another_seed_divides_otherwis
     assert {*other.texts("train")} != {*before.texts("train")}
 
 
-@pytest.mark.parametrize("level", ["char", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "bpe"])
 @pytest.mark.parametrize("split", ["content", "order", "position"])
 def test_the_same_bytes_however_documents_fall_into_parts_and_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, split: str
 ) -> None:
     fields = {"level": level, "split": split, **({"vocab_size": 300} if level == "bpe" else {})}
+    fields |= CASED if level == "letter" else {}
     run(tmp_path, LIBRARY, "whole", **fields)
     monkeypatch.setattr(parts, "SIZE", 500)
     monkeypatch.setattr(together, "SHORT", 100)

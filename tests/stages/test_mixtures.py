@@ -161,7 +161,11 @@ def test_an_order_beyond_the_text_is_what_the_text_has(store: Store, tmp_path: P
     assert len(mixture(LanguageModel.load(model)).shares) == 16
 
 
-@pytest.mark.parametrize("tokenize", [{"level": "word", "min_freq": 2}, {"level": "bpe", "vocab_size": 300}], ids=str)
+@pytest.mark.parametrize(
+    "tokenize",
+    [{"level": "word", "min_freq": 2}, {"level": "bpe", "vocab_size": 300}, {"level": "letter", "normalizer": "none"}],
+    ids=str,
+)
 def test_words_and_subwords_work_as_characters_do(tokenize: dict[str, Any], store: Store) -> None:
     found = {name: one.artifact.folder for name, one in run(configured(tokenize=tokenize, ngram=3), store).items()}
     measured, model = figures(found), LanguageModel.load(found["train"])

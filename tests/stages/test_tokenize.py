@@ -224,7 +224,7 @@ def test_a_long_training_split_of_subwords_is_measured_at_its_end(
     assert table.part.characters == len(part)
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
@@ -233,7 +233,7 @@ def test_the_same_text_gives_the_same_bytes_however_it_is_cut(
     for size in (11, 1000, text.CHUNK, text.CHUNK):
         monkeypatch.setattr(text.read, "__defaults__", (size,))
         folders.append(f"out{len(folders)}")
-        run(tmp_path, content, name=folders[-1], level=level, min_freq=2)
+        run(tmp_path, content, name=folders[-1], level=level, min_freq=2, normalizer="none")
     for file in (tmp_path / folders[0]).iterdir():
         assert len({(tmp_path / folder / file.name).read_bytes() for folder in folders}) == 1
 
@@ -242,10 +242,11 @@ def test_any_cut_into_parts_and_chunks_gives_the_same_tables(tmp_path: Path, mon
     chance = random.Random(15)
     for number in range(25):
         known = chance.sample(
-            ["a", "The", " ", "\n", "\r\n", ". ", "é", "e\u0301", "Σ", "你好", "🙂", " ↵ ", "<unk>"], 6
+            ["a", "The", "ABC", " ", "\n", "\r\n", ". ", "é", "e\u0301", "Σ", "你好", "🙂", " ↵ ", "<unk>"], 6
         )
         content = ("seen " + "".join(chance.choices(known, k=300))).encode()
-        level, normalizer = chance.choice(["char", "word", "bpe"]), chance.choice(["book", "lower", "none"])
+        level, normalizer = chance.choice(["char", "letter", "word", "bpe"]), chance.choice(["book", "lower", "none"])
+        normalizer = "none" if level == "letter" else normalizer
         fields = {
             "level": level,
             "normalizer": normalizer,
@@ -299,7 +300,7 @@ def test_memory_does_not_grow_with_the_text(level: text.LevelName) -> None:
     assert peak(80) < 1.2 * peak(20)
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 def test_pieces_can_be_counted_and_looked_up_apart_and_in_any_order(level: text.LevelName) -> None:
     source = POLYGLOT * 4
     whole = list(LEVELS[level].pieces([source]))

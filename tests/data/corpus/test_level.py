@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.corpus import subwords, text
-from data.corpus.level import BPE, CHAR, LEVELS, WORD, Level
+from data.corpus.level import BPE, CHAR, LETTER, LEVELS, WORD, Level
 from data.errors import CorpusError
 from data.tables.merges import Merges
 from data.tables.vocab import Vocab
@@ -23,7 +23,19 @@ def test_characters_and_words_are_split_and_joined() -> None:
     assert CHAR.join(["a", " ", "b"]) == "a b"
     assert WORD.split(" to  be\n") == ["to", "be"]
     assert WORD.join(["to", "be"]) == "to be"
-    assert {name: level.name for name, level in LEVELS.items()} == {"char": "char", "word": "word", "bpe": "bpe"}
+    assert [*LEVELS] == [level.name for level in LEVELS.values()] == ["char", "letter", "word", "bpe"]
+
+
+def test_letters_are_split_with_their_shifts_and_joined_without() -> None:
+    tokens = ["\x0e", "t", "h", "e", " ", "\x0e", "s", "\x0e", "e", "a"]
+    assert LETTER.split("The SEA") == tokens
+    assert LETTER.join(tokens) == "The SEA"
+    assert [added for added, _ in LETTER.added(zip(tokens, itertools.count()))] == ["", *"The ", "", "S", "", *"EA"]
+    assert "".join(LETTER.texts(tokens[at : at + 1] for at in range(len(tokens)))) == "The SEA"
+    assert (LETTER.after(tokens), LETTER.after(["s"], "\x0e"), CHAR.after(tokens)) == ("\x0es\x0eea", "\x0es", "a")
+    assert LETTER.says(["l"], ["L"], LETTER.after(tokens))
+    assert not LETTER.says(["l"], ["l"], LETTER.after(tokens))
+    assert [*map(LETTER.has, ["a", "\x0e", "\x0f", "A", "ab"])] == [True, True, True, False, False]
 
 
 def test_subwords_are_split_and_joined_and_before_there_are_any_their_pieces() -> None:
@@ -63,7 +75,7 @@ def test_a_line_end_among_words_is_one_in_the_text() -> None:
     assert CHAR.join("a↵b") == "a↵b"
 
 
-@pytest.mark.parametrize("level", [*LEVELS.values(), SUBWORDS], ids=["char", "word", "pieces", "bpe"])
+@pytest.mark.parametrize("level", [*LEVELS.values(), SUBWORDS], ids=["char", "letter", "word", "pieces", "bpe"])
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_where_a_text_is_cut_into_chunks_does_not_show(level: Level, size: int) -> None:
     chunks = [SAID[at : at + size] for at in range(0, len(SAID), size)]
@@ -86,6 +98,7 @@ def test_a_text_without_white_space_has_no_words() -> None:
     ("level", "tokens", "joined"),
     [
         (CHAR.of(Vocab.build({}, ends=2)), ["a", text.END, "b", text.END], "a\nb\n"),
+        (LETTER, ["\x0e", "a", "\x0e", "b", text.END, "c", "\x0e", text.END], "AB\nc\n"),
         (WORD, ["a", "b", text.END, "c", text.LINE_END, text.END], "a b\nc\n\n"),
         (SUBWORDS, ["a", subwords.written("é")[:1], text.END, "b"], "a\ufffd\nb"),
     ],

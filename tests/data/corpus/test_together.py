@@ -12,7 +12,7 @@ from data.corpus import text, together
 from data.corpus.level import LEVELS
 from data.corpus.text import LevelName
 
-LINES = "Die See, die See!  12 \n\nÜber dem Meer 🙂 \n a\u0301  \n"
+LINES = "Die SEE, die See!  12 \n\nÜber dem Meer 🙂 \n a\u0301  \n"
 
 
 def tokens(pieces: Any) -> list[Any]:
@@ -22,7 +22,7 @@ def tokens(pieces: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 @pytest.mark.parametrize("rule", ["book", "lower", "none+nfc"])
 def test_they_are_those_of_each_document(monkeypatch: pytest.MonkeyPatch, level: LevelName, rule: str) -> None:
     rng = random.Random(1)

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from data.corpus.letters import SHIFTS
 from data.corpus.text import END
 from data.tables.merges import Merges
 from data.tables.vocab import Vocab
@@ -50,7 +51,8 @@ def made(folder: Path, *, level: str = "char", vocab: Vocab | None = None, **spe
     architecture = Architecture(**given)
     save_file(together(drawn(architecture)), folder / "model.safetensors")
     vocab.write(folder / "vocab.arrow")
-    number = 6 if architecture.networks > 1 else 4 if ends else 3 if level == "bpe" else 2
+    number = 4 if ends else 3 if level == "bpe" else 2
+    number = 7 if level == "letter" else 6 if architecture.networks > 1 else number
     description = {"format": number, **architecture.description(), "level": level, "normalizer": "lower"}
     (folder / "config.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
@@ -63,6 +65,10 @@ def drawn(architecture: Architecture) -> list[Parameters]:
         {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in architecture.shapes().items()}
         for _ in range(architecture.networks)
     ]
+
+
+def letters() -> Vocab:
+    return Vocab(["<unk>", *SHIFTS, *"ab ."], [0] * 7)
 
 
 def words() -> Vocab:
@@ -207,4 +213,4 @@ def example() -> Callable[[Path], str]:
 @pytest.fixture(scope="session")
 def vocabularies() -> dict[str, Vocab | None]:
     """Level → a vocabulary of it."""
-    return {"char": None, "word": words(), "bpe": subwords()}
+    return {"char": None, "letter": letters(), "word": words(), "bpe": subwords()}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.stages.export.conftest import Made
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 def test_tokens_stand_in_the_order_of_their_ids(
     level: str, vocabularies: dict[str, Vocab | None], model_of: Made, tmp_path: Path
 ) -> None:

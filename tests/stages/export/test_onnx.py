@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from data.corpus.letters import SHIFTS
 from data.corpus.text import END
 from data.errors import ConfigError
 from tests.stages.export.conftest import MODELS
@@ -84,7 +85,7 @@ def test_the_same_model_gives_the_same_bytes(
         assert path.read_bytes() == (folder / str(number) / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 def test_the_program_of_its_page_writes_text(
     level: str, vocabularies: dict[str, Vocab | None], model_of: Made, example: Callable[[Path], str], tmp_path: Path
 ) -> None:
@@ -95,6 +96,9 @@ def test_the_program_of_its_page_writes_text(
     assert "<unk>" not in written
     if level == "char":
         assert len(written) == 201
+    elif level == "letter":
+        assert {"a", "A", "b", "B"} <= {*written}
+        assert not {*SHIFTS} & {*written}
     elif level == "word":
         assert {"the", "sea"} == set(written.split())
         assert "\n" in written.strip()

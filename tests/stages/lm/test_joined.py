@@ -36,6 +36,7 @@ MODELS: list[dict[str, Any]] = [
     {"ngram": True, "ends": True},
     {"level": "word", "ngram": True},
     {"level": "word", "ends": True},
+    {"level": "letter", "ngram": True, "ends": True},
     {"level": "bpe"},
     {"level": "bpe", "ngram": True, "networks": 2},
 ]
@@ -78,7 +79,7 @@ def requests(number: int, seed: int = 0, **fixed: Any) -> list[Request]:
             "seed": drawn.randrange(99),
             "top_k": drawn.choice([0, 0, 3, 10_000]),
             "top_p": drawn.choice([1.0, 1.0, 0.8]),
-            "stop": drawn.choice([(), (), ("he s", "sea!"), ("e", " m")]),
+            "stop": drawn.choice([(), (), ("he s", "sea!"), ("e", " m"), ("ÜB", "Er")]),
             **fixed,
         }
         for _ in range(number)
@@ -276,7 +277,7 @@ def test_a_long_prompt_keeps_nobody_waiting() -> None:
     assert gained.index(slow) > len(gained) - 1 - gained[::-1].index(quick)
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 def test_logprobs_are_those_of_the_model_at_temperature_1(level: LevelName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joined, "_TRIAL", 100)
     ours, together, many = model(level), Joined(model(level)), requests(40, stop=(), length=60)

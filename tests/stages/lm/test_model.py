@@ -107,8 +107,10 @@ def test_a_model_of_the_first_format_is_one_hot_and_relu(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 7}, "config.json has format 7, of a newer version of rnnlm, and this one reads formats up to 6"),
-        ({"format": 0}, "config.json does not describe a model .it has format 0, this version reads 1 to 6"),
+        ({"format": 8}, "config.json has format 8, of a newer version of rnnlm, and this one reads formats up to 7"),
+        ({"format": 0}, "config.json does not describe a model .it has format 0, this version reads 1 to 7"),
+        ({"format": 7}, "its format and its level do not agree"),
+        ({"level": "letter"}, "its format and its level do not agree"),
         ({"format": 5}, "it has no 'mixture'"),
         ({"format": 5, "mixture": {"shares": []}}, "its shares of network and n-gram are none"),
         ({"format": 5, "mixture": {"shares": [0.5, 1.0]}}, "its shares of network and n-gram are none"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data.corpus import text
+from data.corpus.letters import SHIFTS
 from data.corpus.level import BPE, CHAR, LEVELS, WORD
 from data.corpus.text import LevelName
 from data.tables.merges import Merges
@@ -139,7 +140,7 @@ def test_a_split_is_the_text_of_its_tokens_wherever_the_file_is_cut(
         assert [part.lstrip() for part in found] == [part.lstrip() for part in expected]
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 @pytest.mark.parametrize("how", ["content", "position"])
 def test_documents_are_read_one_by_one_and_where_they_end_is_told(
     tmp_path: Path, untrained: Untrained, level: LevelName, how: str
@@ -153,7 +154,11 @@ def test_documents_are_read_one_by_one_and_where_they_end_is_told(
     for name in table.splits:
         read = Passage(side.split(name, joined=level == "word"), by_words=level == "word", joined=level == "word")
         reading = read.read(LEVELS[level].of(vocab), vocab)
-        np.testing.assert_array_equal(reading.ids, table.split(name))
+        ids, before = table.split(name), table.ids[: table.splits[name].start][-1:]
+        if level == "letter":  # a split may end between a shift and its letter, which then is read with it
+            shifts = vocab.ids(SHIFTS)
+            ids = np.concatenate([before[np.isin(before, shifts)], ids[: len(ids) - np.isin(ids[-1], shifts)]])
+        np.testing.assert_array_equal(reading.ids, ids)
         assert len(read.codes) == table.splits[name].characters
         assert (np.diff(reading.starts) >= 0).all()
     # A text that is read as a whole has the same documents.

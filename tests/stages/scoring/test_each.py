@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from data.corpus.letters import SHIFTS
 from data.corpus.text import END
 from data.errors import ConfigError, CorpusError
 from data.tables.vocab import Vocab
@@ -49,6 +50,7 @@ def models() -> dict[str, LanguageModel]:
     return {
         "characters": model(characters),
         "the book's characters": model(characters, normalizer="book"),
+        "letters": model(Vocab(["<unk>", *SHIFTS, *" aehmrst,\n"], [0] * 13), "letter", "none"),
         "words": model(Vocab(WORDS, [0] * len(WORDS)), "word", "lower+lines"),
         "subwords": test_subwords.model(),
         "documents": model(ends),

@@ -27,11 +27,11 @@ def test_the_first_preset_is_about_what_is_suggested_for_its_text() -> None:
     assert 15 <= found["epochs"] <= 40
 
 
-@pytest.mark.parametrize("level", ["char", "word", "bpe"])
+@pytest.mark.parametrize("level", ["char", "letter", "word", "bpe"])
 @pytest.mark.parametrize("tokens", [1_000, 5_000, 50_000, 200_000, 1_000_000, 10_000_000])
 @pytest.mark.parametrize("minutes", [10, 30, 1000])
 def test_what_is_suggested_is_a_configuration_and_ends_in_time(level: str, tokens: int, minutes: float) -> None:
-    vocab_size = 70 if level == "char" else 1_000
+    vocab_size = 70 if level in ("char", "letter") else 1_000
     text = Text(level, tokens, vocab_size)  # type: ignore[arg-type]
     found = suggest(text, TWO_CORES, minutes)
     shares = [found.tokenize[name].value for name in ("train_share", "valid_share", "test_share")]
