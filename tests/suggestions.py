@@ -39,6 +39,7 @@ from stages.suggestion.text import ORDERS, Text
 COUNTED = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 READ: dict[str, dict[str, Any]] = {
     "char": {"normalizer": "none"},
+    "letter": {"normalizer": "none"},
     "word": {"normalizer": "lower", "min_freq": 3},
     "bpe": {"normalizer": "none", "vocab_size": 1000},
 }

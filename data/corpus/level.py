@@ -1,4 +1,4 @@
-"""What a token is: a character, a letter or its shift, a word, or a subword. All that differs between them stands here."""
+"""What a token is: a character, a letter or its shift, a word, or a subword. All that differs between them is here."""
 
 from __future__ import annotations
 

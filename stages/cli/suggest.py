@@ -15,6 +15,8 @@ from stages.cli.output import print_json
 from stages.pipeline import graph
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stages.config import RunConfig
     from stages.suggestion.speed import Speed
     from stages.suggestion.text import Text
@@ -25,6 +27,8 @@ OWN = ("engine", "device", "precision", "seed")
 """Fields of `train` that are the user's to set."""
 MOST = 1e7
 """Minutes, which are nineteen years."""
+CAPITALS = 0.01
+"""Of the characters of a text from which on capitals are spelt with shifts."""
 
 
 @configured
@@ -60,9 +64,13 @@ def suggest(
     if not (math.isfinite(minutes) and 0 < minutes <= MOST):
         raise ConfigError(f"--minutes {minutes:g}: give a time above 0, and of {MOST:,.0f} minutes at most")
     told = Speed.parse(speed) if speed is not None else None
-    config, given = _asked(corpus, set_ or [])
-    tokens = runs.walk(config, place.open()).to(graph.STAGES["train"].inputs["tokens"].stage)
-    text = Text.of(IndexTable.open(tokens.folder / "tokens.arrow"))
+    asked = set_ or []
+    config, given = _asked(corpus, asked)
+    tokens = _tokens(config, place)
+    if config.tokenize.normalizer == "none" and "tokenize.level" not in map(_field, asked) and _has_capitals(tokens):
+        config, given = _asked(corpus, [*asked, "tokenize.level=letter"])
+        tokens = _tokens(config, place)
+    text = Text.of(IndexTable.open(tokens / "tokens.arrow"))
     check_length(text)
     at = told or _measured(config, text)
     suggestion = chosen(text, at, minutes)
@@ -85,13 +93,31 @@ def suggest(
     )
 
 
+def _field(assignment: str) -> str:
+    return assignment.partition("=")[0].strip()
+
+
+def _tokens(config: RunConfig, place: Place) -> Path:
+    return runs.walk(config, place.open()).to(graph.STAGES["train"].inputs["tokens"].stage).folder
+
+
+def _has_capitals(tokens: Path) -> bool:
+    """Whether a text of characters has as many that spelling them with shifts pays."""
+    from data.corpus.letters import spelt
+    from data.tables.vocab import Vocab
+
+    vocab = Vocab.read(tokens / "vocab.arrow")
+    capitals = sum(count for token, count in zip(vocab.tokens, vocab.counts, strict=True) if spelt(token) != token)
+    return capitals >= CAPITALS * max(sum(vocab.counts), 1)
+
+
 def _asked(corpus: str | None, assignments: list[str]) -> tuple[RunConfig, dict[str, dict[str, Any]]]:
     """What the text is read with, and which of it goes into the file: the user's words, or what stands for a level."""
     from stages.pipeline import settings
 
     for assignment in assignments:
-        stage, _, field = assignment.partition("=")[0].strip().partition(".")
-        if (stage == "train" and field not in OWN) or assignment.partition("=")[0].strip().endswith("_share"):
+        stage, _, field = _field(assignment).partition(".")
+        if (stage == "train" and field not in OWN) or field.endswith("_share"):
             raise ConfigError(
                 f"--set {assignment}: the suggestion chooses that; leave it out, and change it in the file"
             )
@@ -105,7 +131,7 @@ def _asked(corpus: str | None, assignments: list[str]) -> tuple[RunConfig, dict[
     if level == "bpe":
         base = ["tokenize.normalizer=none", "tokenize.vocab_size=1000", *assignments]
     config = settings.load(corpus=corpus, assignments=base)
-    named = [one.partition("=")[0].strip().split(".") for one in ("download.corpus=", "tokenize.level=", *base)]
+    named = [_field(one).split(".") for one in ("download.corpus=", "tokenize.level=", *base)]
     given: dict[str, dict[str, Any]] = {}
     for stage, field in named:
         given.setdefault(stage, {})[field] = getattr(getattr(config, stage), field)

@@ -63,6 +63,11 @@ def preset(
         "for they err in different places. Counting alone is quick and good on short texts; the shares of both are "
         "chosen on the validation split, so that the mixture hardly ever falls behind either."
     )
+    if text.level == "letter":
+        made += (
+            "\nCapitals are small letters behind a shift, so that `The` and `the` are one word: `--set "
+            "tokenize.level=char` leaves them as they are."
+        )
     paragraphs = [*made.split("\n"), *(f"Note: {said}." for said in suggestion.warnings)]
     head = "\n#\n".join(map(_prose, paragraphs))
     body = "\n".join(

@@ -65,6 +65,26 @@ def test_what_is_set_goes_into_the_file(here: Rnnlm, text: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "sets", "level"),
+    [
+        ("The sea, the SEA. ", [], "letter"),
+        ("the sea, the sea. ", [], "char"),
+        ("The sea, the SEA. ", ["tokenize.level=char"], "char"),
+        ("The sea, the SEA. ", ["tokenize.normalizer=lower"], "char"),
+    ],
+)
+def test_capitals_are_spelt_with_shifts_where_there_are_some(
+    here: Rnnlm, tmp_path: Path, content: str, sets: list[str], level: str
+) -> None:
+    (tmp_path / "mine.txt").write_text(content * 100, encoding="utf-8")
+    options = [argument for one in sets for argument in ("--set", one)]
+    asked = ("suggest", "--corpus", tmp_path / "mine.txt", "--minutes", "1", "--speed", "11,45", *options, "--json")
+    found = json.loads(here(*asked).stdout)
+    assert found["settings"]["tokenize"]["level"] == level
+    assert ("behind a shift" in found["preset"]) is (level == "letter")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--minutes", "0"], "above 0"),
