@@ -58,8 +58,9 @@ def untrained() -> Untrained:
         weights = {name: np.zeros(shape, np.float32) for name, shape in architecture.shapes().items()}
         save_file(weights, model / "model.safetensors")
         vocab.write(model / "vocab.arrow")
+        form = 7 if config.level == "letter" else 4
         facts = {**asdict(architecture), "level": config.level, "normalizer": config.normalizer}
-        (model / "config.json").write_text(json.dumps({"format": 4, "epoch": 1, **facts}), encoding="utf-8")
+        (model / "config.json").write_text(json.dumps({"format": form, "epoch": 1, **facts}), encoding="utf-8")
         return Contender(model, tokens, corpus)
 
     return make

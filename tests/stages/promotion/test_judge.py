@@ -121,6 +121,17 @@ def test_subwords_are_judged_by_the_characters_that_they_stand_for(make: Make) -
     assert "level=bpe and level=char with normalizer=book make different texts" in refused.reason
 
 
+def test_letters_are_judged_by_the_characters_that_they_stand_for(make: Make) -> None:
+    plain, spelt = make(epochs=1, normalizer="none"), make(epochs=2, level="letter", normalizer="none")
+    today = judge(spelt, plain)[1]
+    losses, ids, model = measured(spelt)
+    characters = model.vocab.characters.take(ids)
+    assert characters.sum() < len(ids)
+    assert today.bits == pytest.approx(losses.sum() / characters[1:].sum(), rel=0.02)
+    assert characters.sum() - today.characters - today.left_out == 1, "all but the first"
+    assert interval(judge(plain, spelt)[1])[1] < 0 < interval(today)[1]
+
+
 def test_the_better_trained_is_promoted_and_the_worse_is_not(make: Make) -> None:
     novice, expert = make(epochs=1), make(epochs=4)
     verdict, today = judge(expert, novice)
