@@ -35,6 +35,7 @@ PIECES = [
     *(
         "the sea ",
         "Über ",
+        "KINGs",
         "\n",
         "  ",
         "🙂",
@@ -60,7 +61,7 @@ def documents(rng: Random) -> dict[str, str]:
 
 def fields(rng: Random) -> dict[str, Any]:
     """Of the configuration."""
-    level = rng.choice(("char", "word", "bpe"))
+    level = rng.choice(("char", "letter", "word", "bpe"))
     shares = rng.choice(((0.9, 0.05, 0.05), (0.6, 0.2, 0.2), (1, 0, 0)))
     chosen = {
         "level": level,
@@ -75,6 +76,8 @@ def fields(rng: Random) -> dict[str, Any]:
         "min_freq": rng.choice((0, 0, 2)),
         **dict(zip(("train_share", "valid_share", "test_share"), shares, strict=True)),
     }
+    if level == "letter":
+        chosen["normalizer"] = "none"
     if level == "bpe":
         chosen["vocab_size"] = rng.choice((257, 258, 300))
     if level == "word" and chosen["normalizer"] != "book":
