@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from data.corpus.letters import SHIFTS
 from data.corpus.level import BPE
 from data.corpus.text import END, LevelName
 from data.tables.merges import Merges
@@ -23,6 +24,7 @@ from stages.lm.predictor import Predictor
 from stages.training import adaptation
 
 LETTERS = Vocab(["<unk>", END, *" abcdefgh"], [0] * 11)
+CASED = Vocab(["<unk>", END, *SHIFTS, *" abcde"], [0] * 10)
 WORDS = Vocab(["<unk>", END, "time", "machine", "the", "a", "of", "sea", "seas", "over"], [0] * 10)
 SUBWORDS = Vocab.merged({"the": 5, " sea": 5}, Merges([("t", "h"), ("th", "e")]), ends=3)
 CELLS: list[tuple[Literal["rnn", "gru", "lstm"], int]] = [("rnn", 2), ("gru", 1), ("lstm", 2)]
@@ -91,8 +93,8 @@ def test_token_by_token_and_in_columns_a_document_begins_from_nothing(cell: str,
         assert np.abs(many[:, 1] - first).max() > 1e-3
 
 
-@pytest.mark.parametrize("options", [{}, {"stop": ["b c", "d"]}, {"top_k": 5}], ids=str)
-@pytest.mark.parametrize(("vocab", "level"), [(LETTERS, "char"), (WORDS, "word"), (SUBWORDS, "bpe")])
+@pytest.mark.parametrize("options", [{}, {"stop": ["b c", "d", "Ba", "EE"]}, {"top_k": 5}], ids=str)
+@pytest.mark.parametrize(("vocab", "level"), [(LETTERS, "char"), (CASED, "letter"), (WORDS, "word"), (SUBWORDS, "bpe")])
 def test_a_text_ends_where_the_end_of_a_document_is_drawn(
     vocab: Vocab, level: LevelName, options: dict[str, Any]
 ) -> None:
