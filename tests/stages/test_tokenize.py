@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from data import cores
 from data.corpus import bpe, parts, subwords, text
+from data.corpus.letters import SHIFTS
 from data.corpus.level import BPE, CHAR, LEVELS, WORD
 from data.errors import CorpusError
 from data.tables.counts import PAIRS, count, index, merge
@@ -270,6 +271,19 @@ def test_any_cut_into_parts_and_chunks_gives_the_same_tables(tmp_path: Path, mon
         monkeypatch.undo()
 
 
+def test_shifts_are_known_however_seldom_and_are_no_characters(tmp_path: Path) -> None:
+    content = "a sea, a Sea of seas, " * 9 + "TVs! " + "seas, " * 9
+    table, vocab = run(tmp_path, content.encode(), level="letter", normalizer="none", min_freq=5)
+    level, [shift, unshift] = LEVELS["letter"], vocab.ids(SHIFTS)
+    assert (vocab.counts[shift], vocab.counts[unshift], vocab.tokens.count("t")) == (11, 1, 0)
+    assert len(table.ids) == len(content) + 12
+    assert sum(split.characters for split in table.splits.values()) == len(content)
+    assert sum(split.unknown for split in table.splits.values()) == 3  # t, v and !
+    assert vocab.decode(table.ids.tolist(), level).startswith(content[: len("a sea, a Sea")])
+    with pytest.raises(ValidationError, match="level=letter needs normalizer=none: lower leaves no capital"):
+        TokenizeConfig(level="letter")
+
+
 @pytest.mark.parametrize("fields", [{"level": "word", "line_ends": True, "min_freq": 2}, {"level": "bpe"}])
 def test_several_processes_give_the_tables_and_the_errors_that_one_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
@@ -354,6 +368,7 @@ def test_shares_are_cut_at_the_decimals_they_say() -> None:
         (" \n", {"level": "bpe", "normalizer": "book"}, "set tokenize.normalizer=lower"),
         ("你好" * 1_000_000, {"level": "word"}, "tokenize.level=char"),
         ("some text", {"min_freq": 100}, "lower tokenize.min_freq"),
+        ("Some text", {"min_freq": 100, "level": "letter", "normalizer": "none"}, "lower tokenize.min_freq"),
     ],
 )
 def test_a_text_that_cannot_be_learnt_from_is_refused(

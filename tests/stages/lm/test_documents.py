@@ -107,6 +107,15 @@ def test_a_text_ends_where_the_end_of_a_document_is_drawn(
         assert not any("document" in text for text in alone)
 
 
+def test_stops_are_found_among_letters_however_far_back_a_word_of_capitals_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, seeds, stop = model(vocab=CASED, level="letter", end=-9.0), range(abreast.COLUMNS), ["EDC", "da"]
+    alone = [ours.sample("AB", 400, 1.0, seed, stop=stop) for seed in seeds]
+    monkeypatch.setattr(abreast, "SEGMENT", 3)
+    assert [*ours.samples("AB", 400, 1.0, seeds, stop=stop)] == alone
+
+
 def test_what_is_drawn_follows_the_end_of_another_document() -> None:
     ours = model("lstm", 2, end=-5.0)
     for prefix in ("", "ab"):

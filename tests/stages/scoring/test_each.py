@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import sys
 from typing import TYPE_CHECKING
@@ -97,6 +98,15 @@ def test_no_digit_depends_on_the_other_texts(ours: LanguageModel, monkeypatch: p
     assert [*score_each(ours, said[5:6])] == found[5:6]
     monkeypatch.setattr(each, "WINDOW", 300)
     assert [*score_each(ours, said)] == found
+
+
+def test_a_shift_is_charged_to_the_word_of_its_letter() -> None:
+    ours = models()["letters"]
+    [found] = score_each(ours, ["at TEA"])
+    of_tea = [*ours.log_probabilities("at TEA")][2:]
+    assert [letter for letter, _ in of_tea] == ["", "T", "", "E", "A"]
+    assert (found.span, found.span_at) == ("TEA", 3)
+    assert found.span_bits == pytest.approx(-sum(nats for _, nats in of_tea) / math.log(2), rel=1e-5)
 
 
 def test_of_a_text_that_is_one_word_it_cost_all(ours: LanguageModel) -> None:
