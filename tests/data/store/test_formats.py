@@ -191,7 +191,7 @@ def test_a_newer_model_is_refused_and_no_damage(here: Rnnlm, trained: Path) -> N
     manifest = json.loads((path.parent / MANIFEST).read_text())
     edit(path, format=99, cell="a cell of its own")
     assert here("sample", "--model", path.parent, code=2).stderr.strip() == (
-        f"rnnlm: {path} {NEWER.format(6)}use a model that this version has trained"
+        f"rnnlm: {path} {NEWER.format(7)}use a model that this version has trained"
     )
     content = path.read_bytes()
     manifest["outputs"]["config.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
