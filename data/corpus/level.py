@@ -54,6 +54,11 @@ class Level:
         return self.name == "bpe"
 
     @property
+    def coded(self) -> bool:
+        """Whether a token is a code point."""
+        return not self.separator and not self.merged
+
+    @property
     def spelt(self) -> bool:
         """Whether tokens are small letters and shifts, which say what is a capital (`data.corpus.letters`)."""
         return self.name == "letter"
@@ -149,7 +154,7 @@ class Level:
 
     def array(self, tokens: list[str]) -> Piece:
         """Tokens of a text as one of its ``pieces``."""
-        if not self.separator and not self.merged:
+        if self.coded:
             return text.code_points("".join(tokens))
 
         import pyarrow as pa
@@ -158,7 +163,7 @@ class Level:
 
     def tokens(self, chunks: Iterable[str]) -> Iterator[list[str]]:
         """The same as lists of strings."""
-        if not self.separator and not self.merged:
+        if self.coded:
             return map(list, letters.spell(chunks) if self.spelt else chunks)
         pieces: Iterator[Any] = self.pieces(chunks)
         return (piece.dictionary_decode().to_pylist() for piece in pieces)
