@@ -120,12 +120,12 @@ class Passage:
 
     def _tokens(self, level: Level, vocab: Vocab) -> Reading:
         borders = [0, *self._ends.tolist(), len(self.codes)] if level.partial else [0, len(self.codes)]
-        pieces = [piece for edges in itertools.pairwise(borders) for piece in self._pieces(level, *edges)]
-        ids = np.concatenate([np.empty(0, vocab.id_type), *(index(piece, vocab) for piece in pieces)])
+        pieces = (piece for edges in itertools.pairwise(borders) for piece in self._pieces(level, *edges))
         if level.spelt:
             codes = np.concatenate([np.empty(0, np.uint8), *pieces])
-            begun = letters.characters(codes)
+            ids, begun = index(codes, vocab), letters.characters(codes)
             return Reading(ids, begun.cumsum() - begun, _cost_of_characters(codes, ids == 0))
+        ids = np.concatenate([np.empty(0, vocab.id_type), *(index(piece, vocab) for piece in pieces)])
         if level.separator:
             return Reading(ids, self._starts, self._cost_of_words(ids == 0))
         if level.merged:
